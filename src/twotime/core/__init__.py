@@ -1,0 +1,1 @@
+"""Physics: rates, clocks and models; no files, no solver."""

@@ -1,0 +1,1 @@
+"""What was measured: files read, selected and simulated, as values."""

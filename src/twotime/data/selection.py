@@ -1,0 +1,225 @@
+"""Which bins, frames and times of a file a fit is about."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from twotime.data.source import Bin, DataError, Layout, TwoTimeFile
+
+Angles = tuple[float, ...]
+
+SAME_Q = 1e-6
+_DT_TOLERANCE = 1e-6
+_ANGLE_SLACK = 1e-6
+
+
+class PhiFilter(eqx.Module):
+    """Which angles to keep; the filter without arguments keeps all.
+
+    An angle is kept if it lies in one of the ranges or near one of the included angles (any
+    angle where there are neither), unless it lies near an excluded one.
+
+    Attributes:
+        ranges: Pairs (low, high), ends included, running upwards from low to high and through
+            180 where low > high [degree].
+        include: Angles to keep [degree].
+        exclude: Angles to drop [degree].
+        tolerance: Distance at which an angle counts as one that is named [degree].
+    """
+
+    ranges: tuple[tuple[float, float], ...] = ()
+    include: Angles = ()
+    exclude: Angles = ()
+    tolerance: float = 1.0
+
+    def keeps(self, phi: float) -> bool:
+        """Whether an angle [degree] is kept.
+
+        Example:
+            >>> behind = PhiFilter(ranges=((170.0, -170.0),))
+            >>> behind.keeps(-175.0), behind.keeps(0.0)
+            (True, False)
+        """
+        wanted = (
+            not (self.ranges or self.include)
+            or any(_inside(phi, low, high) for low, high in self.ranges)
+            or self.is_near(phi, self.include)
+        )
+        return wanted and not self.is_near(phi, self.exclude)
+
+    def is_near(self, phi: float, angles: Angles) -> bool:
+        """Whether an angle lies within `tolerance` of one of some angles, on the circle."""
+        return any(_inside(phi, a - self.tolerance, a + self.tolerance) for a in angles)
+
+
+class Selection(eqx.Module):
+    """What to take from a file.
+
+    Attributes:
+        q: Wavevector wanted [1/Å]; the wavevector itself where the file does not say it.
+        q_tolerance: How far the file's nearest wavevector may lie, relative to `q`.
+        phi_angles: Angles wanted, each of which the file must hold; the angle of each matrix
+            for files that do not say it; None takes all [degree].
+        phi: Which of the angles to keep.
+        layout: Layout the file must have; "auto" takes any.
+        roi_axis: Axis of a three-dimensional npy array that counts the matrices.
+        start_frame: First frame, counted from 1.
+        end_frame: Last frame, included; -1 is the file's last.
+        dt: Time between frames [s]; None takes the file's.
+        dt_source: Whose `dt` counts where both say one; None demands that they agree.
+        t0: Time of the first selected frame [s]; None counts from the start of acquisition.
+        average_triangles: Whether matrices that are stored in full and are not symmetric are
+            averaged with their transpose; they are an error otherwise.
+        memory_limit: Largest size of the selected data [byte]; None sets no limit.
+    """
+
+    q: float
+    q_tolerance: float = 0.05
+    phi_angles: Angles | None = None
+    phi: PhiFilter = PhiFilter()
+    layout: Layout | Literal["auto", "esrf"] = "auto"
+    roi_axis: Literal["first", "last"] = "first"
+    start_frame: int = 1
+    end_frame: int = -1
+    dt: float | None = None
+    dt_source: Literal["config", "file"] | None = None
+    t0: float | None = None
+    average_triangles: bool = False
+    memory_limit: float | None = None
+
+
+def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[Bin, ...]]:
+    """Wavevector nearest to the one wanted, and its bins at the wanted angles.
+
+    Raises:
+        DataError: If nothing fits; the message lists what the file holds.
+    """
+    bins = _with_axes(file, selection)
+    q = min((b.q for b in bins), key=lambda value: abs(value - selection.q))
+    if abs(q - selection.q) > selection.q_tolerance * abs(selection.q):
+        held = ", ".join(f"{value:.6g}" for value in sorted({b.q for b in bins}))
+        raise DataError(
+            f"{file.path}: no wavevector within {selection.q_tolerance:.2%} of "
+            f"q = {selection.q:.6g} 1/Å; the file holds {held} 1/Å; set "
+            "analyzer_parameters.scattering.wavevector_q to one of them."
+        )
+    ring = tuple(b for b in bins if abs(b.q - q) <= SAME_Q * abs(q))
+    asked = selection.phi_angles
+    absent = [a for a in asked or () if not any(selection.phi.is_near(a, (b.phi,)) for b in ring)]
+    if absent:
+        raise DataError(
+            f"{file.path}: phi = {_listed(absent)} degree of scattering.phi_angles is not there "
+            f"at q = {q:.6g} 1/Å; the file holds {_listed(b.phi for b in ring)} degree."
+        )
+    named = ring if asked is None else [b for b in ring if selection.phi.is_near(b.phi, asked)]
+    chosen = tuple(b for b in named if selection.phi.keeps(b.phi))
+    if not chosen:
+        raise DataError(
+            f"{file.path}: phi_filtering keeps none of the angles at q = {q:.6g} 1/Å, "
+            f"{_listed(b.phi for b in named)} degree; widen it."
+        )
+    return q, chosen
+
+
+def select_frames(file: TwoTimeFile, selection: Selection) -> tuple[int, int]:
+    """First and last selected frame, counted from 1, both included.
+
+    Raises:
+        DataError: If the range is not inside the file or has fewer than two frames.
+    """
+    first = selection.start_frame
+    last = file.n_frames if selection.end_frame == -1 else selection.end_frame
+    if last > file.n_frames:
+        raise DataError(
+            f"{file.path}: end_frame is {last} but the file has {file.n_frames} frames; expected "
+            "at most that; use -1 for the last frame."
+        )
+    if first < 1 or last <= first:
+        raise DataError(
+            f"{file.path}: frames {first} to {last} (start_frame to end_frame) of "
+            f"{file.n_frames}; expected at least two frames counted from 1."
+        )
+    return first, last
+
+
+def frame_times(
+    file: TwoTimeFile, selection: Selection, first: int, last: int
+) -> tuple[float | None, Float[np.ndarray, " time"]]:
+    """Time step [s], if there is one, and the time of every selected frame [s].
+
+    Frame k of the acquisition ends at k dt; a given `t0` is the time of the first selected
+    frame instead. Times listed in the file are used as they stand unless `dt` is to come from
+    the configuration.
+
+    Raises:
+        DataError: If no time step is known, it is not positive, or two of them disagree.
+    """
+    dt = _time_step(file, selection)
+    if file.times is not None and not (selection.dt_source == "config" and selection.dt):
+        t = np.asarray(file.times[first - 1 : last])
+    else:
+        t = (file.skipped + first + np.arange(last - first + 1.0)) * dt
+    return dt, t if selection.t0 is None else t - t[0] + selection.t0
+
+
+def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
+    asked, stored = selection.dt, file.dt
+    for name, value in (("the configuration", asked), ("the file", stored)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise DataError(
+                f"{file.path}: dt from {name} is {value:g} s; expected a positive time; "
+                "correct analyzer_parameters.dt."
+            )
+    if asked is None and stored is None and file.times is None:
+        raise DataError(
+            f"{file.path}: neither the file nor the configuration says the time between frames; "
+            "set analyzer_parameters.dt [s]."
+        )
+    if asked is None or (selection.dt_source == "file" and (stored or file.times)):
+        return stored
+    if selection.dt_source is None and stored is None and file.times is not None:
+        raise DataError(
+            f"{file.path}: the file lists times that are not equally spaced, dt = {asked:g} s "
+            "contradicts them; leave analyzer_parameters.dt out."
+        )
+    agree = stored is None or abs(asked - stored) <= _DT_TOLERANCE * stored
+    if selection.dt_source is None and not agree:
+        raise DataError(
+            f"{file.path}: dt is {asked:.9g} s in the configuration and {stored:.9g} s in the "
+            "file; expected equal; leave analyzer_parameters.dt out or say which one wins with "
+            "analyzer_parameters.dt_source."
+        )
+    return asked
+
+
+def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[Bin, ...]:
+    """The file's bins, with q and angle from the selection where the file does not say them."""
+    bins = file.bins
+    angles: tuple[float | None, ...] = tuple(b.phi for b in bins)
+    if any(phi is None for phi in angles):
+        one = (0.0,) if len(bins) == 1 else ()
+        angles = one if selection.phi_angles is None else selection.phi_angles
+    if len(angles) != len(bins):
+        raise DataError(
+            f"{file.path}: the file does not say the angles of its {len(bins)} matrices and "
+            f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
+        )
+    return tuple(
+        Bin(selection.q if b.q is None else b.q, phi, b.dataset, b.position, b.last)
+        for b, phi in zip(bins, angles, strict=True)
+    )
+
+
+def _inside(phi: float, low: float, high: float) -> bool:
+    """Whether an angle lies on the arc running upwards from low to high, ends included."""
+    if high - low >= 360:
+        return True
+    return (phi - low + _ANGLE_SLACK) % 360 <= (high - low) % 360 + 2 * _ANGLE_SLACK
+
+
+def _listed(angles: Iterable[float]) -> str:
+    return ", ".join(f"{phi:g}" for phi in angles)

@@ -1,0 +1,187 @@
+"""APS layouts: which matrix is which bin, with and without masked bins."""
+
+import h5py
+import numpy as np
+import pytest
+
+from twotime.data.files import open_source
+from twotime.data.source import DataError
+
+Q, PHI = [0.002, 0.003], [0.0, 30.0, 60.0]
+
+
+def apsu(path, *, mapping=(0, 1, 3, 5), processed=(1, 3, 4), changes=(), removed=()):
+    """Two wavevectors, three angles; bins 2 and 4 of the map have no pixels, bin 1 is skipped."""
+    with h5py.File(path, "w") as file:
+        values = {
+            "xpcs/qmap/dynamic_v_list_dim0": Q,
+            "xpcs/qmap/dynamic_v_list_dim1": PHI,
+            "xpcs/qmap/dynamic_index_mapping": mapping,
+            "xpcs/qmap/map_names": [b"q", b"phi"],
+            "xpcs/qmap/map_units": ["Å⁻¹".encode(), b"deg"],
+            "xpcs/twotime/processed_bins": processed,
+            "xpcs/twotime/config/stride_frame": [[2]],
+            "xpcs/twotime/config/avg_frame": [[3]],
+            "xpcs/twotime/config/begin_frame": 12,
+            "entry/instrument/detector_1/frame_time": [[0.5]],
+        } | dict(changes)
+        for name, value in values.items():
+            if name not in removed:
+                file[name] = value
+        for k in range(3):
+            matrix = np.triu(np.full((4, 4), k + 1, np.float32))
+            name = f"xpcs/twotime/correlation_map/c2_{k + 1:05d}"
+            file.create_dataset(name, data=matrix, compression="lzf")
+    return path
+
+
+def axes(file):
+    return [(b.q, b.phi) for b in file.bins]
+
+
+def test_apsu_follows_processed_bins_and_the_index_mapping(tmp_path):
+    file = open_source(apsu(tmp_path / "a.hdf"))
+    assert file.layout == "aps-u"
+    assert axes(file) == [(0.002, 0.0), (0.003, 0.0), (0.003, 60.0)]
+    assert [b.dataset[-8:] for b in file.bins] == ["c2_00001", "c2_00002", "c2_00003"]
+    assert file.missing == 3
+    assert file.n_frames == 4
+
+
+def test_apsu_time_step_counts_stride_and_average(tmp_path):
+    file = open_source(apsu(tmp_path / "a.hdf"))
+    assert file.dt == pytest.approx(3.0)
+    assert file.skipped == pytest.approx(2.0)
+
+
+def test_apsu_without_mapping_or_processed_bins_is_the_identity(tmp_path):
+    absent = ("xpcs/qmap/dynamic_index_mapping", "xpcs/twotime/processed_bins")
+    file = open_source(apsu(tmp_path / "a.hdf", removed=absent))
+    assert axes(file) == [(0.002, 0.0), (0.002, 30.0), (0.002, 60.0)]
+
+
+def test_apsu_units_are_read(tmp_path):
+    units = {"xpcs/qmap/map_units": [b"nm^-1", b"rad"]}
+    file = open_source(apsu(tmp_path / "a.hdf", changes=units))
+    assert file.bins[2].q == pytest.approx(0.0003)
+    assert file.bins[2].phi == pytest.approx(np.rad2deg(60.0))
+
+
+@pytest.mark.parametrize("unit", ["1/Å", "Å^{-1}", "A^-1", "angstrom^-1", "1/Angstrom", "Å⁻¹"])
+def test_spellings_of_the_unit(tmp_path, unit):
+    units = {"xpcs/qmap/map_units": [unit.encode(), b"deg"]}
+    file = open_source(apsu(tmp_path / "a.hdf", changes=units))
+    assert file.bins[2].q == 0.003 and file.notes == ()
+
+
+def test_an_unknown_unit_is_noted(tmp_path):
+    units = {"xpcs/qmap/map_units": [b"furlong", b"deg"]}
+    file = open_source(apsu(tmp_path / "a.hdf", changes=units))
+    assert file.bins[2].q == 0.003 and "'furlong'" in file.notes[0]
+
+
+def test_apsu_without_angles(tmp_path):
+    absent = ("xpcs/qmap/dynamic_v_list_dim1", "xpcs/qmap/dynamic_index_mapping")
+    path = apsu(tmp_path / "a.hdf", removed=absent, processed=(1, 2, 2))
+    file = open_source(path)
+    assert axes(file)[:2] == [(0.002, 0.0), (0.003, 0.0)]
+    assert "no angles" in file.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"processed": (1, 2)}, "3 matrices but .* lists 2"),
+        ({"processed": (1, 2, 7)}, "from 1 to 7 but .* has 4 entries"),
+        ({"mapping": (0, 1, 3, 6)}, "points to bin 7; expected at most 6"),
+        ({"changes": {"xpcs/qmap/map_names": [b"x", b"y"]}}, "ordered by x, y"),
+        ({"changes": {"xpcs/qmap/map_units": [b"1/nm", b"gon"]}}, "unit 'gon'"),
+        ({"changes": {"xpcs/twotime/correlation_map/c2_00009": np.ones((4, 5))}}, "4 matrices"),
+        ({"changes": {"xpcs/twotime/config/stride_frame": 0}}, "stride_frame is 0; expected"),
+    ],
+)
+def test_apsu_that_contradicts_itself_is_refused(tmp_path, given, words):
+    with pytest.raises(DataError, match=words):
+        open_source(apsu(tmp_path / "a.hdf", **given))
+
+
+@pytest.mark.parametrize(("shape", "words"), [((4, 5), "square"), ((5, 5), "4 to 5 frames")])
+def test_apsu_matrices_must_agree_in_size(tmp_path, shape, words):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        del file["xpcs/twotime/correlation_map/c2_00002"]
+        file["xpcs/twotime/correlation_map/c2_00002"] = np.ones(shape)
+    with pytest.raises(DataError, match=words):
+        open_source(path)
+
+
+def old(path, numbers=(2, 5), *, group="xpcs", output="exchange", listed=None, named=None):
+    with h5py.File(path, "a") as file:
+        file[f"{group}/dqlist"] = [np.repeat(Q, 3)]
+        file[f"{group}/dphilist"] = [np.tile(PHI, 2)]
+        file[f"{group}/stride_frames"] = [[1]]
+        file[f"{group}/avg_frames"] = [[2]]
+        if listed is not None:
+            file[f"{group}/qphi_bin_to_process"] = np.reshape(listed, (-1, 1))
+        if named is not None:
+            file[f"{group}/output_data"] = named
+        for number in numbers:
+            file[f"{output}/C2T_all/g2_{number:05d}"] = np.triu(np.full((4, 4), float(number)))
+        file.require_group("measurement/instrument/detector")
+        clock = "measurement/instrument/detector/exposure_period"
+        if clock not in file:
+            file[clock] = [[0.25]]
+    return path
+
+
+def test_old_layout_takes_the_bin_from_the_name(tmp_path):
+    file = open_source(old(tmp_path / "a.hdf"))
+    assert file.layout == "aps-old"
+    assert axes(file) == [(0.002, 30.0), (0.003, 30.0)]
+    assert file.dt == pytest.approx(0.5)
+    assert file.missing == 4
+
+
+def test_old_layout_output_data_names_the_exchange_group(tmp_path):
+    path = old(tmp_path / "a.hdf", (6,), group="xpcs_2", output="exchange_7", named=b"/exchange_7")
+    assert axes(open_source(path)) == [(0.003, 60.0)]
+
+
+def test_old_layout_with_several_analyses_says_which_was_read(tmp_path):
+    path = old(tmp_path / "a.hdf", (1,), group="xpcs", named="/exchange")
+    old(path, (2,), group="xpcs_1", output="exchange_1")
+    file = open_source(path)
+    assert axes(file) == [(0.002, 0.0)]
+    assert "xpcs_1" in file.notes[0]
+
+
+def test_old_layout_names_that_count_the_processed_bins(tmp_path):
+    file = open_source(old(tmp_path / "a.hdf", (1, 2), listed=(2, 5)))
+    assert axes(file) == [(0.002, 30.0), (0.003, 30.0)]
+    assert "count the bins" in file.notes[0]
+
+
+def test_old_layout_that_contradicts_itself_is_refused(tmp_path):
+    with pytest.raises(DataError, match="numbered 3 to 4 .*lists 3 other bins"):
+        open_source(old(tmp_path / "a.hdf", (3, 4), listed=(1, 2, 5)))
+    with pytest.raises(DataError, match="go up to bin 9"):
+        open_source(old(tmp_path / "b.hdf", (9,)))
+
+
+def test_known_truth_bins(shared):
+    file = open_source(shared / "data" / "laminar_boost_corr_results.hdf")
+    first, second = sorted({b.q for b in file.bins})
+    rest = [0, 30, 60, 90, 120, 150, 210, 240, 270, 300, 330]
+    assert [b.phi for b in file.bins if b.q == first] == rest
+    assert [b.phi for b in file.bins if b.q == second] == [*rest[:6], 180, *rest[6:]]
+    assert (first, second) == pytest.approx((0.002144980658731057, 0.0034082290706818714))
+    assert (file.n_frames, file.dt, file.skipped, file.missing) == (240, 0.0125, 0.0, 1)
+
+
+def test_known_truth_in_the_old_layout(shared):
+    new = open_source(shared / "data" / "laminar_boost_corr_results.hdf")
+    old_file = open_source(shared / "data" / "laminar_aps_old_layout.hdf")
+    by_number = {b.dataset[-5:]: (b.q, b.phi) for b in new.bins}
+    assert len(old_file.bins) == 10
+    assert all(by_number[b.dataset[-5:]] == (b.q, b.phi) for b in old_file.bins)
+    assert (old_file.dt, old_file.missing) == (0.0125, 13)
