@@ -1,0 +1,90 @@
+"""Steps that follow the curved valleys of power laws.
+
+Over a finite window D0, alpha and D_offset trade against each other along a curve on which
+J(t) hardly changes; a straight step leaves it. The channels (clocks and levels) are far less
+curved in what the data see, so a step is bent until the channels move along a straight line.
+To first order in the step nothing changes. The idea is geodesic acceleration, with the
+channels in place of the residuals, which costs no pass over the data.
+
+Reference:
+    Transtrum & Sethna, arXiv:1201.5885 (2012).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from twotime.core.correlation import pixels
+from twotime.core.models import Channels
+from twotime.inference.gram import slopes
+from twotime.inference.problem import Problem
+from twotime.inference.solver import Proposal
+
+_ROUNDS = 3
+_LAGS, _AGES = 16, 12
+
+
+def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
+    """End of a step along which the channels move as on the straight step's first order.
+
+    Args:
+        proposal: The straight step.
+        problem: The fit.
+
+    Returns:
+        The end of the bent step, inside the box.
+    """
+    early, late = _sample_pairs(problem.data.t.shape[0])
+    phi = jnp.asarray(problem.data.phi)
+
+    def channels(y: Array, angle: Array) -> Channels:
+        d = problem.data
+        return problem.model.channels(problem.params(y), d.t, t=d.t, q=d.q, phi=angle)
+
+    def sensitivity(angle: Array) -> Array:
+        here = pixels(channels(proposal.start, angle), early, late, same=early == late)
+        return slopes(problem.model, here)[1]
+
+    weight = jax.vmap(sensitivity)(phi)
+
+    def picture(y: Array) -> Array:
+        def one(angle: Array) -> Array:
+            c = channels(y, angle)
+            clock = jnp.concatenate([c.decay, c.phase])
+            difference = clock[:, late] - clock[:, early]
+            return jnp.concatenate([difference, c.level[:, early], c.level[:, late]])
+
+        return (weight * jax.vmap(one)(phi)).reshape(-1)
+
+    return _follow(picture, proposal)
+
+
+def _follow(picture, proposal: Proposal) -> Array:
+    """Damped Gauss-Newton rounds towards the picture's straight line; stops at the bounds."""
+    start, lower, upper = proposal.start, proposal.lower, proposal.upper
+    here, move = jax.jvp(picture, (start,), (proposal.end - start,))
+    end = jnp.clip(proposal.end, lower, upper)
+    held = proposal.held | (end != proposal.end)
+    for _ in range(_ROUNDS):
+        jacobian = jnp.where(held, 0.0, jax.jacfwd(picture)(end))
+        normal = jacobian.T @ jacobian
+        damping = (proposal.damping + 1e-13) * jnp.max(jnp.diag(normal)) + 1e-300
+        right = jacobian.T @ (here + move - picture(end))
+        step = jnp.linalg.solve(normal + damping * jnp.eye(end.shape[0]), right)
+        free = end + jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
+        end = jnp.clip(free, lower, upper)
+        held |= end != free
+    return end
+
+
+def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a few hundred pixels: lags spaced evenly in their logarithm, ages evenly."""
+    lags = np.unique(np.round(np.geomspace(1, n_frames - 1, _LAGS)).astype(int))
+    pairs = [
+        (age, age + lag)
+        for lag in lags
+        for age in np.unique(np.linspace(0, n_frames - 1 - lag, _AGES).astype(int))
+    ]
+    early, late = np.asarray(pairs).T
+    return early, late

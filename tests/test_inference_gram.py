@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from twotime.core.correlation import correlation, correlation_at
+from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
+from twotime.data.dataset import TwoTimeData
+from twotime.inference.gram import gram
+
+CASES = {
+    "static": (StaticDiffusion(), [2000.0, 0.1, 10.0]),
+    "laminar": (LaminarFlow(), [2000.0, 0.1, 10.0, 3e-3, 0.1, 0.0, 3.0]),
+    "homodyne": (
+        LaminarFlow(shear_convention="homodyne"),
+        [2000.0, 0.1, 10.0, 3e-3, 0.1, 0.0, 3.0],
+    ),
+    "two": (
+        TwoComponent(integration="exact"),
+        [3e3, 0.1, 10.0, 2e3, 0.1, 20.0, 50.0, 0.1, 1.0, 0.4, 0.01, 0.0, 0.1, 2.0],
+    ),
+}
+
+
+def make_data(model, params, n=70, angles=2):
+    t = jnp.arange(1, n + 1) * 0.2
+    phi = jnp.linspace(0.0, 60.0, angles)
+    c = correlation(model, params, t=t, q=0.005, phi=phi)
+    noise = 0.01 * jax.random.normal(jax.random.key(0), c.shape)
+    return TwoTimeData(1 + 0.3 * c + noise, t, 0.005, phi)
+
+
+def dense(model, data, params, k, weight=None):
+    i, j = np.triu_indices(data.t.shape[0], 1)
+
+    def at(p):
+        return correlation_at(
+            model, p, data.t[i], data.t[j], t=data.t, q=data.q, phi=data.phi[k]
+        )
+
+    b = jnp.concatenate(
+        [data.c2[k][i, j][:, None], jnp.ones((i.size, 1)), at(params)[:, None],
+         jax.jacfwd(at)(params)],
+        axis=1,
+    )
+    w = jnp.ones(i.size) if weight is None else jnp.asarray(weight)[k][i, j]
+    return np.asarray((b * w[:, None]).T @ b)
+
+
+def assert_same(got, want, tolerance=1e-9):
+    size = np.sqrt(np.diag(want))
+    size = np.where(size > 0, size, 1)
+    np.testing.assert_allclose(np.asarray(got) / np.outer(size, size),
+                               want / np.outer(size, size), atol=tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("tile", [16, 23, 128])
+def test_equals_the_dense_jacobian(case, tile):
+    model, params = CASES[case][0], jnp.asarray(CASES[case][1])
+    data = make_data(model, params)
+    free = (True,) * len(params)
+    got = jax.jit(gram, static_argnums=(0, 3), static_argnames="tile")(
+        model, data, params, free, tile=tile
+    )
+    for k in range(2):
+        assert_same(got[k], dense(model, data, params, k))
+
+
+def test_mask_and_sigma_weigh_pixels_and_nan_does_not_count():
+    model, params = CASES["laminar"][0], jnp.asarray(CASES["laminar"][1])
+    plain = make_data(model, params)
+    rng = np.random.default_rng(0)
+    mask = rng.random(plain.c2.shape) > 0.2
+    sigma = jnp.asarray(rng.uniform(0.5, 2.0, plain.c2.shape))
+    c2 = plain.c2.at[0, 3, 9].set(jnp.nan)
+    data = TwoTimeData(c2, plain.t, plain.q, plain.phi, mask=mask, sigma=sigma)
+    weight = np.where(mask, 1 / np.asarray(sigma) ** 2, 0.0)
+    weight[0, 3, 9] = 0.0
+    got = gram(model, data, params, (True,) * 7, tile=32)
+    for k in range(2):
+        assert_same(got[k], dense(model, plain, params, k, weight))
+
+
+def test_only_free_parameters_and_the_shift():
+    model, params = CASES["laminar"][0], jnp.asarray(CASES["laminar"][1])
+    data = make_data(model, params)
+    free = (True, False, False, True, False, False, True)
+    got = gram(model, data, params, free, shift=1.1)
+    moved = TwoTimeData(data.c2 - 1.1, data.t, data.q, data.phi)
+    keep = [0, 1, 2, 3, 6, 9]
+    assert_same(got[1], dense(model, moved, params, 1)[np.ix_(keep, keep)])
