@@ -1,0 +1,138 @@
+"""The page of the manual about configuration files, made from the types themselves."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from twotime.config.keys import Field, fields
+from twotime.config.parameter_names import (
+    ANALYSIS_MODES,
+    PARAMETER_ALIASES,
+    PARAMETER_GROUPS,
+)
+from twotime.config.parameter_registry import REGISTRIES
+from twotime.config.prior_families import FAMILIES
+from twotime.config.types import (
+    HeterodyneConfig,
+    ParameterConfig,
+    ParametersConfig,
+)
+
+_HEAD = """\
+# Configuration files
+
+A run is described by one YAML (or JSON) file. `twotime init` writes one to start from,
+`twotime validate run.yaml` tells all its mistakes at once, `twotime schema` gives the JSON schema
+for editors. This page is made from the program's own types.
+
+* No key is taken that does nothing: a key that is unknown, misspelt, or without effect beside
+  the others is a mistake, told with its path.
+* A key without a value (`dt:`) counts as left out. Relative paths start from the file's own folder.
+* Numbers may be written `1e4`; a key may stand once in a section; infinities and NaN are refused.
+* Anchors, aliases and `<<` work; tags do not.
+
+## Which keys are needed
+
+`experimental_data.file_path` and `analyzer_parameters.scattering.wavevector_q`; for
+`laminar_flow` also `analyzer_parameters.geometry.stator_rotor_gap`. All others may be left out.
+
+```yaml
+analysis_mode: laminar_flow
+experimental_data: {file_path: data.hdf}
+analyzer_parameters:
+  scattering: {wavevector_q: 0.00214}
+  geometry: {stator_rotor_gap: 2.0e6}
+parameters:
+  D0: {value: 1.0e4, min: 100, max: 1.0e6, vary: true}
+  phi0: -5.0
+optimization: {method: nlsq}
+output: {output_dir: out}
+```
+"""
+
+_PARAMETERS = """\
+## Parameters
+
+A parameter stands under its group (`parameters.reference.D0_ref`) or directly under
+`parameters`; a bare number in its place is its value. `min` and `max` come together; the value
+must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). Changing the
+bounds cuts the default prior anew; the default prior matters for sampling only.
+"""
+
+_OLDER = """\
+## Older forms
+
+`temporal`, top-level `scattering`, `analysis` and `initial_parameters` are read and mean the same
+as the keys named in their tables. Where two places say the same thing they must agree; only
+`initial_parameters` gives way to `parameters`. Programs that compute the two-component phase
+with φ + φ₀ have the other sign of `phi0`.
+"""
+
+
+def configuration_page() -> str:
+    """The page as Markdown; `docs/configuration.md` is this text."""
+    lines = [_HEAD, "## Sections", ""]
+    lines += [*_table(HeterodyneConfig, ""), ""]
+    for name, field in fields(HeterodyneConfig).items():
+        if field.is_section and field.type is not ParametersConfig:
+            lines += _section(name, field)
+    lines += [_PARAMETERS, *_table(ParameterConfig, "parameters.group.name."), ""]
+    for mode in ANALYSIS_MODES:
+        lines += _parameters(mode)
+    lines += ["### Priors", "", "| prior | prior_params | values |", "|---|---|---|"]
+    support = {"real": "all numbers", "positive": "from 0", "interval": "low to high"}
+    for kind, family in FAMILIES.items():
+        names = ", ".join(f"`{name}`" for name in family.names)
+        lines.append(f"| `{kind.value}` | {names} | {support[family.support]} |")
+    lines += ["", "### Other spellings", "", "| written | meant |", "|---|---|"]
+    lines += [f"| `{alias}` | `{name}` |" for alias, name in PARAMETER_ALIASES.items()]
+    lines += ["", _OLDER.rstrip(), ""]
+    return "\n".join(lines)
+
+
+def _section(path: str, field: Field) -> Iterator[str]:
+    """Heading and table of a section, then of the sections in it."""
+    title = "#" * (2 + path.count(".")) + f" {path}"
+    about = (field.type.__doc__ or "").strip()
+    yield from (title, "", about, "", *_table(field.type, f"{path}."), "")
+    for name, child in fields(field.type).items():
+        if child.is_section and name not in fields(ParametersConfig):
+            yield from _section(f"{path}.{name}", child)
+
+
+def _table(section: Any, path: str) -> Iterator[str]:
+    yield "| key | type | unit | default | effect |"
+    yield "|---|---|---|---|---|"
+    for name, field in fields(section).items():
+        key = field.key
+        limits = key.range_text()
+        kind = field.type_text().replace(" | ", ", ") + (f", {limits}" if limits else "")
+        effect = key.effect
+        if key.refused:
+            effect, kind = f"**Not taken**: {key.refused}", "–"
+        if key.aliases:
+            effect += f" Also spelt {', '.join(f'`{alias}`' for alias in key.aliases)}."
+        yield f"| `{path}{name}` | {kind} | {key.unit or '–'} | {_default(field)} | {effect} |"
+
+
+def _default(field: Field) -> str:
+    if field.key.default_text:
+        return field.key.default_text
+    if field.key.default is None:
+        return "–"
+    default = field.key.default
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def _parameters(mode: str) -> Iterator[str]:
+    yield from (f"### Parameters of {mode}", "")
+    yield "| name | group | unit | default | min | max | log | default prior | what |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    registry = REGISTRIES[mode]
+    for group, names in PARAMETER_GROUPS[mode].items():
+        for name in names:
+            info = registry[name]
+            numbers = (info.default, info.min_bound, info.max_bound)
+            cells = [f"`{name}`", f"`{group}`", info.unit or "–", *(f"{x:g}" for x in numbers)]
+            cells += ["yes" if info.log_space else "", f"{info.prior_mean:g}, {info.prior_std:g}"]
+            yield f"| {' | '.join([*cells, info.description])} |"
+    yield ""

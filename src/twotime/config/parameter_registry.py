@@ -1,0 +1,169 @@
+"""The registry: what is known of every parameter before anything is measured.
+
+`REGISTRIES` holds one registry value per analysis mode. A research model adds parameters of its
+own with `ParameterRegistry.extended`, which makes a new registry and leaves the old one alone.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import final
+
+import equinox as eqx
+
+from twotime.config.parameter_info import ParameterInfo
+from twotime.config.parameter_names import DEFAULT_MODE, PARAMETER_GROUPS, unknown_name
+from twotime.config.parameter_table import HOMODYNE, TWO_COMPONENT
+
+__all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
+
+
+@final
+class ParameterRegistry(eqx.Module):
+    """Registry of a model's parameters: physics in canonical order, then scaling.
+
+    A value: it never changes, and extending it makes a new one.
+
+    Args:
+        _parameters: Mapping of name to info, or infos in order; left out: the two-component
+            model's.
+        analysis_mode: The configuration's word for the model; empty for models of one's own.
+    """
+
+    _parameters: tuple[ParameterInfo, ...]
+    analysis_mode: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        _parameters: Mapping[str, ParameterInfo] | Iterable[ParameterInfo] | None = None,
+        analysis_mode: str | None = None,
+    ):
+        if _parameters is None:
+            default = REGISTRIES[DEFAULT_MODE]
+            _parameters, analysis_mode = default._parameters, analysis_mode or DEFAULT_MODE
+        if isinstance(_parameters, Mapping):
+            _parameters = _parameters.values()
+        self._parameters = tuple(sorted(_parameters, key=lambda info: info.is_scaling))
+        self.analysis_mode = analysis_mode or ""
+
+    def __check_init__(self) -> None:
+        names = [info.name for info in self._parameters]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"A registry names each parameter once; got {', '.join(twice)} more than once."
+            )
+
+    def __getitem__(self, name: str) -> ParameterInfo:
+        """Get parameter info by name.
+
+        Raises:
+            UnknownNameError: If there is no such parameter (a KeyError and a ValueError).
+        """
+        for info in self._parameters:
+            if info.name == name:
+                return info
+        raise unknown_name("parameter", name, self)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over parameter names in canonical order, scaling last."""
+        return iter([info.name for info in self._parameters])
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __contains__(self, name: object) -> bool:
+        return any(info.name == name for info in self._parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the physics parameters in canonical order."""
+        return tuple(info.name for info in self._parameters if not info.is_scaling)
+
+    @property
+    def scaling_names(self) -> tuple[str, ...]:
+        """Names of the scaling parameters (contrast, offset)."""
+        return tuple(info.name for info in self._parameters if info.is_scaling)
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Group to the names in it, in canonical order."""
+        groups: dict[str, tuple[str, ...]] = {}
+        for info in self._parameters:
+            groups[info.group] = (*groups.get(info.group, ()), info.name)
+        return groups
+
+    def get_defaults(self) -> dict[str, float]:
+        """Get the default value of every parameter."""
+        return {info.name: float(info.default) for info in self._parameters}
+
+    def get_bounds(self) -> tuple[list[float], list[float]]:
+        """Get (lower_bounds, upper_bounds) as lists in canonical order, scaling last."""
+        lower = [float(info.min_bound) for info in self._parameters]
+        return lower, [float(info.max_bound) for info in self._parameters]
+
+    def get_varying_indices(self, vary_flags: Mapping[str, bool]) -> list[int]:
+        """Get indices (canonical order, scaling last) of parameters that vary.
+
+        Args:
+            vary_flags: Name to flag; a parameter without one has its default.
+
+        Raises:
+            UnknownNameError: If a flag is given for a name that the registry lacks.
+        """
+        for name in vary_flags:
+            self[name]
+        return [
+            index
+            for index, info in enumerate(self._parameters)
+            if vary_flags.get(info.name, info.vary_default)
+        ]
+
+    def get_log_space_names(self) -> list[str]:
+        """Get names of parameters that should be sampled in log-space."""
+        return [info.name for info in self._parameters if info.log_space]
+
+    def extended(self, *infos: ParameterInfo) -> "ParameterRegistry":
+        """A new registry with further parameters, for models of one's own.
+
+        Args:
+            infos: The new parameters; a name that exists already is replaced in its place.
+
+        Returns:
+            A new registry; it belongs to no analysis mode.
+        """
+        new = {info.name: info for info in (*self._parameters, *infos)}
+        return ParameterRegistry(new)
+
+    def subset(self, names: Iterable[str]) -> "ParameterRegistry":
+        """A new registry of these physics parameters in this order, with this one's scaling.
+
+        Raises:
+            UnknownNameError: If a name is not in this registry.
+        """
+        infos = [self[name] for name in names]
+        if tuple(info.name for info in infos) == self.names:
+            return self
+        scaling = [info for info in self._parameters if info.is_scaling and info not in infos]
+        return ParameterRegistry([*infos, *scaling])
+
+
+def _registry(mode: str, known: Mapping[str, ParameterInfo]) -> ParameterRegistry:
+    return ParameterRegistry(
+        [
+            dataclasses.replace(known[name], group=group)
+            for group, names in PARAMETER_GROUPS[mode].items()
+            for name in names
+        ],
+        mode,
+    )
+
+
+REGISTRIES: Mapping[str, ParameterRegistry] = MappingProxyType(
+    {
+        "static": _registry("static", HOMODYNE),
+        "laminar_flow": _registry("laminar_flow", HOMODYNE),
+        "two_component": _registry("two_component", TWO_COMPONENT),
+    }
+)
+"""Analysis mode to the registry of its parameters."""

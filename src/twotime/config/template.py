@@ -1,0 +1,173 @@
+"""Configurations to start from: short ones for each model, and one with every key."""
+
+import copy
+import textwrap
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from twotime.config.findings import Findings, lookup
+from twotime.config.folding import MOVED_CMC_KEYS
+from twotime.config.keys import Field, fields
+from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_GROUPS, unknown_name
+from twotime.config.parameter_registry import REGISTRIES
+from twotime.config.reading import read
+from twotime.config.text import parse_yaml
+from twotime.config.types import (
+    HeterodyneConfig,
+    ParameterConfig,
+    ParameterGroupConfig,
+    ParametersConfig,
+)
+
+_OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
+
+
+def template(analysis_mode: str, *, full: bool = False) -> str:
+    """A commented configuration that runs as written on the example data beside it.
+
+    Args:
+        analysis_mode: static, laminar_flow or two_component.
+        full: Whether every key is in it; keys that have no default, or no effect as things
+            stand, are comments.
+
+    Raises:
+        UnknownNameError: If there is no such mode (a ValueError and a KeyError).
+    """
+    short = _packaged(analysis_mode, "")
+    return _full(analysis_mode, parse_yaml(short.encode(), analysis_mode)) if full else short
+
+
+def truth(analysis_mode: str) -> str:
+    """The configuration that the example data of a model are simulated from.
+
+    Args:
+        analysis_mode: static, laminar_flow or two_component.
+
+    Raises:
+        UnknownNameError: If there is no such mode (a ValueError and a KeyError).
+    """
+    return _packaged(analysis_mode, "_truth")
+
+
+def _packaged(analysis_mode: str, suffix: str) -> str:
+    if analysis_mode not in ANALYSIS_MODES:
+        raise unknown_name("analysis mode", analysis_mode, ANALYSIS_MODES)
+    folder = resources.files("twotime.config") / "templates"
+    return (folder / f"{analysis_mode}{suffix}.yaml").read_text(encoding="utf-8")
+
+
+def _full(mode: str, short: dict[str, Any]) -> str:
+    config = _with_defaults(HeterodyneConfig, short)
+    # What has no effect beside these settings is shown, but as a comment.
+    idle: set[tuple[str, ...]] = set()
+    while (found := _mistakes(config)).problems:
+        for path in found.wrong:
+            idle.add(path)
+            parent = lookup(config, path[:-1])
+            parent.pop(path[-1], None)
+    head = f"# Every key of a configuration, with its default; model: {mode}."
+    lines = [head, "# Keys that are comments have no default, or no effect as things stand.", ""]
+    for name, field in fields(HeterodyneConfig).items():
+        if name in _OLDER:
+            continue
+        if name == "parameters":
+            lines += _parameter_lines(mode, short)
+        else:
+            lines += _lines(field, config, (name,), 0)
+        lines += [""] if field.is_section else []
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _mistakes(config: dict[str, Any]) -> Findings:
+    return read(copy.deepcopy(config))[2]
+
+
+def _with_defaults(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    for name, field in fields(kind).items():
+        value = written.get(name)
+        is_older = kind is HeterodyneConfig and name in _OLDER
+        if is_older or field.key.refused or field.type is ParameterGroupConfig:
+            continue
+        if field.type is ParametersConfig:
+            config[name] = value or {}
+        elif field.is_section:
+            inner = _with_defaults(field.type, value or {})
+            if inner:
+                config[name] = inner
+        elif value is not None or field.key.default is not None:
+            config[name] = field.key.default if value is None else value
+    return config
+
+
+def _is_shown(path: tuple[str, ...], field: Field) -> bool:
+    moved = {("optimization", "cmc", short) for short, _ in MOVED_CMC_KEYS}
+    return not (field.key.refused or path in moved or field.type is ParameterGroupConfig)
+
+
+def _lines(
+    field: Field, config: dict[str, Any], path: tuple[str, ...], depth: int
+) -> Iterator[str]:
+    """The lines of one key or section of the full template."""
+    margin, value = "  " * depth, lookup(config, path)
+    if not _is_shown(path, field):
+        return
+    if field.is_section:
+        inner = [
+            line
+            for name, child in fields(field.type).items()
+            for line in _lines(child, config, (*path, name), depth + 1)
+        ]
+        is_active = any(not line.lstrip().startswith("#") for line in inner)
+        yield f"{margin}{'' if is_active else '# '}{field.name}:"
+        yield from inner
+        return
+    unit = f" [{field.key.unit}]" if field.key.unit else ""
+    choice = f" ({field.type_text()})" if " | " in field.type_text() else ""
+    shown = field.key.default if value is None else value
+    text = "" if shown is None else f" {_yaml(shown)}"
+    yield from _comment(f"{field.key.effect}{unit}{choice}", margin)
+    yield f"{margin}{'# ' if value is None else ''}{field.name}:{text}"
+
+
+def _comment(text: str, margin: str) -> list[str]:
+    lead = f"{margin}# "
+    return textwrap.wrap(text, 96, initial_indent=lead, subsequent_indent=lead)
+
+
+def _parameter_lines(mode: str, short: dict[str, Any]) -> Iterator[str]:
+    space = read(short)[1]
+    assert space is not None
+    registry = REGISTRIES[mode]
+    yield "parameters:"
+    for key, field in fields(ParameterConfig).items():
+        yield from _comment(f"{key}: {field.key.effect}", "  ")
+    for group, names in PARAMETER_GROUPS[mode].items():
+        yield f"  {group}:"
+        for name in names:
+            lower, upper = space.bounds[name]
+            prior = space.priors[name]
+            numbers = ", ".join(f"{key}: {_yaml(value)}" for key, value in prior.params.items())
+            unit = f" [{registry[name].unit}]" if registry[name].unit else ""
+            yield f"    # {registry[name].description}{unit}"
+            yield f"    {name}:"
+            yield f"      value: {_yaml(space.values[name])}"
+            yield f"      min: {_yaml(lower)}"
+            yield f"      max: {_yaml(upper)}"
+            yield f"      vary: {_yaml(space.vary[name])}"
+            yield f"      # prior: {prior.prior_type.value}"
+            yield f"      # prior_params: {{{numbers}}}"
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML writes it; floats so that every YAML reader sees a number."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        mantissa, point, exponent = f"{value:.12g}".partition("e")
+        mantissa += "" if "." in mantissa else ".0"
+        return mantissa + point + exponent
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return str(value)
