@@ -6,6 +6,8 @@ import pytest
 from twotime.core.correlation import correlation, correlation_at
 from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.evaluators import choose_evaluator
+from twotime.inference.factored import factored_gram
 from twotime.inference.gram import gram
 
 CASES = {
@@ -34,13 +36,15 @@ def dense(model, data, params, k, weight=None):
     i, j = np.triu_indices(data.t.shape[0], 1)
 
     def at(p):
-        return correlation_at(
-            model, p, data.t[i], data.t[j], t=data.t, q=data.q, phi=data.phi[k]
-        )
+        return correlation_at(model, p, data.t[i], data.t[j], t=data.t, q=data.q, phi=data.phi[k])
 
     b = jnp.concatenate(
-        [data.c2[k][i, j][:, None], jnp.ones((i.size, 1)), at(params)[:, None],
-         jax.jacfwd(at)(params)],
+        [
+            data.c2[k][i, j][:, None],
+            jnp.ones((i.size, 1)),
+            at(params)[:, None],
+            jax.jacfwd(at)(params),
+        ],
         axis=1,
     )
     w = jnp.ones(i.size) if weight is None else jnp.asarray(weight)[k][i, j]
@@ -50,8 +54,9 @@ def dense(model, data, params, k, weight=None):
 def assert_same(got, want, tolerance=1e-9):
     size = np.sqrt(np.diag(want))
     size = np.where(size > 0, size, 1)
-    np.testing.assert_allclose(np.asarray(got) / np.outer(size, size),
-                               want / np.outer(size, size), atol=tolerance)
+    np.testing.assert_allclose(
+        np.asarray(got) / np.outer(size, size), want / np.outer(size, size), atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -90,3 +95,64 @@ def test_only_free_parameters_and_the_shift():
     moved = TwoTimeData(data.c2 - 1.1, data.t, data.q, data.phi)
     keep = [0, 1, 2, 3, 6, 9]
     assert_same(got[1], dense(model, moved, params, 1)[np.ix_(keep, keep)])
+
+
+SEPARABLE = ["static", "two"]
+
+
+@pytest.mark.parametrize("case", SEPARABLE)
+@pytest.mark.parametrize("n", [5, 64, 70, 131])
+def test_factored_equals_tiled(case, n):
+    model, params = CASES[case][0], jnp.asarray(CASES[case][1])
+    data = make_data(model, params, n=n)
+    free = tuple(i != 1 for i in range(len(params)))
+    want = gram(model, data, params, free, shift=1.1)
+    got = factored_gram(model, data, params, free, shift=1.1)
+    for k in range(2):
+        assert_same(got[k], np.asarray(want[k]))
+
+
+def test_factored_survives_clocks_that_overflow():
+    model, params = CASES["two"][0], jnp.asarray(CASES["two"][1]).at[3].set(1e6).at[0].set(1e6)
+    data = make_data(model, params, n=100)
+    data = TwoTimeData(data.c2, data.t * 10, data.q, data.phi)
+    free = (True,) * 14
+    got = factored_gram(model, data, params, free)
+    assert np.all(np.isfinite(got))
+    assert_same(got[0], np.asarray(gram(model, data, params, free)[0]))
+
+
+def test_one_sigma_scales_both_evaluators_alike():
+    model, params = CASES["static"][0], jnp.asarray(CASES["static"][1])
+    plain = make_data(model, params)
+    data = TwoTimeData(plain.c2, plain.t, plain.q, plain.phi, sigma=0.1)
+    for function in (gram, factored_gram):
+        np.testing.assert_allclose(
+            function(model, data, params, (True,) * 3),
+            100 * function(model, plain, params, (True,) * 3),
+            rtol=1e-9,
+            atol=1e-9,
+        )
+
+
+def test_auto_takes_the_factored_evaluator_only_where_it_is_right():
+    static, laminar = CASES["static"][0], CASES["laminar"][0]
+    data = make_data(static, jnp.asarray(CASES["static"][1]), n=12)
+    diagonal = ~np.eye(12, dtype=bool)[None].repeat(2, axis=0)
+    hidden = diagonal.copy()
+    hidden[0, 2, 5] = False
+
+    def masked(mask):
+        return TwoTimeData(data.c2, data.t, data.q, data.phi, mask=mask)
+
+    assert choose_evaluator(static, data, "auto")[1] == "factored"
+    got, name = choose_evaluator(static, masked(diagonal), "auto")
+    assert name == "factored" and got.mask is None
+    assert choose_evaluator(static, masked(hidden), "auto")[1] == "tiled"
+    assert choose_evaluator(laminar, data, "auto")[1] == "tiled"
+    nan = TwoTimeData(data.c2.at[0, 1, 4].set(jnp.nan), data.t, data.q, data.phi)
+    assert choose_evaluator(static, nan, "auto")[1] == "tiled"
+    with pytest.raises(ValueError, match="LaminarFlow is not a sum of products"):
+        choose_evaluator(laminar, data, "factored")
+    with pytest.raises(ValueError, match="evaluator is 'fast'"):
+        choose_evaluator(laminar, data, "fast")

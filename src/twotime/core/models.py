@@ -57,12 +57,13 @@ class Terms(eqx.Module):
     """A correlation as a sum of products, for models that are one (`is_separable`).
 
     C(t1, t2) = sum over k of weight_k(t1) weight_k(t2) exp(-(decay_k(t2) - decay_k(t1)))
-    cos(phase_k(t2) - phase_k(t1)).
+    cos(phase_k(t2) - phase_k(t1)). `oscillates` says which terms have a phase at all.
     """
 
     weight: Float[Array, "term time"]
     decay: Float[Array, "term time"]
     phase: Float[Array, "term time"]
+    oscillates: tuple[bool, ...] = eqx.field(static=True)
 
 
 class AbstractTwoTimeModel(eqx.Module):
@@ -179,7 +180,8 @@ class StaticDiffusion(AbstractTwoTimeModel):
         return True
 
     def terms(self, channels):
-        return Terms(jnp.ones_like(channels.decay), channels.decay, jnp.zeros_like(channels.decay))
+        nothing = jnp.zeros_like(channels.decay)
+        return Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
 
 
 @final
@@ -325,6 +327,7 @@ class TwoComponent(AbstractTwoTimeModel):
             weight=jnp.stack([reference**2, sample**2, jnp.sqrt(2.0) * reference * sample]),
             decay=jnp.stack([2 * half_r, 2 * half_s, half_r + half_s]),
             phase=jnp.stack([zero, zero, channels.phase[0]]),
+            oscillates=(False, False, True),
         )
 
 

@@ -4,6 +4,7 @@ A *rate* is a power law with an offset; its running integral is called a *clock*
 model and the functional backend take their rates from here.
 """
 
+import math
 from typing import Literal
 
 import jax.numpy as jnp
@@ -115,7 +116,8 @@ def _positive_integral(
     ratio = jnp.where(changes_sign, -offset / jnp.where(changes_sign, amplitude, 1.0), 1.0)
     largest = 80.0 if t.dtype == jnp.float32 else 700.0
     change = jnp.exp(jnp.clip(jnp.log(ratio) / power, -largest, largest))
-    change = jnp.clip(change, t[0], t[-1])
+    # Not at 0 itself, where power laws have no derivative.
+    change = jnp.clip(change, jnp.maximum(t[0], 1e-30 * t[-1]), t[-1])
     rises = amplitude * power > 0
     held = jnp.where(rises, jnp.maximum(times, change), jnp.minimum(times, change))
     held = jnp.where(changes_sign, held, times)
@@ -197,7 +199,8 @@ def _width(power: Times) -> Times:
 
 
 def _log_time(t: Times) -> Times:
-    return jnp.log(jnp.maximum(t, jnp.finfo(t.dtype).tiny))
+    tiny = jnp.finfo(t.dtype).tiny
+    return jnp.where(t > tiny, jnp.log(jnp.where(t > tiny, t, 1.0)), math.log(tiny))
 
 
 def _clipped(u: Array) -> Array:

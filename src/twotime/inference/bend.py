@@ -10,6 +10,8 @@ Reference:
     Transtrum & Sethna, arXiv:1201.5885 (2012).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,22 +62,31 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     return _follow(picture, proposal)
 
 
-def _follow(picture, proposal: Proposal) -> Array:
+def _follow(picture: Callable[[Array], Array], proposal: Proposal) -> Array:
     """Damped Gauss-Newton rounds towards the picture's straight line; stops at the bounds."""
     start, lower, upper = proposal.start, proposal.lower, proposal.upper
     here, move = jax.jvp(picture, (start,), (proposal.end - start,))
-    end = jnp.clip(proposal.end, lower, upper)
-    held = proposal.held | (end != proposal.end)
-    for _ in range(_ROUNDS):
-        jacobian = jnp.where(held, 0.0, jax.jacfwd(picture)(end))
+
+    def improve(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        end, held = state
+        value, jacobian = _value_and_jacobian(picture, end)
+        jacobian = jnp.where(held, 0.0, jacobian)
         normal = jacobian.T @ jacobian
         damping = (proposal.damping + 1e-13) * jnp.max(jnp.diag(normal)) + 1e-300
-        right = jacobian.T @ (here + move - picture(end))
+        right = jacobian.T @ (here + move - value)
         step = jnp.linalg.solve(normal + damping * jnp.eye(end.shape[0]), right)
         free = end + jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
         end = jnp.clip(free, lower, upper)
-        held |= end != free
-    return end
+        return end, held | (end != free)
+
+    end = jnp.clip(proposal.end, lower, upper)
+    held = proposal.held | (end != proposal.end)
+    return jax.lax.fori_loop(0, _ROUNDS, improve, (end, held))[0]
+
+
+def _value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
+    jacobian, value = jax.jacfwd(lambda y: (f(y),) * 2, has_aux=True)(x)
+    return value, jacobian
 
 
 def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,13 @@ from twotime.core.scaling import Scaling, ScalingSolution, resolve_mode
 from twotime.data.dataset import TwoTimeData
 from twotime.inference import uncertainty
 from twotime.inference.bend import bend
+from twotime.inference.evaluators import choose_evaluator
 from twotime.inference.gram import DATA, ONE
 from twotime.inference.problem import Problem, evaluate, make_problem
+from twotime.inference.sandwich import SPECKLE, speckle_meat
 from twotime.inference.solver import BoxLevenbergMarquardt
 from twotime.results import NLSQResult
 
-IID = "independent pixels (not robust: speckle noise is correlated, the true error is larger)"
 
 
 def fit_nlsq(
@@ -30,6 +31,7 @@ def fit_nlsq(
     space: ParameterSpace,
     *,
     per_angle_mode: str = "auto",
+    evaluator: str = "auto",
     max_steps: int = 200,
     tolerance: float = 1e-2,
     throw: bool = False,
@@ -46,6 +48,9 @@ def fit_nlsq(
         data: The data; masked and non-finite pixels do not count.
         space: Start, bounds and which parameters vary.
         per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto".
+        evaluator: "tiled" takes any model, mask and sigma; "factored" takes separable models on
+            complete data and is faster; "auto" is factored where that is possible. The result
+            says which it was.
         max_steps: Largest number of evaluations of the model.
         tolerance: Converged when the projected gradient and the step left are both below it
             [standard deviations of the parameters, pixels taken as independent].
@@ -64,7 +69,8 @@ def fit_nlsq(
     """
     check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
-    result = _fit(model, data, space, mode, max_steps, tolerance, progress)
+    data, evaluator = choose_evaluator(model, data, evaluator)
+    result = _fit(model, data, space, mode, evaluator, max_steps, tolerance, progress)
     if throw and not result.converged:
         raise RuntimeError(result.status)
     return result
@@ -81,6 +87,10 @@ def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: Paramete
         raise ValueError(
             f"The space holds {', '.join(space.names)}; {type(model).__name__} needs "
             f"{', '.join(model.names)} in this order; build it from the same analysis_mode."
+        )
+    if not any(space.varying):
+        raise ValueError(
+            "Every parameter of the space is fixed; a fit needs at least one with vary: true."
         )
     _check_values(data, space)
 
@@ -119,11 +129,12 @@ def _fit(
     data: TwoTimeData,
     space: ParameterSpace,
     mode: str,
+    evaluator: str,
     max_steps: int,
     tolerance: float,
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
-    problem = make_problem(model, data, space, mode)
+    problem = make_problem(model, data, space, mode, evaluator)
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] / problem.scale for b in (space.lower, space.upper))
     solver = BoxLevenbergMarquardt(lower, upper, tolerance, bend=bend, report=progress)
@@ -160,16 +171,18 @@ def _result(problem: Problem, space: ParameterSpace, solution: Any) -> NLSQResul
     dof = problem.n_pixels - jnp.sum(~held) - n_scaling
     variance = reduced.chi2 / dof if problem.data.sigma is None else 1.0
     values, vectors, scale = uncertainty.spectrum(reduced.hessian, held)
-    covariance = variance * uncertainty.inverse(values, vectors, scale, held)
+    inverse = uncertainty.inverse(values, vectors, scale, held)
+    params = problem.params(solution.value)
+    meat, _ = speckle_meat(problem, params, grams, reduced)
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
         units=tuple(space.units),
         model=type(problem.model).__name__,
         per_angle_mode=problem.scaling.mode,
-        evaluator="tiled",
-        uncertainty_kind=IID,
-        values=problem.params(solution.value),
+        evaluator=problem.evaluator,
+        uncertainty_kind=SPECKLE,
+        values=params,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
         start=problem.start,
@@ -181,8 +194,8 @@ def _result(problem: Problem, space: ParameterSpace, solution: Any) -> NLSQResul
         n_pixels=problem.n_pixels,
         dof=dof,
         total=_total(grams),
-        covariance=covariance,
-        covariance_iid=covariance,
+        covariance=inverse @ meat @ inverse,
+        covariance_iid=variance * inverse,
         held=held,
         eigenvalues=values,
         eigenvectors=vectors,

@@ -15,7 +15,8 @@ from twotime.core.scaling import (
     solve_scaling,
 )
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.gram import DATA, FIRST, MODEL, ONE, gram
+from twotime.inference.evaluators import evaluate_gram
+from twotime.inference.gram import DATA, FIRST, MODEL, ONE
 from twotime.inference.solver import Quadratic
 
 
@@ -30,6 +31,7 @@ class Problem(eqx.Module):
     n_pixels: Int[Array, ""]
     scaling: Scaling
     varying: tuple[bool, ...] = eqx.field(static=True)
+    evaluator: str = eqx.field(static=True)
 
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the scaled free ones."""
@@ -105,8 +107,13 @@ def _scaling_normal(grams: Array, scaling: Scaling) -> Array:
 
 def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
     """Half of chi2 and its local model in scaled parameters: what the solver minimises."""
-    grams = gram(
-        problem.model, problem.data, problem.params(y), problem.varying, shift=problem.shift
+    grams = evaluate_gram(
+        problem.evaluator,
+        problem.model,
+        problem.data,
+        problem.params(y),
+        problem.varying,
+        problem.shift,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -123,9 +130,13 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
 
 
 def make_problem(
-    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, mode: str
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    mode: str,
+    evaluator: str,
 ) -> Problem:
-    """Set up the fit of a model to data, with a resolved `per_angle_mode`."""
+    """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
     upper_half = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
     used = upper_half & jnp.isfinite(data.c2)
     if data.mask is not None:
@@ -141,6 +152,7 @@ def make_problem(
         n_pixels=jnp.sum(used),
         scaling=_make_scaling(data, space, mode, shift),
         varying=varying,
+        evaluator=evaluator,
     )
 
 

@@ -1,0 +1,84 @@
+"""Which evaluator computes the Gram matrix, and by what right."""
+
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from twotime.core.models import AbstractTwoTimeModel
+from twotime.data.dataset import TwoTimeData
+from twotime.inference.factored import factored_gram
+from twotime.inference.gram import gram
+
+Evaluator = Literal["auto", "tiled", "factored"]
+
+
+def choose_evaluator(
+    model: AbstractTwoTimeModel, data: TwoTimeData, asked: str
+) -> tuple[TwoTimeData, str]:
+    """Resolve "auto" and drop a mask that hides nothing above the diagonal.
+
+    The factored evaluator takes separable models where all pixels with t1 < t2 are finite and
+    count alike. Of traced data without a mask it is assumed that they are finite.
+
+    Args:
+        model: The model.
+        data: The data.
+        asked: "auto", "tiled" (any model, mask and sigma) or "factored".
+
+    Returns:
+        The data to evaluate on, and "tiled" or "factored".
+
+    Raises:
+        ValueError: If the evaluator is unknown or cannot take this model or these data.
+    """
+    if asked not in get_args(Evaluator):
+        raise ValueError(
+            f"evaluator is {asked!r}; expected one of {', '.join(get_args(Evaluator))}."
+        )
+    if asked == "tiled":
+        return data, asked
+    plain = _unmasked(data)
+    reason = _obstacle(model, plain)
+    if asked == "factored" and reason:
+        raise ValueError(f"The factored evaluator cannot be used: {reason}; use 'auto' or 'tiled'.")
+    return (data, "tiled") if reason else (plain, "factored")
+
+
+def evaluate_gram(
+    evaluator: str,
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    params: Float[Array, " param"],
+    free: tuple[bool, ...],
+    shift: Float[Array, ""],
+) -> Float[Array, "angle basis basis"]:
+    """The Gram matrices of `gram`, by a resolved evaluator."""
+    function = factored_gram if evaluator == "factored" else gram
+    return function(model, data, params, free, shift=shift)
+
+
+def _unmasked(data: TwoTimeData) -> TwoTimeData:
+    """Data without their mask, where it is known to hide only the diagonal or below."""
+    if data.mask is None or isinstance(data.mask, jax.core.Tracer):
+        return data
+    early, late = np.triu_indices(data.c2.shape[-1], 1)
+    if not all(plane[early, late].all() for plane in np.asarray(data.mask)):
+        return data
+    return eqx.tree_at(lambda d: d.mask, data, None)
+
+
+def _obstacle(model: AbstractTwoTimeModel, data: TwoTimeData) -> str:
+    if not model.is_separable:
+        return f"{type(model).__name__} is not a sum of products of functions of one time"
+    if data.mask is not None:
+        return "some pixels are masked"
+    if data.sigma is not None and np.ndim(data.sigma) > 0:
+        return "sigma differs from pixel to pixel"
+    if not isinstance(data.c2, jax.core.Tracer):
+        early, late = np.triu_indices(data.c2.shape[-1], 1)
+        if not all(np.isfinite(plane[early, late]).all() for plane in np.asarray(data.c2)):
+            return "some pixels are not finite"
+    return ""
