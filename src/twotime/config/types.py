@@ -272,7 +272,7 @@ class ModelConfig(TypedDict, total=False):
 class NLSQOptimizationConfig(TypedDict, total=False):
     """NLSQ optimization configuration."""
 
-    max_iterations: Annotated[int, Key("Steps of the solver at most.", default=200, ge=1, le=10**6)]
+    max_iterations: Annotated[int, Key("Steps of the solver at most.", default=300, ge=1, le=10**6)]
     tolerance: Annotated[
         float,
         Key(

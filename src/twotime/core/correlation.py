@@ -112,8 +112,8 @@ def _field(model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi
 def _correlation_at(
     model: AbstractTwoTimeModel,
     params: Params,
-    t1: Times,
-    t2: Times,
+    t1: Float[Array, " pair"],
+    t2: Float[Array, " pair"],
     t: Times,
     q: Scalar,
     phi: Scalar,

@@ -5,7 +5,7 @@ own speckle, `TwoComponent` for moving scatterers beating against a reference.
 """
 
 from abc import abstractmethod
-from typing import Literal, Protocol, final
+from typing import Literal, final
 
 import equinox as eqx
 import jax
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from twotime.core import rates
-from twotime.core.rates import Integration, Scalar, Times
+from twotime.core.rates import At, Integration, Scalar, Times
 
 Params = Float[Array, " param"]
 ShearConvention = Literal["published", "homodyne"]
@@ -78,9 +78,7 @@ class AbstractTwoTimeModel(eqx.Module):
     names: eqx.AbstractVar[tuple[str, ...]]
 
     @abstractmethod
-    def channels(
-        self, params: Params, times: Times, *, t: Times, q: Scalar, phi: Scalar
-    ) -> Channels:
+    def channels(self, params: Params, times: At, *, t: Times, q: Scalar, phi: Scalar) -> Channels:
         """Evaluate the clocks and levels at some times.
 
         Args:
@@ -130,16 +128,12 @@ class AbstractTwoTimeModel(eqx.Module):
         )
 
 
-class _HasIntegration(Protocol):
-    integration: Integration
-
-
 def _diffusion_clock(
-    model: _HasIntegration, params: Params, times: Times, *, t: Times, q: Scalar
-) -> Times:
+    integration: Integration, params: Params, times: At, *, t: Times, q: Scalar
+) -> At:
     """q² ∫J for the three transport parameters."""
     clock = rates.transport_clock(
-        times, params[0], params[1], params[2], t=t, integration=model.integration
+        times, params[0], params[1], params[2], t=t, integration=integration
     )
     return q**2 * clock
 
@@ -165,7 +159,7 @@ class StaticDiffusion(AbstractTwoTimeModel):
         rates.check_integration(self.integration)
 
     def channels(self, params, times, *, t, q, phi):
-        decay = _diffusion_clock(self, params, times, t=t, q=q)[None]
+        decay = _diffusion_clock(self.integration, params, times, t=t, q=q)[None]
         none = jnp.zeros((0, times.shape[0]), times.dtype)
         return Channels(decay, none, none)
 
@@ -229,7 +223,7 @@ class LaminarFlow(AbstractTwoTimeModel):
             )
 
     def channels(self, params, times, *, t, q, phi):
-        decay = _diffusion_clock(self, params, times, t=t, q=q)[None]
+        decay = _diffusion_clock(self.integration, params, times, t=t, q=q)[None]
         strain = rates.transport_clock(
             times, params[3], params[4], params[5], t=t, integration=self.integration
         )
@@ -293,8 +287,8 @@ class TwoComponent(AbstractTwoTimeModel):
         rates.check_integration(self.integration)
 
     def channels(self, params, times, *, t, q, phi):
-        reference = _diffusion_clock(self, params[0:3], times, t=t, q=q)
-        sample = _diffusion_clock(self, params[3:6], times, t=t, q=q)
+        reference = _diffusion_clock(self.integration, params[0:3], times, t=t, q=q)
+        sample = _diffusion_clock(self.integration, params[3:6], times, t=t, q=q)
         path = rates.signed_clock(
             times, params[6], params[7], params[8], t=t, integration=self.integration
         )

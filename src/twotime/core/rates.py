@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Times = Float[Array, " time"]
+At = Float[Array, " at"]
 Scalar = Float[Array, ""] | float
 Integration = Literal["trapezoid", "exact"]
 
@@ -72,14 +73,14 @@ def transport_rate(t: Times, amplitude: Scalar, exponent: Scalar, offset: Scalar
 
 
 def transport_clock(
-    times: Times,
+    times: At,
     amplitude: Scalar,
     exponent: Scalar,
     offset: Scalar,
     *,
     t: Times,
     integration: Integration,
-) -> Times:
+) -> At:
     r"""Integral of `transport_rate` from the first frame to each of `times`.
 
     Args:
@@ -106,8 +107,8 @@ def transport_clock(
 
 
 def _positive_integral(
-    times: Times, amplitude: Scalar, exponent: Scalar, offset: Scalar, t: Times
-) -> Times:
+    times: At, amplitude: Scalar, exponent: Scalar, offset: Scalar, t: Times
+) -> At:
     """Antiderivative of max(A t^p + B, 0): the closed form, standing still where it is negative."""
     changes_sign = amplitude * offset < 0
     # A constant rate keeps its sign: let the change come before or after all times.
@@ -132,14 +133,14 @@ def signed_rate(t: Times, amplitude: Scalar, exponent: Scalar, offset: Scalar) -
 
 
 def signed_clock(
-    times: Times,
+    times: At,
     amplitude: Scalar,
     exponent: Scalar,
     offset: Scalar,
     *,
     t: Times,
     integration: Integration,
-) -> Times:
+) -> At:
     """Integral of `signed_rate` from the first frame to each of `times`, as `transport_clock`."""
     if integration == "trapezoid":
         return running_integral(signed_rate(regular(t), amplitude, exponent, offset), t, times)
@@ -163,7 +164,7 @@ def power_law_integral(t: Times, amplitude: Scalar, exponent: Scalar) -> Times:
     return amplitude * log_t * _relative_expm1(u)
 
 
-def running_integral(rate: Times, t: Times, times: Times) -> Times:
+def running_integral(rate: Times, t: Times, times: At) -> At:
     r"""Integrate a rate given on the frames, linear between them, up to each of `times`.
 
     On the frames this is the trapezoid rule; between them the integral of the straight line.

@@ -23,7 +23,7 @@ from twotime.inference.gram import slopes
 from twotime.inference.problem import Problem
 from twotime.inference.solver import Proposal
 
-_ROUNDS = 3
+_ROUNDS = 6
 _LAGS, _AGES = 16, 12
 
 
@@ -37,7 +37,7 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     Returns:
         The end of the bent step, inside the box.
     """
-    early, late = _sample_pairs(problem.data.t.shape[0])
+    early, late, share = _sample_pairs(problem.data.t.shape[0])
     phi = jnp.asarray(problem.data.phi)
 
     def channels(y: Array, angle: Array) -> Channels:
@@ -57,7 +57,7 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
             difference = clock[:, late] - clock[:, early]
             return jnp.concatenate([difference, c.level[:, early], c.level[:, late]])
 
-        return (weight * jax.vmap(one)(phi)).reshape(-1)
+        return (weight * jax.vmap(one)(phi) * jnp.sqrt(share)).reshape(-1)
 
     return _follow(picture, proposal)
 
@@ -89,13 +89,16 @@ def _value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, A
     return value, jacobian
 
 
-def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of a few hundred pixels: lags spaced evenly in their logarithm, ages evenly."""
+def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A few hundred pixels: first and second frame, and how many pixels each stands for.
+
+    Lags are spaced evenly in their logarithm, ages evenly.
+    """
     lags = np.unique(np.round(np.geomspace(1, n_frames - 1, _LAGS)).astype(int))
-    pairs = [
-        (age, age + lag)
-        for lag in lags
-        for age in np.unique(np.linspace(0, n_frames - 1 - lag, _AGES).astype(int))
-    ]
-    early, late = np.asarray(pairs).T
-    return early, late
+    width = np.diff(np.concatenate([[0], 0.5 * (lags[1:] + lags[:-1]), [n_frames - 1]]))
+    rows = []
+    for lag, lags_meant in zip(lags, width, strict=True):
+        ages = np.unique(np.linspace(0, n_frames - 1 - lag, _AGES).astype(int))
+        rows += [(age, age + lag, lags_meant * (n_frames - lag) / ages.size) for age in ages]
+    early, late, share = np.asarray(rows).T
+    return early.astype(int), late.astype(int), share

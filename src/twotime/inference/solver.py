@@ -207,7 +207,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
 
 
 def _search() -> optx.ClassicalTrustRegion:
-    return optx.ClassicalTrustRegion(high_cutoff=0.5, high_constant=10.0)
+    return optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 
 def _information(value: Array, local: Quadratic, unit: Array) -> Any:
