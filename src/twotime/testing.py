@@ -1,0 +1,428 @@
+"""The laws that every model keeps, and hypothesis strategies that stay inside its domain.
+
+`check_model(MyModel(), space)` puts a model through all laws; the first broken one is named in
+a sentence. The strategies `thetas`, `times` and `angles` serve tests of one's own. Needs
+hypothesis and float64.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from jaxtyping import Array, Float
+
+from twotime.config.parameter_registry import ParameterRegistry
+from twotime.config.parameter_space import ParameterSpace
+from twotime.core.correlation import correlation, correlation_at, field
+from twotime.core.models import AbstractTwoTimeModel
+
+__all__ = ["LawBroken", "angles", "check_model", "derivative_errors", "thetas", "times"]
+
+Vector = Float[np.ndarray, " _"]
+
+_ROUNDING = 1e-12
+# Compiled and eager code round clocks and phases differently; phases reach 1e5 rad.
+_RECOMPUTED = 1e-9
+_DERIVATIVE = 1e-6
+# Steps of finite differences as a part of the distance between the bounds.
+_STEPS = 0.01 * 8.0 ** -np.arange(9)
+_TRACING_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+class LawBroken(AssertionError):  # noqa: N818, it is a verdict, not a mistake of the caller
+    """A model breaks a law; the message says which, where, and by how much."""
+
+
+def thetas(space: ParameterSpace) -> st.SearchStrategy[Vector]:
+    """Draw parameters of a space inside its bounds, which are drawn too.
+
+    One half comes from the whole box (logarithmic where the space says so), the other from the
+    neighbourhood of the initial values, where most models are less trivial.
+    """
+    lower, upper, initial, scale = (
+        np.asarray(x) for x in (space.lower, space.upper, space.initial, space.scale)
+    )
+    is_log = np.asarray(space.log_space, bool)
+    low, high = np.log(np.where(is_log, lower, 1.0)), np.log(np.where(is_log, upper, 1.0))
+    n = len(space.names)
+
+    def place(units: Any, spread: float | None) -> Vector:
+        unit = np.array(units)
+        if spread is None:
+            box = lower + unit * (upper - lower)
+            box = np.where(is_log, np.exp(low + unit * (high - low)), box)
+        else:
+            box = initial + (2 * unit - 1) * spread * scale
+        return np.clip(box, lower, upper)
+
+    units = st.lists(st.floats(0.0, 1.0), min_size=n, max_size=n)
+    return st.builds(place, units, st.sampled_from([None, 1.0, None, 0.03]))
+
+
+def times(
+    lengths: Sequence[int] = (2, 9), steps: Sequence[float] = (0.0125, 0.3)
+) -> st.SearchStrategy[Vector]:
+    """Draw the times of equally spaced frames [s], the first later than 0.
+
+    Lengths come from a short list, because every new length compiles anew.
+    """
+    grids = st.tuples(st.sampled_from(lengths), st.sampled_from(steps), st.sampled_from((1, 4)))
+    return grids.map(lambda drawn: (np.arange(drawn[0]) + drawn[2]) * drawn[1])
+
+
+def angles(numbers: Sequence[int] = (2,)) -> st.SearchStrategy[Vector]:
+    """Draw detector angles [degree] in (-180, 180]."""
+    one = st.integers(-179, 180).map(float)
+    lists = [st.lists(one, min_size=n, max_size=n, unique=True) for n in numbers]
+    return st.one_of(lists).map(np.array)
+
+
+def check_model(
+    model: AbstractTwoTimeModel,
+    space: ParameterSpace | ParameterRegistry,
+    *,
+    is_bounded: bool = True,
+    stationary: Mapping[str, float] | None = None,
+    lengths: Mapping[str, int] | None = None,
+    examples: int = 25,
+) -> None:
+    """Put a model through every law, at parameters, times and angles drawn inside its domain.
+
+    The laws: symmetric in the two times; 1 where they are equal; values and derivatives
+    finite; jit = eager; vmap = loop; pairs = plane; gradient = finite differences; and, where
+    they apply, 0 <= C <= 1; `terms` = `pixel`; |`field`|² = C with a positive field
+    correlation; constant rates know only t2 - t1; stretching all lengths changes nothing.
+
+    Args:
+        model: The model.
+        space: Its parameters with bounds, or a registry that knows them.
+        is_bounded: Whether the model promises 0 <= C <= 1.
+        stationary: Values of some parameters at which all rates are constant, such as
+            `{"alpha": 0.0}`.
+        lengths: Power of a length in the unit of each parameter or number of the model that
+            has one, such as `{"D0": 2, "D_offset": 2, "gap": 1}`.
+        examples: How many points to try.
+
+    Raises:
+        LawBroken: If a law is broken; the sentence names it.
+        ValueError: If JAX computes in float32, or the space is not the model's.
+    """
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "check_model compares to 1e-12 and got float32; turn on float64 first: "
+            "jax.config.update('jax_enable_x64', True)."
+        )
+    if isinstance(space, ParameterRegistry):
+        space = ParameterSpace.from_registry(model.names, space)
+    if space.names != model.names:
+        raise ValueError(
+            f"The space has the parameters {', '.join(space.names)}; {type(model).__name__} "
+            f"needs {', '.join(model.names)}; use ParameterSpace.from_registry(model.names, ...)."
+        )
+    _check_eager(model, space)
+    laws: list[Callable[[_Case], None]] = [_is_symmetric, _is_one_at_equal_times, _is_finite]
+    if is_bounded:
+        laws.append(_is_between_0_and_1)
+    laws += [_vmap_is_loop, _pairs_are_plane, _terms_are_pixel, _field_is_root]
+    if stationary is not None:
+        laws.append(lambda case: _knows_only_the_lag(case, stationary))
+    if lengths is not None:
+        laws.append(lambda case: _lengths_stretch(case, lengths))
+    laws.append(_gradient_is_finite_difference)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(thetas(space), times((7,)), angles((2,)), st.sampled_from((0.003, 0.02)))
+    def all_laws_hold(theta: Vector, t: Vector, phi: Vector, q: float) -> None:
+        point = Point(theta, t, np.float64(q), phi)
+        initial = jnp.asarray(space.initial)
+        computed = _evaluate(model, initial, *_arrays(point))
+        values = {name: np.asarray(value) for name, value in computed.items()}
+        for law in laws:
+            law(_Case(model, space, point, values))
+
+    all_laws_hold()
+
+
+class Point(NamedTuple):
+    """Where a law is tried."""
+
+    theta: Float[np.ndarray, "*batch param"]
+    t: Vector
+    q: np.float64
+    phi: Vector
+
+
+class _Case(NamedTuple):
+    """A model at one point of its domain, with everything computed there."""
+
+    model: AbstractTwoTimeModel
+    space: ParameterSpace
+    point: Point
+    values: dict[str, np.ndarray]
+
+    def require(self, law: str, is_kept: bool, got: str) -> None:
+        """Raise the sentence of a law that is not kept."""
+        if is_kept:
+            return
+        theta, t, q, phi = self.point
+        named = zip(self.model.names, theta, strict=True)
+        where = ", ".join(f"{name} = {value:g}" for name, value in named)
+        raise LawBroken(
+            f"{type(self.model).__name__} breaks the law '{law}': {got}; at {where}, "
+            f"q = {q:g} 1/Å, phi = {phi.tolist()} degree, {len(t)} frames "
+            f"from {t[0]:g} to {t[-1]:g} s."
+        )
+
+
+def _check_eager(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
+    """The law 'jit = eager', once and with as few frames as there can be."""
+    point = Point(np.asarray(space.initial), np.array([0.1, 0.2]), np.float64(0.01), np.zeros(1))
+    case = _Case(model, space, point, {})
+    theta, t, q, phi = _arrays(point)
+    with jax.disable_jit():
+        eager = correlation(model, theta, t=t, q=q, phi=phi)
+    try:
+        compiled = correlation(model, theta, t=t, q=q, phi=phi)
+    except _TRACING_ERRORS as error:
+        case.require("jit = eager", False, f"it does not compile ({type(error).__name__})")
+        raise
+    apart = _largest(np.subtract(compiled, eager))
+    case.require("jit = eager", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+
+
+def _arrays(point: Point) -> list[Array]:
+    return [jnp.asarray(x) for x in point]
+
+
+@eqx.filter_jit
+def _evaluate(
+    model: AbstractTwoTimeModel, other: Array, theta: Array, t: Array, q: Array, phi: Array
+) -> dict[str, Array]:
+    """All that the laws look at, in one compilation."""
+
+    def plane(params: Array) -> Array:
+        return correlation(model, params, t=t, q=q, phi=phi)
+
+    def at(t1: Array, t2: Array) -> Array:
+        return correlation_at(model, theta, t1, t2, t=t, q=q, phi=phi[0])
+
+    row, column = np.triu_indices(t.shape[0])
+    middle = 0.5 * (t[1:] + t[:-1])
+    values = {
+        "plane": plane(theta),
+        "pairs": at(t[row], t[column]),
+        "swapped": at(t[column], t[row]),
+        "between": jnp.concatenate([at(t[:-1], middle), at(middle, t[1:])]),
+        "equal": at(middle, middle),
+        "forward": jax.jacfwd(plane)(theta),
+        "reverse": jax.grad(lambda params: plane(params).sum())(theta),
+        "batch": jax.vmap(plane)(jnp.stack([theta, other])),
+        "other": plane(other),
+    }
+    if model.is_separable:
+        terms = model.terms(model.channels(theta, t, t=t, q=q, phi=phi[0]))
+        fall = jnp.abs(terms.decay[:, :, None] - terms.decay[:, None, :])
+        oscillates = np.array(terms.oscillates)[:, None, None]
+        turn = jnp.where(oscillates, terms.phase[:, :, None] - terms.phase[:, None, :], 0.0)
+        weight = terms.weight[:, :, None] * terms.weight[:, None, :]
+        values["terms"] = (weight * jnp.exp(-fall) * jnp.cos(turn)).sum(0)
+    if type(model).field is not AbstractTwoTimeModel.field:
+        values["field"] = field(model, theta, t=t, q=q, phi=phi)
+    return values
+
+
+@eqx.filter_jit
+def _planes(model: AbstractTwoTimeModel, thetas: Array, t: Array, q: Array, phi: Array) -> Array:
+    return jax.vmap(lambda theta: correlation(model, theta, t=t, q=q, phi=phi))(thetas)
+
+
+@eqx.filter_jit
+def _slopes(model: AbstractTwoTimeModel, theta: Array, t: Array, q: Array, phi: Array) -> Array:
+    return jax.jacfwd(lambda theta: correlation(model, theta, t=t, q=q, phi=phi))(theta)
+
+
+def _is_symmetric(case: _Case) -> None:
+    c = case.values["plane"]
+    apart = max(
+        _largest(c - np.swapaxes(c, 1, 2)),
+        _largest(case.values["pairs"] - case.values["swapped"]),
+    )
+    got = f"C(t1, t2) and C(t2, t1) differ by {apart:.1e}"
+    case.require("symmetric in t1 and t2", apart <= _ROUNDING, got)
+
+
+def _is_one_at_equal_times(case: _Case) -> None:
+    diagonal = np.diagonal(case.values["plane"], axis1=1, axis2=2)
+    apart = max(_largest(diagonal - 1), _largest(case.values["equal"] - 1))
+    tolerance = 4 * np.finfo(float).eps
+    case.require("1 at equal times", bool(apart <= tolerance), f"C(t, t) is off 1 by {apart:.1e}")
+
+
+def _is_between_0_and_1(case: _Case) -> None:
+    c = np.concatenate([case.values["plane"].ravel(), case.values["between"]])
+    kept = bool(c.min() >= -_ROUNDING and c.max() <= 1 + _ROUNDING)
+    case.require("0 <= C <= 1", kept, f"C reaches from {c.min():.15g} to {c.max():.15g}")
+
+
+def _is_finite(case: _Case) -> None:
+    for what in ("plane", "between"):
+        kept = bool(np.isfinite(case.values[what]).all())
+        case.require("finite", kept, "C is not finite everywhere")
+    finite = np.isfinite(case.values["forward"]).all((0, 1, 2))
+    finite &= np.isfinite(case.values["reverse"])
+    bad = [name for name, ok in zip(case.model.names, finite, strict=True) if not ok]
+    got = f"dC/d({', '.join(bad)}) is not finite everywhere"
+    case.require("finite gradients", not bad, got)
+
+
+def _vmap_is_loop(case: _Case) -> None:
+    loop = np.stack([case.values["plane"], case.values["other"]])
+    apart = _largest(case.values["batch"] - loop)
+    case.require("vmap = loop", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+
+
+def _pairs_are_plane(case: _Case) -> None:
+    row, column = np.triu_indices(len(case.point.t))
+    apart = _largest(case.values["plane"][0, row, column] - case.values["pairs"])
+    got = f"the plane and the pairs at the frames' times differ by {apart:.1e}"
+    case.require("pairs = plane", apart <= _RECOMPUTED, got)
+
+
+def _terms_are_pixel(case: _Case) -> None:
+    if "terms" in case.values:
+        apart = _largest(case.values["terms"] - case.values["plane"][0])
+        case.require("terms = pixel", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+
+
+def _field_is_root(case: _Case) -> None:
+    if "field" in case.values:
+        g1 = case.values["field"]
+        apart = _largest(np.abs(g1) ** 2 - case.values["plane"])
+        case.require("|field|² = C", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+        least = np.linalg.eigvalsh(g1).min()
+        got = f"its least eigenvalue is {least:.1e}"
+        case.require("the field's correlation is positive", bool(least >= -_RECOMPUTED), got)
+
+
+def _knows_only_the_lag(case: _Case, stationary: Mapping[str, float]) -> None:
+    named = zip(case.model.names, case.point.theta, strict=True)
+    theta = np.array([[stationary.get(name, value) for name, value in named]])
+    c = np.asarray(_planes(case.model, *_arrays(case.point._replace(theta=theta)))[0])
+    apart = _largest(c[:, 1:, 1:] - c[:, :-1, :-1])
+    got = f"C changes by {apart:.1e} from one frame to the next at one lag"
+    case.require("constant rates know only t2 - t1", apart <= 10 * _RECOMPUTED, got)
+
+
+def _lengths_stretch(case: _Case, lengths: Mapping[str, int]) -> None:
+    model, names, point = case.model, case.model.names, case.point
+    own = {name: power for name, power in lengths.items() if name not in names}
+    model = dataclasses.replace(
+        model, **{name: getattr(model, name) * 2.0**power for name, power in own.items()}
+    )
+    theta = point.theta * 2.0 ** np.array([lengths.get(name, 0) for name in names])
+    doubled = point._replace(theta=theta[None], q=point.q / 2)
+    apart = _largest(np.asarray(_planes(model, *_arrays(doubled))[0]) - case.values["plane"])
+    got = f"C changes by {apart:.1e} when all lengths are doubled"
+    case.require("stretching all lengths changes nothing", apart <= _RECOMPUTED, got)
+
+
+def _gradient_is_finite_difference(case: _Case) -> None:
+    errors = _compare_slopes(case.model, case.space, case.point, case.values["forward"])
+    bad = {name: error for name, error in errors.items() if error > _DERIVATIVE}
+    got = ", ".join(f"dC/d({name}) is off by {error:.1e}" for name, error in bad.items())
+    case.require("gradient = finite differences", not bad, got)
+
+
+def _largest(x: np.ndarray) -> float:
+    """Largest absolute value; anything that is not finite counts as infinite."""
+    return float(np.max(np.where(np.isfinite(x), np.abs(x), np.inf), initial=0.0))
+
+
+def derivative_errors(
+    model: AbstractTwoTimeModel,
+    space: ParameterSpace,
+    theta: Float[Array | np.ndarray, " param"],
+    *,
+    t: Float[Array | np.ndarray, " time"],
+    q: Float[Array, ""] | float,
+    phi: Float[Array | np.ndarray, " angle"],
+) -> dict[str, float]:
+    """Compare the derivatives of C with finite differences.
+
+    Differences are central, or one-sided where a bound is near, over a ladder of steps with
+    Richardson extrapolation; the step is chosen by the differences alone.
+
+    Args:
+        model: The model.
+        space: Its parameters with bounds.
+        theta: Where to compare.
+        t: Frame times [s].
+        q: Wavevector [1/Å].
+        phi: Detector angles [degree].
+
+    Returns:
+        For each parameter the largest difference between the two, over all pixels, relative
+        to the largest derivative or, where that is less, to a change of C by 1 between the
+        bounds. NaN where no finite difference settles (a corner, or too steep for any step).
+    """
+    point = Point(np.asarray(theta), np.asarray(t), np.float64(q), np.asarray(phi))
+    return _compare_slopes(model, space, point, np.asarray(_slopes(model, *_arrays(point))))
+
+
+def _compare_slopes(
+    model: AbstractTwoTimeModel, space: ParameterSpace, point: Point, slopes: np.ndarray
+) -> dict[str, float]:
+    theta = point.theta
+    n = len(theta)
+    lower, upper = np.asarray(space.lower), np.asarray(space.upper)
+    points = _ladder(theta, lower, upper)
+    thetas = np.concatenate([theta[None], points.reshape(-1, n)])
+    many = _arrays(point._replace(theta=thetas))
+    c = np.asarray(_planes(model, *many)).reshape(len(thetas), -1)
+    index = np.arange(n)
+    # The steps as they were rounded when added.
+    a, b = np.moveaxis(points[index, :, :, index] - theta[:, None, None], 2, 0)[..., None]
+    f0, (fa, fb) = c[0], np.moveaxis(c[1:].reshape(*points.shape[:3], -1), 2, 0)
+    # Slope at 0 of the parabola through 0, a and b; then one step of Richardson.
+    difference = (b**2 * (fa - f0) - a**2 * (fb - f0)) / (a * b * (b - a))
+    better = (64 * difference[:, 1:] - difference[:, :-1]) / 63
+    doubt = np.abs(np.diff(better, axis=1)).max(-1)
+    best = doubt.argmin(1)
+    exact, width = slopes.reshape(-1, n).T, upper - lower
+    error = np.abs(better[index, best + 1] - exact).max(-1)
+    unit = np.maximum(1.0, np.abs(exact).max(-1) * width)
+    settled = (doubt[index, best] * width <= _DERIVATIVE * unit) & (unit < 1 / _STEPS[-1])
+    errors = np.where(settled, error * width / unit, np.nan)
+    return dict(zip(model.names, errors.tolist(), strict=True))
+
+
+def _ladder(
+    centre: Vector, lower: Vector, upper: Vector
+) -> Float[np.ndarray, "param step 2 param"]:
+    """Two points per parameter and step, on both sides of the centre or inside of a bound."""
+    width = upper - lower
+    far = 2 * _STEPS[0] * width
+    inward = np.where(centre - lower < far, 1.0, np.where(upper - centre < far, -1.0, 0.0))[:, None]
+    h = _STEPS * width[:, None]
+    steps = np.stack(
+        [np.where(inward == 0, h, inward * h), np.where(inward == 0, -h, 2 * inward * h)], axis=2
+    )
+    return centre + steps[..., None] * np.eye(len(centre))[:, None, None, :]

@@ -1,0 +1,261 @@
+"""Every shipped model, and the one of the docs, through every law; wrong models are named."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import twotime as tt
+from twotime.config.parameter_registry import REGISTRIES
+from twotime.core.models import Terms
+from twotime.testing import LawBroken, angles, check_model, derivative_errors, thetas, times
+
+STATIC = {"stationary": {"alpha": 0.0}, "lengths": {"D0": 2, "D_offset": 2}}
+FLOW = {
+    "stationary": {"alpha": 0.0, "beta": 0.0},
+    "lengths": {"D0": 2, "D_offset": 2, "gap": 1},
+}
+TWO = {
+    "stationary": {"alpha_ref": 0.0, "alpha_sample": 0.0, "beta": 0.0, "f1": 0.0},
+    "lengths": {
+        "D0_ref": 2, "D_offset_ref": 2, "D0_sample": 2, "D_offset_sample": 2, "v0": 1,
+        "v_offset": 1,
+    },
+}  # fmt: skip
+MODELS = [
+    (tt.StaticDiffusion(), "static", STATIC),
+    (tt.StaticDiffusion(integration="exact"), "static", STATIC),
+    (tt.LaminarFlow(), "laminar_flow", FLOW),
+    (tt.LaminarFlow(integration="exact", shear_convention="homodyne"), "laminar_flow", FLOW),
+    (tt.TwoComponent(), "two_component", TWO),
+    (tt.TwoComponent(integration="exact"), "two_component", TWO),
+]
+NAMES = [repr(model) for model, _, _ in MODELS]
+
+
+@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS, ids=NAMES)
+def test_shipped_models_keep_every_law(model, mode, knowledge):
+    check_model(model, REGISTRIES[mode], **knowledge)
+
+
+# Gradients
+
+
+def draw(space, rng):
+    """A point of the box: anywhere, near the start, or close to it; often on a bound."""
+    lower, upper, initial, scale = (
+        np.asarray(x) for x in (space.lower, space.upper, space.initial, space.scale)
+    )
+    spread = rng.choice([0.0, 1.0, 0.03])
+    if spread == 0:
+        is_log = np.asarray(space.log_space)
+        low, high = (np.log(np.where(is_log, x, 1.0)) for x in (lower, upper))
+        theta = np.where(is_log, np.exp(rng.uniform(low, high)), rng.uniform(lower, upper))
+    else:
+        theta = np.clip(initial + spread * scale * rng.uniform(-1, 1, len(lower)), lower, upper)
+    if rng.uniform() < 0.5:
+        k = rng.integers(len(lower))
+        theta[k] = (lower, upper)[rng.integers(2)][k]
+    return theta
+
+
+@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS, ids=NAMES)
+def test_gradients_at_200_points_with_bounds(model, mode, knowledge):
+    del knowledge
+    space = tt.ParameterSpace.from_registry(model.names, REGISTRIES[mode])
+    rng = np.random.default_rng(7)
+    errors = []
+    for k in range(200):
+        theta, q, dt = draw(space, rng), (0.003, 0.02)[k % 2], (0.0125, 0.3)[k // 2 % 2]
+        phi, t = np.array([5.0, rng.uniform(-180, 180)]), dt * np.arange(1, 8)
+        errors.append(list(derivative_errors(model, space, theta, t=t, q=q, phi=phi).values()))
+    errors = np.array(errors)
+    worst = np.nanmax(errors, axis=0)
+    print(model, {name: f"{e:.0e}" for name, e in zip(model.names, worst, strict=True)})
+    assert worst.max() < 1e-6
+    assert np.isnan(errors).mean(axis=0).max() <= 0.02  # too steep or a corner for any step
+
+
+# The strategies
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_strategies_stay_inside_the_domain(data):
+    space = tt.ParameterSpace.from_registry(tt.TwoComponent().names, REGISTRIES["two_component"])
+    theta = data.draw(thetas(space))
+    assert theta.shape == (14,)
+    assert (theta >= space.lower).all() and (theta <= space.upper).all()
+    t = data.draw(times())
+    assert t[0] > 0 and (np.diff(t) > 0).all() and len(t) in (2, 9)
+    phi = data.draw(angles((1, 3)))
+    assert len(phi) in (1, 3) and (phi > -180).all() and (phi <= 180).all()
+
+
+# The model of the docs
+
+
+@pytest.fixture(scope="module")
+def docs():
+    """The names that the blocks of docs/models.md define, up to the registry of its own model."""
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text("utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "docs/models.md", "exec"), names)
+        if "registry" in names:
+            return names
+    raise AssertionError("docs/models.md defines no registry")
+
+
+def test_model_of_the_docs_keeps_every_law(docs):
+    check_model(docs["StretchedAgeing"](), docs["registry"], stationary={"mu": 0.0})
+    source = re.search(
+        r"^class StretchedAgeing.*?(?=```)",
+        (Path(__file__).parents[1] / "docs" / "models.md").read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert len(source.group().strip().splitlines()) <= 30
+
+
+@pytest.mark.slow
+def test_model_of_the_docs_is_fitted(docs):
+    model, truth = docs["StretchedAgeing"](), {"tau": 4.0, "mu": 0.8, "stretch": 0.7}
+    data = tt.simulate_speckle(
+        model, jnp.asarray(list(truth.values())), t=0.1 * jnp.arange(1, 61), q=0.003,
+        phi=jnp.zeros(1), contrast=0.5, n_pixels=20_000, key=jax.random.key(1),
+    )  # fmt: skip
+    fit = tt.fit_nlsq(model, data, docs["space"])
+    assert fit.converged
+    for name, value in truth.items():
+        error = float(fit.uncertainties[name])
+        assert 0 < error < 0.15 * value
+        assert float(fit.params[name]) == pytest.approx(value, abs=4 * error)
+
+
+# Wrong models
+
+
+class Decay(tt.AbstractTwoTimeModel):
+    """exp(-rate · lag), right; each wrong model below differs from it in one thing."""
+
+    names: tuple[str, ...] = ("rate",)
+
+    def clock(self, rate, times):
+        return rate * times
+
+    def value(self, pixel):
+        return pixel.decay[0]
+
+    def channels(self, params, times, *, t, q, phi):
+        none = jnp.zeros((0, times.shape[0]), times.dtype)
+        return tt.Channels(self.clock(params[0], times)[None], none, none)
+
+    def pixel(self, pixel):
+        return self.value(pixel)
+
+
+class NotOne(Decay):
+    def value(self, pixel):
+        return 0.9 * pixel.decay[0]
+
+
+class TooLarge(Decay):
+    def value(self, pixel):
+        return 2.0 - pixel.decay[0]
+
+
+class NotFinite(Decay):
+    def value(self, pixel):
+        return jnp.exp(-jnp.sqrt(-jnp.log(pixel.decay[0])))
+
+
+class WrongGradient(Decay):
+    def clock(self, rate, times):
+        return (0.5 * rate + 0.5 * jax.lax.stop_gradient(rate)) * times
+
+
+class NotCompiled(Decay):
+    def clock(self, rate, times):
+        return rate * times if rate > 0 else 0 * times
+
+
+class ByIndex(Decay):
+    def clock(self, rate, times):
+        return rate * jnp.arange(1.0, 1 + times.shape[0])
+
+
+class WrongTerms(Decay):
+    @property
+    def is_separable(self):
+        return True
+
+    def terms(self, channels):
+        decay = 2 * channels.decay
+        return Terms(jnp.ones_like(decay), decay, 0 * decay, oscillates=(False,))
+
+
+class WrongField(Decay):
+    def field(self, pixel):
+        return pixel.decay[0]
+
+
+class NotPositive(Decay):
+    def field(self, pixel):
+        return -jnp.sqrt(pixel.decay[0]) * jnp.where(pixel.decay[0] < 1, 1.0, -1.0)
+
+
+class Ageing(Decay):
+    def clock(self, rate, times):
+        return rate * times**2
+
+
+class NotScaled(Decay):
+    gap: float = 3.0
+
+    def clock(self, rate, times):
+        return rate * times * self.gap
+
+
+RATE = REGISTRIES["static"].extended(tt.ParameterInfo("rate", 1.0, 0.1, 10.0, "Rate", "1/s"))
+
+
+def test_the_right_one_of_the_wrong_models_passes():
+    check_model(Decay(), RATE, stationary={}, lengths={})
+
+
+@pytest.mark.parametrize(
+    ("model", "law", "knowledge"),
+    [
+        (NotOne(), "1 at equal times", {}),
+        (TooLarge(), "0 <= C <= 1", {}),
+        (NotFinite(), "finite gradients", {}),
+        (WrongGradient(), "gradient = finite differences", {}),
+        (NotCompiled(), "jit = eager", {}),
+        (ByIndex(), "pairs = plane", {}),
+        (WrongTerms(), "terms = pixel", {}),
+        (WrongField(), "|field|² = C", {}),
+        (NotPositive(), "the field's correlation is positive", {}),
+        (Ageing(), "constant rates know only t2 - t1", {"stationary": {}}),
+        (NotScaled(), "stretching all lengths changes nothing", {"lengths": {"gap": 1}}),
+    ],
+    ids=lambda x: type(x).__name__ if isinstance(x, Decay) else None,
+)
+def test_a_wrong_model_is_told_which_law_it_breaks(model, law, knowledge):
+    with pytest.raises(LawBroken) as caught:
+        check_model(model, RATE, **knowledge)
+    sentence = str(caught.value)
+    assert sentence.startswith(f"{type(model).__name__} breaks the law '{law}': ")
+    assert sentence.endswith(".") and "rate = " in sentence
+
+
+def test_space_of_another_model_and_float32_are_refused():
+    space = tt.ParameterSpace.from_registry(("D0", "alpha", "D_offset"), REGISTRIES["static"])
+    with pytest.raises(ValueError, match="has the parameters D0, .* Decay needs rate"):
+        check_model(Decay(), space)
+    with jax.enable_x64(False), pytest.raises(ValueError, match="turn on float64"):
+        check_model(Decay(), RATE)
