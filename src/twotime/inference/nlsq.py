@@ -24,7 +24,6 @@ from twotime.inference.solver import BoxLevenbergMarquardt
 from twotime.results import NLSQResult
 
 
-
 def fit_nlsq(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
@@ -32,7 +31,7 @@ def fit_nlsq(
     *,
     per_angle_mode: str = "auto",
     evaluator: str = "auto",
-    max_steps: int = 200,
+    max_steps: int = 300,
     tolerance: float = 1e-2,
     throw: bool = False,
     progress: Callable[[Any], None] | None = None,
