@@ -1,0 +1,57 @@
+"""Doors to the project's chores: `python -m nox -s NAME`; `python -m nox -l` lists them."""
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["tests", "lint"]
+
+# Shapes and types of every call are checked; an int may stand where a float is expected.
+CHECKED = (
+    "--jaxtyping-packages="
+    "twotime,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole test suite, or `-- ARGUMENTS` of pytest."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", CHECKED, *(session.posargs or ["--doctest-modules", "src", "tests"]))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, format, types and the direction of imports."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+    session.run("lint-imports")
+
+
+@nox.session
+def fit(session: nox.Session) -> None:
+    """Fit the embedded example into ./results, or your own: `-- run.yaml -o DIR`."""
+    session.install("-e", ".")
+    arguments = list(session.posargs)
+    if not arguments:
+        config = f"{session.create_tmp()}/run.yaml"
+        session.run("twotime", "init", "--example", "--overwrite", "-o", config)
+        arguments = [config, "-o", "results", "--overwrite"]
+    session.run("twotime", "fit", *arguments)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Run every code block of README.md and docs, and the examples."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure time and memory of fits; `-- ARGUMENTS` go to benchmarks/run.py."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/run.py", *session.posargs)

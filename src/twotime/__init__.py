@@ -1,0 +1,44 @@
+"""Fit two-time X-ray photon correlation data (XPCS) with honest uncertainties.
+
+Values are frozen PyTrees, verbs are pure functions; importing changes nothing in the process.
+`plots`, `run` and `testing` are loaded when they are first asked for, because matplotlib and
+hypothesis come with them.
+"""
+
+from importlib import import_module as _import_module
+
+from twotime.config.errors import ConfigurationError as ConfigurationError
+from twotime.config.manager import ConfigManager as ConfigManager
+from twotime.config.parameter_manager import ParameterManager as ParameterManager
+from twotime.config.parameter_registry import ParameterInfo as ParameterInfo
+from twotime.config.parameter_registry import ParameterRegistry as ParameterRegistry
+from twotime.config.parameter_space import ParameterSpace as ParameterSpace
+from twotime.config.parameter_space import PriorDistribution as PriorDistribution
+from twotime.core import jax_backend as jax_backend
+from twotime.core.build import build_model as build_model
+from twotime.core.correlation import correlation as correlation
+from twotime.core.correlation import correlation_at as correlation_at
+from twotime.core.models import AbstractTwoTimeModel as AbstractTwoTimeModel
+from twotime.core.models import Channels as Channels
+from twotime.core.models import LaminarFlow as LaminarFlow
+from twotime.core.models import Pixel as Pixel
+from twotime.core.models import StaticDiffusion as StaticDiffusion
+from twotime.core.models import TwoComponent as TwoComponent
+from twotime.data.dataset import TwoTimeData as TwoTimeData
+from twotime.data.files import inspect_file as inspect_file
+from twotime.data.load import load_data as load_data
+from twotime.data.simulate import simulate as simulate
+from twotime.data.simulate import simulate_speckle as simulate_speckle
+from twotime.data.source import DataError as DataError
+from twotime.data.write import write_apsu as write_apsu
+from twotime.folders import ResultError as ResultError
+from twotime.inference.nlsq import fit_nlsq as fit_nlsq
+from twotime.results import NLSQResult as NLSQResult
+from twotime.results import load_result as load_result
+from twotime.version import __version__ as __version__
+
+
+def __getattr__(name: str) -> object:
+    if name in ("plots", "run", "testing"):
+        return _import_module(f"twotime.{name}")
+    raise AttributeError(f"module 'twotime' has no attribute {name!r}")

@@ -1,0 +1,336 @@
+"""What a fit returns, as values that can be saved, loaded and put into words."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from twotime import folders, report, storage
+from twotime.core.correlation import correlation
+from twotime.core.derived import Derived, derived
+from twotime.core.models import AbstractTwoTimeModel
+from twotime.data.dataset import TwoTimeData
+from twotime.report import Curve, Provenance
+
+STATUS = {
+    0: "converged: the projected gradient and the step left are within tolerance",
+    1: "not converged: the step limit was reached; raise max_iterations or start nearer",
+    2: "not converged: no step reduces chi-squared although its gradient is not zero; "
+    "try other starts, or fix parameters that the data do not determine",
+    3: "not converged: chi-squared is not finite at the start; check the start and the data",
+}
+
+
+class NLSQResult(eqx.Module):
+    """A least-squares fit: a PyTree of numbers, with names attached.
+
+    Attributes:
+        all_names: Names of all parameters of the model, in its order.
+        varying: Which of them were fitted.
+        units: Their units.
+        model: Name of the model's class.
+        per_angle_mode: How contrast and offset were fitted, with "auto" resolved.
+        evaluator: Which evaluator computed the Gram matrix.
+        uncertainty_kind: What `uncertainties` assume, in words.
+        values: All parameters.
+        lower: Their lower bounds.
+        upper: Their upper bounds.
+        start: Where the fit started.
+        phi: Detector angles [degree].
+        contrast: Contrast of each angle.
+        offset: Offset of each angle.
+        scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
+        chi2: Sum of squared residuals over t1 < t2, divided by sigma² where sigma was given.
+        n_pixels: Pixels that counted.
+        dof: `n_pixels` less fitted parameters, scaling included.
+        total: Weighted sum of squares of the data about the mean of each angle.
+        covariance: Covariance of the fitted parameters; zero for those held on a bound.
+        covariance_iid: The same from independent pixels.
+        held: Fitted parameters that ended on a bound.
+        eigenvalues: Of the Gauss-Newton matrix scaled to unit diagonal, ascending.
+        eigenvectors: Its eigenvectors as columns, in units of each parameter's own deviation.
+        code: Key of `STATUS`.
+        gradient: Largest projected gradient [standard deviations].
+        step: Newton step left [standard deviations].
+        n_steps: Evaluations of the model.
+    """
+
+    all_names: tuple[str, ...] = eqx.field(static=True)
+    varying: tuple[bool, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
+    model: str = eqx.field(static=True)
+    per_angle_mode: str = eqx.field(static=True)
+    evaluator: str = eqx.field(static=True)
+    uncertainty_kind: str = eqx.field(static=True)
+    values: Float[Array, " param"]
+    lower: Float[Array, " param"]
+    upper: Float[Array, " param"]
+    start: Float[Array, " param"]
+    phi: Float[Array, " angle"]
+    contrast: Float[Array, " angle"]
+    offset: Float[Array, " angle"]
+    scaling_at_bound: Bool[Array, "angle 2"]
+    chi2: Float[Array, ""]
+    n_pixels: Int[Array, ""]
+    dof: Int[Array, ""]
+    total: Float[Array, ""]
+    covariance: Float[Array, "free free"]
+    covariance_iid: Float[Array, "free free"]
+    held: Bool[Array, " free"]
+    eigenvalues: Float[Array, " free"]
+    eigenvectors: Float[Array, "free free"]
+    code: Int[Array, ""]
+    gradient: Float[Array, ""]
+    step: Float[Array, ""]
+    n_steps: Int[Array, ""]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fitted parameters, in the order of `covariance`."""
+        return tuple(n for n, free in zip(self.all_names, self.varying, strict=True) if free)
+
+    @property
+    def params(self) -> dict[str, float]:
+        """All parameters by name, fitted and fixed."""
+        return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
+
+    @property
+    def uncertainties(self) -> dict[str, float]:
+        """Standard deviations of the fitted parameters by name; `uncertainty_kind` says which.
+
+        NaN for a parameter held on a bound, infinite for one the data do not determine.
+        """
+        return self._deviations(self.covariance)
+
+    @property
+    def uncertainties_iid(self) -> dict[str, float]:
+        """The same as if all pixels were independent: too small for real speckle."""
+        return self._deviations(self.covariance_iid)
+
+    @property
+    def reduced_chi2(self) -> Float[Array, ""]:
+        """chi2 / dof: the variance of a pixel where no sigma was given, else near 1."""
+        return self.chi2 / self.dof
+
+    @property
+    def r_squared(self) -> Float[Array, ""]:
+        """1 - chi2/total: the part of the data's variation that the fit describes.
+
+        No measure of quality where the noise is large.
+        """
+        return 1 - self.chi2 / self.total
+
+    @property
+    def converged(self) -> bool:
+        """Whether gradient and step were checked and found within tolerance."""
+        return bool(self.code == 0)
+
+    @property
+    def status(self) -> str:
+        """How the fit ended, as a sentence."""
+        return (
+            f"{STATUS[int(self.code)]} (projected gradient {float(self.gradient):.1e}, "
+            f"step left {float(self.step):.1e} standard deviations, "
+            f"{int(self.n_steps)} evaluations)"
+        )
+
+    @property
+    def at_bound(self) -> tuple[str, ...]:
+        """Names of the fitted parameters, and contrast and offset, that ended on a bound."""
+        held = [n for n, on in zip(self.names, np.asarray(self.held), strict=True) if on]
+        flags = np.asarray(self.scaling_at_bound)
+        scaling = [n for k, n in enumerate(("contrast", "offset")) if flags[:, k].any()]
+        return tuple(held + scaling)
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "free free"]:
+        """Correlation matrix of the fitted parameters; NaN where there is no deviation."""
+        cov = np.asarray(self.covariance)
+        deviation = np.sqrt(np.diag(cov))
+        deviation = np.where(deviation > 0, deviation, np.nan)
+        return cov / np.outer(deviation, deviation)
+
+    @property
+    def undetermined(self) -> Bool[np.ndarray, "direction free"]:
+        """Which parameters take part in each null direction."""
+        null = np.asarray(null_directions(jnp.asarray(self.eigenvalues), jnp.asarray(self.held)))
+        return np.abs(np.asarray(self.eigenvectors).T[null]) > 1e-3
+
+    @property
+    def null_directions(self) -> tuple[str, ...]:
+        """Combinations of parameters that the data do not determine, in words."""
+        names = np.asarray(self.names)
+        return tuple(
+            f"the data do not determine {names[part][0]}"
+            if part.sum() == 1
+            else f"of {', '.join(names[part])} one combination is not determined by the data"
+            for part in self.undetermined
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, by name, for other programs to read."""
+        return report.nlsq_summary(self)
+
+    def report(
+        self,
+        curves: Mapping[str, Curve] | None = None,
+        provenance: Provenance | None = None,
+        figures: tuple[str, ...] = (),
+    ) -> str:
+        """The result in words and tables: Markdown that also reads well as plain text.
+
+        Args:
+            curves: Functions of time as `functions_of_time` gives them, if they shall be told.
+            provenance: Where the result comes from, if that shall be told.
+            figures: Names of figures to embed.
+        """
+        return report.nlsq_report(self, curves or {}, provenance, figures)
+
+    def save(
+        self,
+        folder: str | Path,
+        model: AbstractTwoTimeModel | None = None,
+        data: TwoTimeData | None = None,
+        *,
+        provenance: Provenance | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write result.json, report.md and arrays.npz into a new folder, whole or not at all.
+
+        Args:
+            folder: The folder; may be there if it is empty.
+            model: The model that was fitted; with `data`, its correlation is saved too.
+            data: The data that were fitted.
+            provenance: Where the result comes from.
+            overwrite: Whether a result that is there may be replaced.
+
+        Raises:
+            ResultError: If the folder cannot be written, or holds what may not be replaced.
+        """
+        arrays: dict[str, np.ndarray] = _scaling_arrays(self)
+        curves: dict[str, Curve] = {}
+        if model is not None and data is not None:
+            arrays = fitted_arrays(self, model, data)
+            curves = functions_of_time(self, model, data.t)
+        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
+            storage.write_result(temporary, self, arrays, curves, provenance)
+
+    def _deviations(self, covariance: Float[Array, "free free"]) -> dict[str, float]:
+        deviation = np.sqrt(np.maximum(np.diag(np.asarray(covariance)), 0.0))
+        deviation = np.where(self.undetermined.any(axis=0), np.inf, deviation)
+        deviation = np.where(np.asarray(self.held), np.nan, deviation)
+        return dict(zip(self.names, deviation.tolist(), strict=True))
+
+
+def null_directions(
+    eigenvalues: Float[Array, " free"], held: Bool[Array, " free"]
+) -> Bool[Array, " free"]:
+    """Which eigenvalues of a unit-diagonal Gauss-Newton matrix are zero by rounding.
+
+    Parameters held on a bound have an eigenvalue of -1: they come first and do not count.
+    """
+    first = jnp.arange(eigenvalues.shape[0]) >= jnp.sum(held)
+    return first & (eigenvalues < 1e-13)
+
+
+def fitted_arrays(
+    fit: NLSQResult, model: AbstractTwoTimeModel, data: TwoTimeData
+) -> dict[str, np.ndarray]:
+    """The data with their axes, the fitted c2 and the residual, in the precision of the data.
+
+    Args:
+        fit: The result.
+        model: The model that was fitted.
+        data: The data that were fitted.
+
+    Returns:
+        t, q, phi, c2, model, residual, contrast, offset, and mask and sigma where the data have
+        them.
+    """
+    known = {name: getattr(data, name) for name in ("t", "q", "phi", "c2", "mask", "sigma")}
+    arrays = {name: np.asarray(value) for name, value in known.items() if value is not None}
+    c2 = arrays["c2"]
+    t, q, phi = jnp.asarray(data.t), jnp.asarray(data.q), jnp.asarray(data.phi)
+    curves = _correlation(model, jnp.asarray(fit.values), t=t, q=q, phi=phi)
+    scale = np.asarray(fit.contrast)[:, None, None]
+    fitted = scale * np.asarray(curves) + np.asarray(fit.offset)[:, None, None]
+    arrays["model"] = fitted.astype(c2.dtype)
+    arrays["residual"] = (c2 - fitted).astype(c2.dtype)
+    return arrays | _scaling_arrays(fit)
+
+
+def functions_of_time(
+    fit: NLSQResult, model: AbstractTwoTimeModel, t: Float[Array | np.ndarray, " time"]
+) -> dict[str, Curve]:
+    """The functions that the parameters stand for, with standard deviations.
+
+    Amplitude, exponent and offset of a rate are strongly correlated; the rate itself is not, so
+    it is what to compare between fits. Deviations follow from `covariance` to first order; they
+    know nothing of directions that the data do not determine.
+
+    Args:
+        fit: The result.
+        model: The model that was fitted.
+        t: Frame times [s].
+
+    Returns:
+        J and strain, velocity or fraction by name, as `twotime.core.derived` has them.
+    """
+    free = tuple(int(i) for i in np.flatnonzero(fit.varying))
+    pairs = _with_slopes(model, jnp.asarray(fit.values), jnp.asarray(t), free)
+    curves = {}
+    for name, function, slopes in pairs:
+        slope = np.asarray(slopes.values)
+        variance = np.einsum("tp,pq,tq->t", slope, np.asarray(fit.covariance), slope)
+        deviation = np.sqrt(np.maximum(variance, 0.0))
+        words = function.unit, function.symbol, function.description
+        curves[name] = Curve(np.asarray(function.values), deviation, *words)
+    return curves
+
+
+@eqx.filter_jit
+def _with_slopes(
+    model: AbstractTwoTimeModel, values: Array, t: Array, free: tuple[int, ...]
+) -> list[tuple[str, Derived, Derived]]:
+    """Functions of time in the model's order, and their derivatives by the fitted parameters."""
+    index = jnp.asarray(free, int)
+
+    def of_free(some: Array) -> list[Derived]:
+        return list(derived(model, values.at[index].set(some), t=t).values())
+
+    slopes = jax.jacfwd(of_free)(values[index])
+    functions = derived(model, values, t=t)
+    return list(zip(functions, functions.values(), slopes, strict=True))
+
+
+def _scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
+    return {name: np.asarray(getattr(fit, name)) for name in ("phi", "contrast", "offset")}
+
+
+def load_result(folder: str | Path) -> NLSQResult:
+    """Restore a saved result, every number bit for bit.
+
+    Args:
+        folder: A folder that `save` or `twotime fit` wrote.
+
+    Raises:
+        ResultError: If it holds no result, or one that this version does not know.
+        ValueError: If float64 is off.
+    """
+    content = folders.read_result_json(Path(folder))
+    kind = _KINDS.get(content["kind"])
+    if kind is None:
+        raise folders.ResultError(
+            f"{folder}: the result is of kind {content['kind']!r}; expected one of "
+            f"{', '.join(_KINDS)}; read it with the version that its result.json names."
+        )
+    return storage.fields_from_json(kind, content["fields"])
+
+
+_KINDS = {"NLSQResult": NLSQResult}
+_correlation = eqx.filter_jit(correlation)

@@ -1,0 +1,216 @@
+"""Results to files and back, every number exact.
+
+JSON holds every float with all its digits; the numbers that JSON does not know are the strings
+"nan", "inf" and "-inf".
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from twotime.folders import RESULT, ResultError, read_result_json
+from twotime.report import Curve, Provenance
+from twotime.version import __version__
+
+ARRAYS = "arrays.npz"
+REPORT = "report.md"
+
+_FUNCTION, _DEVIATION = "function_", "deviation_"
+
+
+@runtime_checkable
+class Result(Protocol):
+    """A result that can be written into a folder: a dataclass that sums itself up."""
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, by name."""
+
+    def report(
+        self,
+        curves: Mapping[str, Curve] | None = None,
+        provenance: Provenance | None = None,
+        figures: tuple[str, ...] = (),
+    ) -> str:
+        """The result in words and tables."""
+
+
+def fields_to_json(value: Any) -> dict[str, Any]:
+    """Write the fields of a dataclass as JSON that `fields_from_json` restores bit for bit.
+
+    Args:
+        value: A dataclass whose fields are arrays, numbers, texts, None, or tuples and
+            dictionaries of these.
+
+    Raises:
+        TypeError: If a field is none of these.
+    """
+    return {f.name: _packed(getattr(value, f.name), f.name) for f in dataclasses.fields(value)}
+
+
+def fields_from_json(kind: type, packed: Mapping[str, Any]) -> Any:
+    """Restore a dataclass that `fields_to_json` wrote.
+
+    Args:
+        kind: Class of the value.
+        packed: What was written of its fields.
+
+    Raises:
+        ValueError: If float64 is off: the numbers could not be restored.
+        ResultError: If fields are unknown, or missing without a default.
+    """
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Restoring a result needs float64, which JAX has switched off; call "
+            'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
+        )
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    needed = {
+        name
+        for name, f in known.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    wrong = sorted(set(packed) - set(known)) + sorted(needed - set(packed))
+    if wrong:
+        raise ResultError(
+            f"the saved {kind.__name__} and this version of twotime differ in {', '.join(wrong)}; "
+            "read it with the version that its result.json names."
+        )
+    return kind(**{name: _unpacked(value) for name, value in packed.items()})
+
+
+def plain(value: Any) -> Any:
+    """Numbers, arrays and containers as JSON takes them; numbers it does not know as strings."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _packed(value: Any, name: str) -> Any:
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        array = np.asarray(value)
+        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": plain(array)}
+    if isinstance(value, tuple | list):
+        return [_packed(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {"items": {key: _packed(item, name) for key, item in value.items()}}
+    if isinstance(value, float):
+        return {"float": plain(value)}
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise TypeError(
+        f"{name} is of type {type(value).__name__}; expected arrays, numbers, texts, tuples or "
+        "dictionaries, which are what a result folder can hold."
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_unpacked(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "items" in value:
+        return {key: _unpacked(item) for key, item in value["items"].items()}
+    if "float" in value:
+        return float(value["float"])
+    array = np.asarray(value["values"], dtype=value["dtype"])
+    return jnp.asarray(array.reshape(value["shape"]))
+
+
+def write_result(
+    folder: Path,
+    result: Result,
+    arrays: Mapping[str, np.ndarray],
+    curves: Mapping[str, Curve],
+    provenance: Provenance | None = None,
+    figures: tuple[str, ...] = (),
+) -> None:
+    """Write a result into a folder that exists and holds at most its figures.
+
+    Args:
+        folder: The folder.
+        result: The result.
+        arrays: What arrays.npz shall hold beside the functions of time.
+        curves: Functions of time by name.
+        provenance: Where the result comes from.
+        figures: Names of figures in the folder.
+    """
+    functions = {f"{_FUNCTION}{name}": curve.values for name, curve in curves.items()}
+    functions |= {f"{_DEVIATION}{name}": curve.deviation for name, curve in curves.items()}
+    np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **functions)
+    (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
+    origin = Provenance() if provenance is None else provenance
+    content = {
+        "kind": type(result).__name__,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "files": [RESULT, ARRAYS, REPORT, *figures],
+        "result": result.summary(),
+        "functions": {
+            name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
+            for name, curve in curves.items()
+        },
+        "source": origin.source,
+        "notes": origin.notes,
+        "metadata": origin.metadata,
+        "wall_time_s": origin.wall_time,
+        "settings": origin.settings,
+        "fields": fields_to_json(result),
+    }
+    write_json(folder / RESULT, content)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result."""
+    names = ("jax", "jaxlib", "equinox", "optimistix", "numpy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return {"twotime": __version__} | found | {"python": platform.python_version()}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a dictionary as JSON text."""
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Read the arrays.npz of a folder.
+
+    Raises:
+        ResultError: If it is not there or damaged.
+    """
+    path = folder / ARRAYS
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise ResultError(f"{folder}: holds no {ARRAYS}; fit again to have it.") from None
+    except (OSError, ValueError, EOFError, KeyError) as exc:
+        raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """Read the functions of time of a folder.
+
+    Raises:
+        ResultError: If it holds no result or no arrays.
+    """
+    words, arrays = read_result_json(folder)["functions"], read_arrays(folder)
+    return {
+        name: Curve(arrays[f"{_FUNCTION}{name}"], arrays[f"{_DEVIATION}{name}"], **facts)
+        for name, facts in words.items()
+    }

@@ -1,0 +1,92 @@
+"""Every python and bash block of README.md and docs runs, in order, in a folder of its own.
+
+Blocks of other languages (console, yaml, text) are for reading.
+"""
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib
+import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+from twotime import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = f'set -eu\ntwotime() {{ "{sys.executable}" -m twotime "$@"; }}\n'
+
+
+def blocks(page):
+    """Language, first line and text of each block that runs."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (match[1], text[: match.start()].count("\n") + 2, match[2])
+        for match in BLOCK.finditer(text)
+        if match[1] in ("python", "bash")
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(tmp_path_factory):
+    """Code that one page compiled serves the next, in this process and in commands."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        cli.set_up("auto")
+        reset_cache()  # JAX decides at its first compilation whether there is a cache
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    reset_cache()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use("Agg")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def test_blocks_run(page):
+    names = {"__name__": "__main__"}
+    for language, line, text in blocks(page):
+        if language == "bash":
+            done = subprocess.run(["bash", "-c", SHELL + text], capture_output=True, text=True)
+            assert done.returncode == 0, f"{page.name}:{line}\n{done.stdout}{done.stderr}"
+            continue
+        code = compile("\n" * (line - 1) + text, str(page), "exec")
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(code, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run(script):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        runpy.run_path(str(script), run_name="__main__")
+    assert said.getvalue()
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_test_command_of_the_readme_is_what_ci_runs():
+    script = (ROOT / ".ci" / "run").read_text()
+    command = script.strip().splitlines()[-1]
+    assert command == "python -m pip install nox && python -m nox -s tests"
+    assert command in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)

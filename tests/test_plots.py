@@ -1,0 +1,183 @@
+"""Figures: what they show, that they are drawn without global state, and their names."""
+
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from test_results import make
+
+from twotime import plots
+from twotime.report import Curve
+
+
+def arrays(n_angles=2, n=20, seed=0, **changes):
+    rng = np.random.default_rng(seed)
+    t = 0.1 * np.arange(1, n + 1)
+    lag = np.abs(t[:, None] - t[None, :])
+    model = np.broadcast_to(1 + 0.3 * np.exp(-lag), (n_angles, n, n)).copy()
+    noise = rng.normal(0, 0.01, model.shape)
+    c2 = model + 0.5 * (noise + noise.swapaxes(1, 2))
+    c2[:, np.arange(n), np.arange(n)] = 50.0  # shot noise
+    known = {
+        "t": t,
+        "q": np.asarray(0.01),
+        "phi": np.linspace(-60.4, 60.3, n_angles),
+        "c2": c2,
+        "model": model,
+        "residual": c2 - model,
+    }
+    return known | changes
+
+
+def images(figure):
+    return [image for ax in figure.axes for image in ax.get_images()]
+
+
+def test_data_and_model_share_a_scale_that_ignores_the_diagonal():
+    figure = plots.maps(arrays(1))
+    data, model, residual = images(figure)
+    assert data.norm is model.norm
+    assert 0.9 < data.norm.vmin < 1.1 and 1.2 < data.norm.vmax < 1.4
+    assert residual.norm.vmin == -residual.norm.vmax
+    assert 0.005 < residual.norm.vmax < 0.05
+    np.testing.assert_allclose(data.get_extent(), [0.05, 2.05, 0.05, 2.05])
+
+
+def test_one_matrix_scales_itself():
+    given = arrays(1)
+    image = plots.two_time(given["c2"][0], given["t"])
+    assert 0.9 < image.norm.vmin < 1.1 and image.norm.vmax < 1.4
+    assert image.axes.get_aspect() == 1.0
+    plots.two_time(np.full((20, 20), np.nan), given["t"])
+
+
+def test_axes_are_seconds_and_times_are_not_swapped():
+    c2 = np.full((1, 20, 20), 1.0)
+    c2[0, 3, 11] = 2.0  # t1 = 0.4 s, t2 = 1.2 s; not symmetric, to tell the axes apart
+    shown = images(plots.maps(arrays(1, c2=c2)))[0].get_array()
+    assert shown[11, 3] == 2.0  # row: t2, upwards; column: t1
+
+
+def test_the_diagonal_is_the_mean_of_its_neighbours():
+    matrix = np.arange(16.0).reshape(4, 4)
+    shown = plots._without_diagonal(matrix)
+    np.testing.assert_allclose(np.diagonal(shown), [1, 3.5, 8.5, 11])
+    np.testing.assert_allclose(shown[0, 1:], matrix[0, 1:])
+
+
+def test_masked_pixels_are_not_shown():
+    mask = np.ones((1, 20, 20), bool)
+    mask[0, 5, :] = mask[0, :, 5] = False
+    data, model, residual = (x.get_array() for x in images(plots.maps(arrays(1, mask=mask))))
+    assert np.ma.getmaskarray(data)[5, 8] and np.ma.getmaskarray(residual)[5, 8]
+    assert not np.ma.getmaskarray(model)[5, 8]
+
+
+def test_unequal_steps_are_drawn_on_their_times():
+    t = np.geomspace(0.1, 5.0, 20)
+    mesh = plots.maps(arrays(1, t=t)).axes[0].collections[0]
+    corners = mesh.get_coordinates()[0, :, 0]
+    assert np.all((corners[:-1] < t) & (t < corners[1:]))
+
+
+def test_cuts_are_means_over_the_same_pixels():
+    given = arrays(1, 101)
+    ax = plots.lag_cuts(given, 0)
+    assert ax.get_xscale() == "log" and len(ax.lines) == 6
+    points, line = ax.lines[2:4]
+    np.testing.assert_array_equal(points.get_xdata(), line.get_xdata())
+    np.testing.assert_allclose(line.get_ydata(), 1 + 0.3 * np.exp(-line.get_xdata()), atol=2e-3)
+    assert 0.001 < np.std(points.get_ydata() - line.get_ydata()) < 0.01
+    lags = line.get_xdata()
+    assert np.isclose(lags[0], 0.1) and lags[-1] > 9 and np.all(np.diff(lags) > 0)
+
+
+def test_cuts_leave_masked_pixels_out():
+    mask = np.ones((1, 20, 20), bool)
+    mask[0] = np.abs(np.subtract.outer(np.arange(20), np.arange(20))) > 3
+    for line in plots.lag_cuts(arrays(1, mask=mask), 0).lines:
+        assert line.get_xdata().min() > 0.35
+
+
+def test_an_angle_without_pixels_is_drawn_empty():
+    mask = np.zeros((1, 20, 20), bool)
+    plots.maps(arrays(1, mask=mask)).canvas.draw()
+    plots.cuts(arrays(1, mask=mask)).canvas.draw()
+
+
+def test_scaling_marks_bounds():
+    figure = plots.scaling(make())
+    contrast, offset = figure.axes
+    assert contrast.get_ylabel() == "contrast" and offset.get_xlabel() == "φ [degree]"
+    np.testing.assert_allclose(contrast.lines[0].get_ydata(), [0.3, 0.25])
+    np.testing.assert_allclose(contrast.lines[2].get_xdata(), [60.0])
+    assert offset.lines[2].get_xdata().size == 0
+
+
+def curve(values, deviation=0.0, unit="", symbol="x"):
+    values = np.asarray(values)
+    return Curve(values, np.full(len(values), deviation), unit, symbol, "What it is")
+
+
+def test_functions_of_time_have_bands_and_units(tmp_path):
+    t = np.linspace(0.1, 2.0, 30)
+    curves = {
+        "J_ref": curve(1e4 * t**-1.5, unit="Å²/s", symbol="J_r"),
+        "D_ref": curve(5e3 * t**-1.5),
+        "strain": curve(np.full(30, 5.0), 0.01),
+        "v": curve(t - 1, 0.5, "Å/s", "v"),
+    }
+    first, second, third = plots.functions(curves, t).axes
+    assert first.get_ylabel() == "$J_r$ [Å²/s]" and first.get_yscale() == "log"
+    assert second.get_ylabel() == "x" and np.ptp(second.get_ylim()) > 0.9
+    assert third.get_yscale() == "linear"
+    band = third.collections[0].get_paths()[0].vertices
+    np.testing.assert_allclose([band[:, 1].min(), band[:, 1].max()], [-1.4, 1.5])
+    found = plots.save_figures(tmp_path, make(), arrays(2, 30), curves)
+    assert "functions.png" in found
+
+
+def test_names_do_not_depend_on_the_angles(tmp_path):
+    ones = jnp.ones(5)
+    fit = make(
+        phi=jnp.zeros(5), contrast=ones, offset=ones, scaling_at_bound=jnp.zeros((5, 2), bool)
+    )
+    found = plots.save_figures(tmp_path, fit, arrays(5, 12, phi=np.zeros(5)), {})
+    assert found == ("maps_01.png", "maps_02.png", "cuts_01.png", "scaling.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(found)
+
+
+def test_figures_are_the_same_every_time(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        folder.mkdir()
+        names = plots.save_figures(folder, make(), arrays(2, 12), {})
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_pages_hold_every_angle_once():
+    for count in range(1, 30):
+        pages = plots._pages(count, 4)
+        assert [k for page in pages for k in page] == list(range(count))
+        assert max(map(len, pages)) <= 4
+
+
+def test_a_fit_that_did_not_converge_is_marked(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
+    fit = make(phi=jnp.array([0.0, 60.0]), code=jnp.asarray(1))
+    plots.save_figures(tmp_path, fit, arrays(2), {})
+    assert titles and all("not converged" in title for title in titles)
+
+
+def test_importing_leaves_matplotlib_alone():
+    code = (
+        "import sys, matplotlib as m\n"
+        "settings = lambda: {k: m.rcParams[k] for k in m.rcParams if k != 'backend'}\n"
+        "before = settings(); import twotime.plots\n"
+        "assert settings() == before and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

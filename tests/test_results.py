@@ -1,0 +1,329 @@
+"""Results: saved and loaded bit for bit, put into words, written whole or not at all."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jaxtyping import Array, Float
+
+import twotime as tt
+from twotime import folders, storage
+from twotime.report import Provenance, error_text, with_error
+from twotime.results import fitted_arrays, functions_of_time
+
+
+def make(**changes):
+    """A result as a fit of three parameters to two angles gives it, one on a bound."""
+    fields = {
+        "all_names": ("D0", "alpha", "D_offset", "extra"),
+        "varying": (True, True, True, False),
+        "units": ("Å²/s^(1+α)", "", "Å²/s", ""),
+        "model": "StaticDiffusion",
+        "per_angle_mode": "individual",
+        "evaluator": "tiled",
+        "uncertainty_kind": "independent pixels",
+        "values": jnp.array([1234.567890123456, 0.1 + 0.2, -1e5, 0.5]),
+        "lower": jnp.array([100.0, -2.0, -1e5, -jnp.inf]),
+        "upper": jnp.array([1e5, 2.0, 1e5, jnp.inf]),
+        "start": jnp.array([1e3, 0.0, 0.0, 0.5]),
+        "phi": jnp.array([0.0, 60.0]),
+        "contrast": jnp.array([0.3, 0.25]),
+        "offset": jnp.array([1.0, -0.0]),
+        "scaling_at_bound": jnp.array([[False, False], [True, False]]),
+        "chi2": jnp.asarray(1e-3),
+        "n_pixels": jnp.asarray(552),
+        "dof": jnp.asarray(545),
+        "total": jnp.asarray(1.0),
+        "covariance": jnp.array([[4.0, 0.01, 0.0], [0.01, 1e-4, 0.0], [0.0, 0.0, 0.0]]),
+        "covariance_iid": jnp.array([[1.0, 0.0, 0.0], [0.0, 1e-5, 0.0], [0.0, 0.0, 0.0]]),
+        "held": jnp.array([False, False, True]),
+        "eigenvalues": jnp.array([-1.0, 0.5, 1.5]),
+        "eigenvectors": jnp.eye(3)[:, ::-1],
+        "code": jnp.asarray(0),
+        "gradient": jnp.asarray(1e-5),
+        "step": jnp.asarray(jnp.nan),
+        "n_steps": jnp.asarray(12),
+    }
+    return tt.NLSQResult(**(fields | changes))
+
+
+def same(a, b):
+    """Whether two results agree in every bit of every leaf, and in all static fields."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        x, y = np.asarray(x), np.asarray(y)
+        assert x.dtype == y.dtype and x.shape == y.shape
+        assert x.tobytes() == y.tobytes()
+    return True
+
+
+def test_load_restores_every_bit(tmp_path):
+    fit = make()
+    fit.save(tmp_path / "out")
+    assert same(tt.load_result(tmp_path / "out"), fit)
+
+
+@given(
+    st.lists(
+        st.floats(allow_nan=False, width=64) | st.sampled_from([math.nan, 5e-324, -0.0]),
+        min_size=4,
+        max_size=4,
+    )
+)
+def test_any_number_survives_json(numbers):
+    fit = make(values=jnp.asarray(np.array(numbers)))
+    text = json.dumps(storage.fields_to_json(fit), allow_nan=False)
+    assert same(storage.fields_from_json(tt.NLSQResult, json.loads(text)), fit)
+
+
+class Other(eqx.Module):
+    """A result of another kind, with all that fields may be."""
+
+    single: Float[Array, " n"]
+    samples: dict[str, Float[Array, "chain draw"]]
+    seconds: float
+    note: str | None = None
+    later: int = 3
+
+
+def test_other_kinds_of_fields_are_restored():
+    value = Other(
+        single=jnp.array([1 / 3, jnp.inf], jnp.float32),
+        samples={"D0": jnp.ones((2, 3)), "α": jnp.zeros((0, 3))},
+        seconds=math.nan,
+        note=None,
+    )
+    packed = json.loads(json.dumps(storage.fields_to_json(value), allow_nan=False))
+    back = storage.fields_from_json(Other, packed)
+    assert same(back.samples, value.samples) and same(back.single, value.single)
+    assert math.isnan(back.seconds) and back.note is None
+    del packed["later"]  # a field that newer versions added and that has a default
+    assert storage.fields_from_json(Other, packed).later == 3
+
+
+def test_what_cannot_be_saved_is_refused():
+    with pytest.raises(TypeError, match="note is of type object"):
+        storage.fields_to_json(Other(jnp.ones(1), {}, 1.0, note=object()))  # type: ignore
+
+
+def test_fields_of_another_version_are_told():
+    packed = storage.fields_to_json(make())
+    packed["colour"] = "red"
+    del packed["chi2"]
+    with pytest.raises(tt.ResultError, match="differ in colour, chi2"):
+        storage.fields_from_json(tt.NLSQResult, packed)
+
+
+def test_restoring_asks_for_float64(tmp_path):
+    make().save(tmp_path / "out")
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ValueError, match="jax_enable_x64"):
+            tt.load_result(tmp_path / "out")
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+def test_result_json_says_all_that_is_small(tmp_path):
+    origin = Provenance(
+        settings={"analysis_mode": "static"},
+        source={"file": Path("data.h5"), "sha256": "ab", "dt": 0.1},
+        notes=("3 pixels masked",),
+        metadata={"operator": "Ada"},
+        wall_time=1.5,
+    )
+    make().save(tmp_path / "out", provenance=origin)
+    content = json.loads((tmp_path / "out/result.json").read_text())
+    assert content["source"] == {"file": "data.h5", "sha256": "ab", "dt": 0.1}
+    assert content["settings"] == {"analysis_mode": "static"}
+    assert content["wall_time_s"] == 1.5 and content["notes"] == ["3 pixels masked"]
+    assert set(content["versions"]) == {
+        "twotime", "jax", "jaxlib", "equinox", "optimistix", "numpy", "python",
+    }  # fmt: skip
+    found = content["result"]["parameters"]
+    assert found["D0"]["value"] == 1234.567890123456
+    assert found["D0"]["uncertainty"] == 2.0 and found["D0"]["uncertainty_iid"] == 1.0
+    assert found["D_offset"]["uncertainty"] == "nan" and found["D_offset"]["at_bound"]
+    assert found["extra"]["fitted"] is False and found["extra"]["uncertainty"] is None
+    assert found["extra"]["upper"] == "inf"
+    assert content["result"]["reduced_chi2"] == 1e-3 / 545
+    assert sorted(content["files"]) == sorted(p.name for p in (tmp_path / "out").iterdir())
+
+
+def test_arrays_hold_data_model_and_residual(tmp_path):
+    model = tt.StaticDiffusion()
+    t, phi = jnp.arange(1, 9) * 0.1, jnp.array([0.0, 60.0])
+    data = tt.simulate(
+        model, jnp.array([5e3, 0.0, 0.0]), t=t, q=0.01, phi=phi, contrast=0.3, offset=1.0,
+        noise=0.01, key=jax.random.key(0),
+    )  # fmt: skip
+    data = tt.TwoTimeData(np.asarray(data.c2, np.float32), t, 0.01, phi, mask=data.c2 > 0)
+    fit = make(
+        values=jnp.array([5e3, 0.0, 0.0]),
+        lower=jnp.zeros(3),
+        upper=jnp.ones(3),
+        start=jnp.ones(3),
+        all_names=model.names,
+        varying=(True, True, True),
+        units=("", "", ""),
+        offset=jnp.array([1.0, 1.1]),
+    )
+    fit.save(tmp_path / "out", model, data)
+    arrays = storage.read_arrays(tmp_path / "out")
+    assert set(arrays) == {
+        "t", "q", "phi", "c2", "mask", "model", "residual", "contrast", "offset",
+        "function_J", "deviation_J", "function_D", "deviation_D",
+    }  # fmt: skip
+    expected = 0.25 * tt.correlation(model, fit.values, t=t, q=0.01, phi=phi)[1] + 1.1
+    np.testing.assert_allclose(arrays["model"][1], expected, rtol=1e-6)
+    np.testing.assert_array_equal(arrays["c2"], data.c2)
+    np.testing.assert_allclose(arrays["c2"] - arrays["model"], arrays["residual"], atol=1e-6)
+    assert arrays["model"].dtype == arrays["residual"].dtype == np.float32
+    assert set(fitted_arrays(fit, model, data)) <= set(arrays)
+    curves = storage.read_curves(tmp_path / "out")
+    for name, curve in functions_of_time(fit, model, t).items():
+        for x, y in zip(curves[name], curve, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_functions_of_time_carry_the_covariance():
+    model, t = tt.LaminarFlow(gap=2e6), np.linspace(0.5, 5.0, 10)
+    free = jnp.array([1e4, -0.2, 1e-3, 0.3])
+    root = jnp.diag(jnp.array([100.0, 0.01, 1e-5, 0.02])) @ jnp.array(
+        [[1.0, 0, 0, 0], [-0.9, 0.4, 0, 0], [0, 0, 1.0, 0], [0.1, 0, -0.8, 0.5]]
+    )
+    fit = make(
+        all_names=model.names,
+        varying=(True, True, False, True, True, False, False),
+        units=("",) * 7,
+        values=jnp.array([1e4, -0.2, 0.0, 1e-3, 0.3, 0.0, 0.0]),
+        lower=jnp.zeros(7),
+        upper=jnp.ones(7),
+        start=jnp.ones(7),
+        covariance=root @ root.T,
+        covariance_iid=jnp.zeros((4, 4)),
+        held=jnp.zeros(4, bool),
+        eigenvalues=jnp.ones(4),
+        eigenvectors=jnp.eye(4),
+    )
+    curves = functions_of_time(fit, model, t)
+    assert list(curves) == ["J", "D", "shear_rate", "strain"]
+    draws = free + jax.random.normal(jax.random.key(1), (20_000, 4)) @ root.T
+    for name, scale, power in (("J", 0, 1), ("shear_rate", 2, 3)):
+        values = draws[:, [scale]] * t ** draws[:, [power]]
+        np.testing.assert_allclose(curves[name].deviation, values.std(axis=0), rtol=0.03)
+        np.testing.assert_allclose(curves[name].values, free[scale] * t ** free[power])
+    assert curves["strain"].deviation[0] == 0 and curves["J"].unit == "Å²/s"
+    text = fit.report(curves)
+    assert "**Functions of time**" in text and "| strain     | 0 ± 0 " in text
+
+
+def test_the_report_says_what_was_found():
+    text = make().report({}, Provenance(notes=("q is near",), wall_time=2.0), ("maps_01.png",))
+    assert text.startswith("# StaticDiffusion")
+    assert "Converged: " in text
+    assert "| D0        | 1234.6  | 2.0 " in text
+    assert "| ± if independent |" in text and "on a bound" in text and "fixed" in text
+    assert "D_offset ended on a bound." in text and "contrast ended on a bound." in text
+    assert "variance of a pixel where no σ was given" in text
+    assert "no measure of quality" in text
+    assert "q is near" in text and "2.0 s" in text and "![maps_01.png](maps_01.png)" in text
+
+
+def test_the_report_names_null_directions_and_failure():
+    fit = make(eigenvalues=jnp.array([-1.0, 1e-16, 1.5]), code=jnp.asarray(1))
+    text = fit.report()
+    assert "Not converged" in text
+    assert "The data do not determine alpha." in text and "not determined" in text
+
+
+def test_one_column_of_uncertainties_where_both_are_the_same():
+    fit = make()
+    same_covariance = dataclasses.replace(fit, covariance=fit.covariance_iid)
+    assert "if independent" not in same_covariance.report()
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation", "shown"),
+    [
+        (29707.9, 671.4, "29710"),
+        (-0.28115, 0.01003, "-0.281"),
+        (0.5, None, "0.5"),
+        (123456.7, math.inf, "123457"),
+        (1.23456e-7, 2.3e-9, "1.235e-7"),
+        (-4.5678e8, 1.2e7, "-4.57e8"),
+        (0.0, 0.013, "0.000"),
+        (1e-9, 0.25, "0.00"),
+        (0.999, 0.0996, "0.999"),
+    ],
+)
+def test_values_have_the_digits_of_their_error(value, deviation, shown):
+    assert with_error(value, deviation) == shown
+
+
+def test_errors_have_two_digits_or_a_reason():
+    shown = [error_text(x) for x in (None, math.nan, math.inf, 0.1037, 7603.3)]
+    assert shown == ["fixed", "on a bound", "not determined", "0.10", "7600"]
+
+
+def test_a_result_is_not_overwritten_unasked(tmp_path):
+    first, second = make(), make(chi2=jnp.asarray(2.0))
+    first.save(tmp_path / "out")
+    with pytest.raises(tt.ResultError, match="already holds a result"):
+        second.save(tmp_path / "out")
+    assert same(tt.load_result(tmp_path / "out"), first)
+    second.save(tmp_path / "out", overwrite=True)
+    assert same(tt.load_result(tmp_path / "out"), second)
+
+
+def test_a_folder_of_other_files_is_never_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(tt.ResultError, match="holds other files"):
+        make().save(tmp_path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_folder_is_taken(tmp_path):
+    (tmp_path / "out").mkdir()
+    make().save(tmp_path / "out")
+    assert tt.load_result(tmp_path / "out").converged
+
+
+def test_an_error_half_way_leaves_the_old_result(tmp_path):
+    make().save(tmp_path / "out")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    with (
+        pytest.raises(KeyboardInterrupt),
+        folders.new_folder(tmp_path / "out", overwrite=True) as t,
+    ):
+        (t / "arrays.npz").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_is_no_result_is_told(tmp_path):
+    with pytest.raises(tt.ResultError, match="holds no result"):
+        tt.load_result(tmp_path)
+    (tmp_path / "result.json").write_text("{")
+    with pytest.raises(tt.ResultError, match="cannot be read"):
+        tt.load_result(tmp_path)
+    (tmp_path / "result.json").write_text("[1]")
+    with pytest.raises(tt.ResultError, match="not written by twotime"):
+        tt.load_result(tmp_path)
+    (tmp_path / "result.json").write_text('{"kind": "Horoscope", "fields": {}}')
+    with pytest.raises(tt.ResultError, match="kind 'Horoscope'"):
+        tt.load_result(tmp_path)
+    with pytest.raises(tt.ResultError, match="holds no arrays.npz"):
+        storage.read_arrays(tmp_path)
+    (tmp_path / "arrays.npz").write_bytes(b"PK half")
+    with pytest.raises(tt.ResultError, match="cannot be read"):
+        storage.read_arrays(tmp_path)
