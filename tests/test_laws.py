@@ -27,18 +27,20 @@ TWO = {
         "v_offset": 1,
     },
 }  # fmt: skip
-MODELS = [
-    (tt.StaticDiffusion(), "static", STATIC),
-    (tt.StaticDiffusion(integration="exact"), "static", STATIC),
-    (tt.LaminarFlow(), "laminar_flow", FLOW),
-    (tt.LaminarFlow(integration="exact", shear_convention="homodyne"), "laminar_flow", FLOW),
-    (tt.TwoComponent(), "two_component", TWO),
-    (tt.TwoComponent(integration="exact"), "two_component", TWO),
+EXACT = {"integration": "exact"}
+CASES = [
+    (tt.StaticDiffusion(), "static", STATIC, ()),
+    (tt.StaticDiffusion(**EXACT), "static", STATIC, pytest.mark.slow),
+    (tt.LaminarFlow(), "laminar_flow", FLOW, pytest.mark.slow),
+    (tt.LaminarFlow(**EXACT), "laminar_flow", FLOW, ()),
+    (tt.LaminarFlow(shear_convention="homodyne"), "laminar_flow", FLOW, pytest.mark.slow),
+    (tt.TwoComponent(), "two_component", TWO, ()),
+    (tt.TwoComponent(**EXACT), "two_component", TWO, pytest.mark.slow),
 ]
-NAMES = [repr(model) for model, _, _ in MODELS]
+MODELS = [pytest.param(*case, marks=mark, id=repr(case[0])) for *case, mark in CASES]
 
 
-@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS, ids=NAMES)
+@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS)
 def test_shipped_models_keep_every_law(model, mode, knowledge):
     check_model(model, REGISTRIES[mode], **knowledge)
 
@@ -64,7 +66,7 @@ def draw(space, rng):
     return theta
 
 
-@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS, ids=NAMES)
+@pytest.mark.parametrize(("model", "mode", "knowledge"), MODELS)
 def test_gradients_at_200_points_with_bounds(model, mode, knowledge):
     del knowledge
     space = tt.ParameterSpace.from_registry(model.names, REGISTRIES[mode])

@@ -118,7 +118,7 @@ def test_scaling_marks_bounds():
 
 def curve(values, deviation=0.0, unit="", symbol="x"):
     values = np.asarray(values)
-    return Curve(values, np.full(len(values), deviation), unit, symbol, "What it is")
+    return Curve(values, values - deviation, values + deviation, unit, symbol, "What it is")
 
 
 def test_functions_of_time_have_bands_and_units(tmp_path):

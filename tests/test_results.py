@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 import twotime as tt
 from twotime import folders, storage
-from twotime.report import Provenance, error_text, with_error
-from twotime.results import fitted_arrays, functions_of_time
+from twotime.report import Curve, Provenance, error_text, with_error
+from twotime.results import fitted_arrays
 
 
 def make(**changes):
@@ -180,50 +180,26 @@ def test_arrays_hold_data_model_and_residual(tmp_path):
     arrays = storage.read_arrays(tmp_path / "out")
     assert set(arrays) == {
         "t", "q", "phi", "c2", "mask", "model", "residual", "contrast", "offset",
-        "function_J", "deviation_J", "function_D", "deviation_D",
     }  # fmt: skip
     expected = 0.25 * tt.correlation(model, fit.values, t=t, q=0.01, phi=phi)[1] + 1.1
     np.testing.assert_allclose(arrays["model"][1], expected, rtol=1e-6)
     np.testing.assert_array_equal(arrays["c2"], data.c2)
     np.testing.assert_allclose(arrays["c2"] - arrays["model"], arrays["residual"], atol=1e-6)
     assert arrays["model"].dtype == arrays["residual"].dtype == np.float32
-    assert set(fitted_arrays(fit, model, data)) <= set(arrays)
-    curves = storage.read_curves(tmp_path / "out")
-    for name, curve in functions_of_time(fit, model, t).items():
-        for x, y in zip(curves[name], curve, strict=True):
+    assert set(fitted_arrays(fit, model, data)) == set(arrays)
+
+
+def test_functions_of_time_are_saved_and_told(tmp_path):
+    ends = np.array([[1.0, 2.0, 3.0], [0.5, 1.9, 3.0], [1.5, 2.1, 3.0]])
+    curves = {"J": Curve(*ends, "Å²/s", "J", "Growth rate"), "x_s": Curve(*ends, "", "x_s", "Part")}
+    make().save(tmp_path / "out", curves=curves)
+    back = storage.read_curves(tmp_path / "out")
+    assert list(back) == ["J", "x_s"]
+    for name, curve in curves.items():
+        for x, y in zip(back[name], curve, strict=True):
             np.testing.assert_array_equal(x, y)
-
-
-def test_functions_of_time_carry_the_covariance():
-    model, t = tt.LaminarFlow(gap=2e6), np.linspace(0.5, 5.0, 10)
-    free = jnp.array([1e4, -0.2, 1e-3, 0.3])
-    root = jnp.diag(jnp.array([100.0, 0.01, 1e-5, 0.02])) @ jnp.array(
-        [[1.0, 0, 0, 0], [-0.9, 0.4, 0, 0], [0, 0, 1.0, 0], [0.1, 0, -0.8, 0.5]]
-    )
-    fit = make(
-        all_names=model.names,
-        varying=(True, True, False, True, True, False, False),
-        units=("",) * 7,
-        values=jnp.array([1e4, -0.2, 0.0, 1e-3, 0.3, 0.0, 0.0]),
-        lower=jnp.zeros(7),
-        upper=jnp.ones(7),
-        start=jnp.ones(7),
-        covariance=root @ root.T,
-        covariance_iid=jnp.zeros((4, 4)),
-        held=jnp.zeros(4, bool),
-        eigenvalues=jnp.ones(4),
-        eigenvectors=jnp.eye(4),
-    )
-    curves = functions_of_time(fit, model, t)
-    assert list(curves) == ["J", "D", "shear_rate", "strain"]
-    draws = free + jax.random.normal(jax.random.key(1), (20_000, 4)) @ root.T
-    for name, scale, power in (("J", 0, 1), ("shear_rate", 2, 3)):
-        values = draws[:, [scale]] * t ** draws[:, [power]]
-        np.testing.assert_allclose(curves[name].deviation, values.std(axis=0), rtol=0.03)
-        np.testing.assert_allclose(curves[name].values, free[scale] * t ** free[power])
-    assert curves["strain"].deviation[0] == 0 and curves["J"].unit == "Å²/s"
-    text = fit.report(curves)
-    assert "**Functions of time**" in text and "| strain     | 0 ± 0 " in text
+    text = make().report(curves)
+    assert "| J        | 1.00 ± 0.50 | 2.00 ± 0.10 | 3 ± 0      | Å²/s | Growth rate |" in text
 
 
 def test_the_report_says_what_was_found():

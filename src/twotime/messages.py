@@ -66,12 +66,19 @@ def follow(section: Mapping[str, Any], base_dir: Path) -> None:
         base_dir: Folder that a relative file starts from.
 
     Raises:
-        OSError: If the log file cannot be written.
+        ValueError: If the log file cannot be written.
     """
     logger = logging.getLogger("twotime")
     logger.setLevel(section["level"])
     if "file" in section:
-        written = logging.FileHandler(base_dir / section["file"], encoding="utf-8")
+        path = base_dir / section["file"]
+        try:
+            written = logging.FileHandler(path, encoding="utf-8")
+        except OSError as exc:
+            raise ValueError(
+                f"logging.file: {path} cannot be written ({exc.strerror}); expected a file in a "
+                "folder that is there; name another one."
+            ) from exc
         plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
         written.setFormatter(_Lines() if section["structured"] else plain)
         logger.addHandler(written)

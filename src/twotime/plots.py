@@ -211,12 +211,12 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
 
 
 def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figure:
-    """Functions of time behind the parameters, each with a band of one standard deviation.
+    """Functions of time behind the parameters, each with its band.
 
     D is left out where J is shown: it is half of it.
 
     Args:
-        curves: Functions as `twotime.results.functions_of_time` gives them.
+        curves: Functions as `twotime.run.functions_of_time` gives them.
         t: Frame times [s].
         title: Title of the figure.
     """
@@ -228,8 +228,7 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax, curve in zip(axes, shown, strict=False):
-        low, high = curve.values - curve.deviation, curve.values + curve.deviation
-        ax.fill_between(t, low, high, color=COLOURS[0], alpha=0.25, lw=0)
+        ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
         ax.plot(t, curve.values, color=COLOURS[0], lw=1.5)
         symbol = f"${curve.symbol}$" if "_" in curve.symbol else curve.symbol
         ax.set_ylabel(f"{symbol} [{curve.unit}]" if curve.unit else symbol)

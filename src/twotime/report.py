@@ -35,18 +35,20 @@ class Table(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A function of time behind a model's parameters.
+    """A function of time behind a model's parameters, with a band of one standard deviation.
 
     Attributes:
         values: The function at each frame [unit].
-        deviation: Its standard deviation.
+        lower: Lower end of the band.
+        upper: Upper end of the band.
         unit: Its unit; empty for pure numbers.
         symbol: Symbol for tables and axes.
         description: What it is.
     """
 
     values: Float[np.ndarray, " time"]
-    deviation: Float[np.ndarray, " time"]
+    lower: Float[np.ndarray, " time"]
+    upper: Float[np.ndarray, " time"]
     unit: str
     symbol: str
     description: str
@@ -254,7 +256,7 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
         shown = [
             f"{with_error(float(curve.values[i]), deviation)} ± {error_text(deviation)}"
             for i in (0, last // 2, last)
-            for deviation in (float(curve.deviation[i]),)
+            for deviation in (0.5 * float(curve.upper[i] - curve.lower[i]),)
         ]
         rows.append((name, *shown, curve.unit, curve.description))
     heads = ("function", "first frame", "middle", "last frame", "unit", "meaning")

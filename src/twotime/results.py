@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime import folders, report, storage
 from twotime.core.correlation import correlation
-from twotime.core.derived import Derived, derived
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.report import Curve, Provenance
@@ -185,7 +183,7 @@ class NLSQResult(eqx.Module):
         """The result in words and tables: Markdown that also reads well as plain text.
 
         Args:
-            curves: Functions of time as `functions_of_time` gives them, if they shall be told.
+            curves: Functions of time as `twotime.run.functions_of_time` gives them.
             provenance: Where the result comes from, if that shall be told.
             figures: Names of figures to embed.
         """
@@ -197,6 +195,7 @@ class NLSQResult(eqx.Module):
         model: AbstractTwoTimeModel | None = None,
         data: TwoTimeData | None = None,
         *,
+        curves: Mapping[str, Curve] | None = None,
         provenance: Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -206,19 +205,18 @@ class NLSQResult(eqx.Module):
             folder: The folder; may be there if it is empty.
             model: The model that was fitted; with `data`, its correlation is saved too.
             data: The data that were fitted.
+            curves: Functions of time, as `twotime.run.functions_of_time` gives them.
             provenance: Where the result comes from.
             overwrite: Whether a result that is there may be replaced.
 
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        arrays: dict[str, np.ndarray] = _scaling_arrays(self)
-        curves: dict[str, Curve] = {}
+        arrays = _scaling_arrays(self)
         if model is not None and data is not None:
             arrays = fitted_arrays(self, model, data)
-            curves = functions_of_time(self, model, data.t)
         with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            storage.write_result(temporary, self, arrays, curves, provenance)
+            storage.write_result(temporary, self, arrays, curves or {}, provenance)
 
     def _deviations(self, covariance: Float[Array, "free free"]) -> dict[str, float]:
         deviation = np.sqrt(np.maximum(np.diag(np.asarray(covariance)), 0.0))
@@ -262,50 +260,6 @@ def fitted_arrays(
     arrays["model"] = fitted.astype(c2.dtype)
     arrays["residual"] = (c2 - fitted).astype(c2.dtype)
     return arrays | _scaling_arrays(fit)
-
-
-def functions_of_time(
-    fit: NLSQResult, model: AbstractTwoTimeModel, t: Float[Array | np.ndarray, " time"]
-) -> dict[str, Curve]:
-    """The functions that the parameters stand for, with standard deviations.
-
-    Amplitude, exponent and offset of a rate are strongly correlated; the rate itself is not, so
-    it is what to compare between fits. Deviations follow from `covariance` to first order; they
-    know nothing of directions that the data do not determine.
-
-    Args:
-        fit: The result.
-        model: The model that was fitted.
-        t: Frame times [s].
-
-    Returns:
-        J and strain, velocity or fraction by name, as `twotime.core.derived` has them.
-    """
-    free = tuple(int(i) for i in np.flatnonzero(fit.varying))
-    pairs = _with_slopes(model, jnp.asarray(fit.values), jnp.asarray(t), free)
-    curves = {}
-    for name, function, slopes in pairs:
-        slope = np.asarray(slopes.values)
-        variance = np.einsum("tp,pq,tq->t", slope, np.asarray(fit.covariance), slope)
-        deviation = np.sqrt(np.maximum(variance, 0.0))
-        words = function.unit, function.symbol, function.description
-        curves[name] = Curve(np.asarray(function.values), deviation, *words)
-    return curves
-
-
-@eqx.filter_jit
-def _with_slopes(
-    model: AbstractTwoTimeModel, values: Array, t: Array, free: tuple[int, ...]
-) -> list[tuple[str, Derived, Derived]]:
-    """Functions of time in the model's order, and their derivatives by the fitted parameters."""
-    index = jnp.asarray(free, int)
-
-    def of_free(some: Array) -> list[Derived]:
-        return list(derived(model, values.at[index].set(some), t=t).values())
-
-    slopes = jax.jacfwd(of_free)(values[index])
-    functions = derived(model, values, t=t)
-    return list(zip(functions, functions.values(), slopes, strict=True))
 
 
 def _scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:

@@ -11,7 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 from twotime import folders, storage
 from twotime.config.errors import ConfigurationError
@@ -23,9 +27,10 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.data.load import load_with_report
 from twotime.data.prepare import LoadReport
+from twotime.inference.bands import Band, delta_bands
 from twotime.inference.nlsq import fit_nlsq
-from twotime.report import Provenance
-from twotime.results import NLSQResult, fitted_arrays, functions_of_time, load_result
+from twotime.report import Curve, Provenance
+from twotime.results import NLSQResult, fitted_arrays, load_result
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +40,6 @@ _RUNS: Mapping[tuple[str, ...], tuple[Any, ...]] = {
     ("optimization", "nlsq", "multistart"): (False,),
     ("optimization", "nlsq", "start"): ("auto", "values"),
     ("optimization", "nlsq", "loss"): ("linear",),
-    ("optimization", "nlsq", "tolerance"): (1e-8,),
     ("streaming", "enable"): (False,),
     ("sequential", "enable"): (False,),
 }
@@ -121,6 +125,7 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         "per_angle_mode": nlsq["per_angle_mode"],
         "evaluator": nlsq["evaluator"],
         "max_steps": nlsq["max_iterations"],
+        "tolerance": nlsq["tolerance"],
     }
     return Job(
         model=build_model(config),
@@ -204,6 +209,31 @@ def write(
         figures = plots.save_figures(temporary, result, arrays, curves)
         storage.write_result(temporary, result, kept, curves, provenance, figures)
     _log.info("wrote %s", folder)
+
+
+def functions_of_time(
+    result: NLSQResult, model: AbstractTwoTimeModel, t: Float[Array | np.ndarray, " time"]
+) -> dict[str, Curve]:
+    """The functions that a result's parameters stand for, with bands of one standard deviation.
+
+    Args:
+        result: The result.
+        model: The model that was fitted.
+        t: Frame times [s].
+
+    Returns:
+        J and strain, velocity or fraction by name; empty for a model that says none.
+    """
+    curves = {}
+    for name, band in _bands(model, result, jnp.asarray(t)):
+        values, lower, upper = map(np.asarray, (band.values, band.lower, band.upper))
+        curves[name] = Curve(values, lower, upper, band.unit, band.symbol, band.description)
+    return curves
+
+
+@eqx.filter_jit
+def _bands(model: AbstractTwoTimeModel, result: NLSQResult, t: Array) -> list[tuple[str, Band]]:
+    return list(delta_bands(model, result, t).items())
 
 
 def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...]:

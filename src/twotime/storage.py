@@ -24,7 +24,7 @@ from twotime.version import __version__
 ARRAYS = "arrays.npz"
 REPORT = "report.md"
 
-_FUNCTION, _DEVIATION = "function_", "deviation_"
+_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
 
 
 @runtime_checkable
@@ -149,8 +149,11 @@ def write_result(
         provenance: Where the result comes from.
         figures: Names of figures in the folder.
     """
-    functions = {f"{_FUNCTION}{name}": curve.values for name, curve in curves.items()}
-    functions |= {f"{_DEVIATION}{name}": curve.deviation for name, curve in curves.items()}
+    functions = {
+        f"{prefix}{name}": getattr(curve, part)
+        for name, curve in curves.items()
+        for part, prefix in _PARTS.items()
+    }
     np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **functions)
     (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
     origin = Provenance() if provenance is None else provenance
@@ -210,7 +213,8 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         ResultError: If it holds no result or no arrays.
     """
     words, arrays = read_result_json(folder)["functions"], read_arrays(folder)
-    return {
-        name: Curve(arrays[f"{_FUNCTION}{name}"], arrays[f"{_DEVIATION}{name}"], **facts)
-        for name, facts in words.items()
-    }
+    curves = {}
+    for name, facts in words.items():
+        values, lower, upper = (arrays[prefix + name] for prefix in _PARTS.values())
+        curves[name] = Curve(values, lower, upper, **facts)
+    return curves

@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Params, Pixel
-from twotime.core.rates import Scalar, Times
+from twotime.core.rates import AnyArray, Scalar, Times
 
 
 def correlation(
     model: AbstractTwoTimeModel,
-    params: Float[Array, " param"],
+    params: Float[AnyArray, " param"],
     *,
-    t: Float[Array, " time"],
+    t: Float[AnyArray, " time"],
     q: Scalar,
-    phi: Float[Array, " angle"],
+    phi: Float[AnyArray, " angle"],
 ) -> Float[Array, "angle time time"]:
     """Normalised two-time correlation C on the plane, before contrast and offset.
 
@@ -34,11 +34,11 @@ def correlation(
 
 def field(
     model: AbstractTwoTimeModel,
-    params: Float[Array, " param"],
+    params: Float[AnyArray, " param"],
     *,
-    t: Float[Array, " time"],
+    t: Float[AnyArray, " time"],
     q: Scalar,
-    phi: Float[Array, " angle"],
+    phi: Float[AnyArray, " angle"],
 ) -> Complex[Array, "angle time time"]:
     """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
 
@@ -60,11 +60,11 @@ def field(
 
 def correlation_at(
     model: AbstractTwoTimeModel,
-    params: Float[Array, " param"],
-    t1: Float[Array, " pair"],
-    t2: Float[Array, " pair"],
+    params: Float[AnyArray, " param"],
+    t1: Float[AnyArray, " pair"],
+    t2: Float[AnyArray, " pair"],
     *,
-    t: Float[Array, " time"],
+    t: Float[AnyArray, " time"],
     q: Scalar,
     phi: Scalar,
 ) -> Float[Array, " pair"]:
@@ -112,8 +112,8 @@ def _field(model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi
 def _correlation_at(
     model: AbstractTwoTimeModel,
     params: Params,
-    t1: Float[Array, " pair"],
-    t2: Float[Array, " pair"],
+    t1: Float[AnyArray, " pair"],
+    t2: Float[AnyArray, " pair"],
     t: Times,
     q: Scalar,
     phi: Scalar,
@@ -132,7 +132,7 @@ def plane_pixels(channels: Channels) -> Pixel:
     return pixels(channels, early, late, early == late)
 
 
-def pixels(channels: Channels, early: Array, late: Array, same: Array) -> Pixel:
+def pixels(channels: Channels, early: AnyArray, late: AnyArray, same: AnyArray) -> Pixel:
     """Form the pixels whose two times have the given indices, `early` not after `late`.
 
     Compiled code may compute one clock twice with different rounding, so differences of

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from twotime.core import rates
-from twotime.core.rates import At, Integration, Scalar, Times
+from twotime.core.rates import AnyArray, At, Integration, Scalar, Times
 
-Params = Float[Array, " param"]
+Params = Float[AnyArray, " param"]
 ShearConvention = Literal["published", "homodyne"]
 
 

@@ -8,11 +8,13 @@ import math
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-Times = Float[Array, " time"]
-At = Float[Array, " at"]
-Scalar = Float[Array, ""] | float
+AnyArray = Array | np.ndarray
+Times = Float[AnyArray, " time"]
+At = Float[AnyArray, " at"]
+Scalar = Float[AnyArray, ""] | float
 Integration = Literal["trapezoid", "exact"]
 
 INTEGRATIONS = ("trapezoid", "exact")

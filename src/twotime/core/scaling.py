@@ -4,7 +4,7 @@ With the model fixed, c2 = offset + contrast · C is linear in both, so a fit ne
 for them: it solves for them at every step, inside their bounds (variable projection).
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -174,7 +174,7 @@ def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> Scali
         x = jnp.linalg.lstsq(normal, jnp.concatenate([rhs_c, rhs_o]))[0]
         return jnp.stack([b @ x[:k], b @ x[k:]], axis=1)
 
-    def hold_more(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def hold_more(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         held, target = state
         values = solve(held, target)
         out = (values < lower) | (values > upper)

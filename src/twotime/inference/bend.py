@@ -11,6 +11,7 @@ Reference:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +68,7 @@ def _follow(picture: Callable[[Array], Array], proposal: Proposal) -> Array:
     start, lower, upper = proposal.start, proposal.lower, proposal.upper
     here, move = jax.jvp(picture, (start,), (proposal.end - start,))
 
-    def improve(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def improve(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         end, held = state
         value, jacobian = _value_and_jacobian(picture, end)
         jacobian = jnp.where(held, 0.0, jacobian)

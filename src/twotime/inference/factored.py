@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.core.models import AbstractTwoTimeModel
+from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
 
 BLOCK = 32
@@ -47,7 +48,7 @@ def factored_gram(
     params: Float[Array, " param"],
     free: tuple[bool, ...],
     *,
-    shift: Float[Array, ""] | float = 0.0,
+    shift: Scalar = 0.0,
 ) -> Float[Array, "angle basis basis"]:
     """Gram matrix of each angle of a separable model; every pixel t1 < t2 counts alike.
 
@@ -64,7 +65,7 @@ def factored_gram(
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
 
     def one_angle(k: Array) -> Array:
-        ranks = angle_ranks(model, data, params, free, data.phi[k])
+        ranks = angle_ranks(model, data, params, free, jnp.asarray(data.phi)[k])
         inner, ones = _among_models(ranks)
         products, moments = _with_data(ranks, data, k, shift)
         mixed = jnp.stack([products, ones])

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
+from twotime.core.rates import AnyArray, Scalar
 from twotime.data.dataset import TwoTimeData
 
 DATA, ONE, MODEL, FIRST = 0, 1, 2, 3
@@ -33,7 +34,7 @@ def gram(
     params: Float[Array, " param"],
     free: tuple[bool, ...],
     *,
-    shift: Float[Array, ""] | float = 0.0,
+    shift: Scalar = 0.0,
     tile: int = TILE,
 ) -> Float[Array, "angle basis basis"]:
     """Gram matrix of each angle, tile by tile; takes any model, mask and sigma.
@@ -51,7 +52,7 @@ def gram(
     """
 
     def one_angle(k: Array) -> Array:
-        channels, sides = channel_sides(model, data, params, free, data.phi[k])
+        channels, sides = channel_sides(model, data, params, free, jnp.asarray(data.phi)[k])
 
         def accumulate(total: Array, corner: Array) -> tuple[Array, None]:
             return total + _tile_gram(model, data, channels, sides, k, shift, corner, tile), None
@@ -112,7 +113,7 @@ def cut_tile(data: TwoTimeData, k: Array, shift: Array | float, corner: Array, s
     size = min(size, n)
     first = jnp.minimum(corner, n - size)
 
-    def cut(plane: Array) -> Array:
+    def cut(plane: AnyArray) -> Array:
         return jax.lax.dynamic_slice(plane, (k, first[0], first[1]), (1, size, size))[0]
 
     rows, columns = first[:, None] + jnp.arange(size)

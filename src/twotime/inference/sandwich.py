@@ -3,9 +3,12 @@
 Least squares weighs pixels as if they were independent; the covariance of its result is the
 sandwich H⁻¹ B H⁻¹ with B the covariance of the scores Σ w J r. B is taken from the fitted
 correlation itself (`speckle`), its two unknowns, the number of pixels and the photons, from
-the residuals: their size and how much neighbours in a row agree. Matrices of many frames are rebinned in blocks
-first, which keeps what matters to a fit and makes the cost independent of the frames.
+the residuals: their size and how much neighbours in a row agree. Matrices of many frames are
+rebinned in blocks first, which keeps what matters to a fit and makes the cost independent of the
+frames.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -313,7 +316,7 @@ def _solve_noise(angles: _Angle, n_free: int, share: Array) -> tuple[Array, Arra
         powers = jnp.exp(log_u) ** jnp.arange(3)
         return (total_neighbour @ powers) / (total_square @ powers) - ratio
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = 0.5 * (low + high)
         above = excess(middle) > 0

@@ -4,9 +4,10 @@ A detector pixel's intensity x = I/<I> is 1 + δ with the cumulants of 1/β inde
 κ2 = β|g_ij|², κ3 = 2β² Re(g_ij g_jk g_ki), κ4 = β³ times the three cyclic terms 2 Re(gggg);
 photon counts add independent noise of variance x/n̄. Normalised by the measured means, one
 detector pixel adds ε_ij = δ_i δ_j - β G_ij (δ_i + δ_j) to c2, with G = |g|² the model's
-correlation, and c2 is the mean over N of them. The covariance of a fit needs only the variance of Σ W_ij ε_ij with W the
-weighted derivatives. It is a polynomial in 1/n̄; the terms that are products of two κ2 are products
-of matrices, the others are averaged over simulated intensities.
+correlation, and c2 is the mean over N of them. The covariance of a fit needs only the
+variance of Σ W_ij ε_ij with W the weighted derivatives. It is a polynomial in 1/n̄; the terms
+that are products of two κ2 are products of matrices, the others are averaged over simulated
+intensities.
 """
 
 import equinox as eqx

@@ -1,0 +1,219 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.core.correlation import correlation_at
+from twotime.inference.alternatives import (
+    dyadic_covariance,
+    jackknife_covariance,
+    known_noise_covariance,
+    noise_level,
+    optimum,
+)
+from twotime.inference.bands import delta_bands, draw_bands, profile
+from twotime.inference.dyadic import frame_scores
+from twotime.inference.residuals import residual_structure
+
+N = 60
+T = jnp.arange(1, N + 1) * 0.1
+MODEL = tt.StaticDiffusion()
+TRUE = {"D0": 1e4, "alpha": 0.3, "D_offset": 0.0}
+PARAMS = jnp.array(list(TRUE.values()))
+SPACE = tt.ParameterSpace(
+    values=TRUE, vary={"D_offset": False}, bounds={"D0": (10.0, 1e7), "alpha": (-2.0, 2.0)}
+)
+Q = 0.01
+
+
+def speckle(key=0, pixels=2000, photons=None, angles=1):
+    return tt.simulate_speckle(
+        MODEL, PARAMS, t=T, q=Q, phi=jnp.arange(angles) * 30.0, contrast=0.5,
+        n_pixels=pixels, photons=photons, key=jax.random.key(key),
+    )  # fmt: skip
+
+
+def white(key=0, angles=1):
+    return tt.simulate(
+        MODEL, PARAMS, t=T, q=Q, phi=jnp.arange(angles) * 30.0, contrast=0.3, offset=1.0,
+        noise=0.02, key=jax.random.key(key),
+    )  # fmt: skip
+
+
+def deviations(covariance):
+    return np.sqrt(np.diag(covariance))
+
+
+def test_speckle_widens_the_error_bars_and_the_pixels_are_found():
+    data = speckle()
+    fit = tt.fit_nlsq(MODEL, data, SPACE)
+    assert np.all(deviations(fit.covariance) > 3 * deviations(fit.covariance_iid))
+    noise = noise_level(optimum(MODEL, data, SPACE, fit))
+    assert noise.pixels[0] == pytest.approx(2000, rel=0.25)
+
+
+def test_photons_are_found_where_they_matter():
+    data = speckle(pixels=20_000, photons=0.2)
+    at = optimum(MODEL, data, SPACE, tt.fit_nlsq(MODEL, data, SPACE))
+    noise = noise_level(at)
+    assert noise.photons == pytest.approx(0.2, rel=0.4)
+    known = known_noise_covariance(at, 20_000, 0.2)
+    found = tt.fit_nlsq(MODEL, data, SPACE).covariance
+    np.testing.assert_allclose(deviations(found) / deviations(known), 1.0, atol=0.2)
+
+
+@pytest.mark.parametrize("key", range(3))
+def test_agrees_with_independent_pixels_where_they_are(key):
+    fit = tt.fit_nlsq(MODEL, white(key), SPACE)
+    ratio = deviations(fit.covariance) / deviations(fit.covariance_iid)
+    np.testing.assert_allclose(ratio, 1.0, atol=0.15)
+
+
+def test_the_error_falls_with_the_root_of_the_pixels():
+    few, many = (
+        known_noise_covariance(optimum(MODEL, d, SPACE, tt.fit_nlsq(MODEL, d, SPACE)), n, jnp.inf)
+        for d in (speckle(),)
+        for n in (100, 400)
+    )
+    np.testing.assert_allclose(deviations(few) / deviations(many), 2.0)
+
+
+def test_more_frames_than_blocks_change_little():
+    n = 240
+    t = jnp.arange(1, n + 1) * 0.02
+    data = tt.simulate_speckle(
+        MODEL, PARAMS, t=t, q=Q, phi=jnp.zeros(1), contrast=0.5, n_pixels=500,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    fine = tt.fit_nlsq(MODEL, data, SPACE)
+    thinned = tt.TwoTimeData(
+        data.c2[:, ::3, ::3], t[::3], data.q, data.phi, mask=data.mask[:, ::3, ::3]
+    )
+    coarse = tt.fit_nlsq(MODEL, thinned, SPACE)
+    ratio = deviations(fine.covariance) / deviations(coarse.covariance)
+    np.testing.assert_allclose(ratio, 1.0, atol=0.15)
+
+
+def test_vmap_equals_loop_and_a_held_parameter_has_no_error():
+    two = [speckle(k) for k in (1, 2)]
+    stacked = jnp.stack([d.c2 for d in two])
+
+    def fit(c2):
+        d = tt.TwoTimeData(c2, T, two[0].q, two[0].phi, mask=two[0].mask)
+        return tt.fit_nlsq(MODEL, d, SPACE, evaluator="tiled").covariance
+
+    loop = jnp.stack([fit(c2) for c2 in stacked])
+    np.testing.assert_allclose(jax.vmap(fit)(stacked), loop, rtol=1e-5)
+    low = SPACE.with_bounds({"alpha": (1.0, 2.0)}).with_values({"alpha": 1.5})
+    held = tt.fit_nlsq(MODEL, two[0], low)
+    assert held.at_bound == ("alpha",)
+    assert held.covariance[1, 1] == 0 and held.covariance[0, 0] > 0
+
+
+def test_a_model_without_a_field_gets_error_bars_too():
+    class Plain(tt.AbstractTwoTimeModel):
+        names = MODEL.names
+
+        def channels(self, params, times, *, t, q, phi):
+            return MODEL.channels(params, times, t=t, q=q, phi=phi)
+
+        def pixel(self, pixel):
+            return MODEL.pixel(pixel)
+
+    data = speckle()
+    plain = tt.fit_nlsq(Plain(), data, SPACE)
+    full = tt.fit_nlsq(MODEL, data, SPACE, evaluator="tiled")
+    np.testing.assert_allclose(
+        deviations(plain.covariance), deviations(full.covariance), rtol=0.02
+    )
+
+
+def test_frame_scores_equal_the_dense_ones():
+    data = speckle(angles=2)
+    fit = tt.fit_nlsq(MODEL, data, SPACE, per_angle_mode="individual")
+    at = optimum(MODEL, data, SPACE, fit)
+    got = np.asarray(frame_scores(at.problem, at.params, at.grams, at.reduced))
+    i, j = np.triu_indices(N, 1)
+
+    def curve(free):
+        return correlation_at(
+            MODEL, fit.values.at[:2].set(free), T[i], T[j], t=T, q=Q, phi=jnp.asarray(0.0)
+        )
+
+    for k in range(2):
+        m, slope = np.asarray(curve(fit.values[:2])), np.asarray(jax.jacfwd(curve)(fit.values[:2]))
+        basis = np.stack([m, np.ones_like(m)], axis=1)
+        jacobian = fit.contrast[k] * slope
+        jacobian = jacobian - basis @ np.linalg.lstsq(basis, jacobian)[0]
+        residual = data.c2[k][i, j] - fit.contrast[k] * m - fit.offset[k]
+        want = np.zeros((N, 2))
+        np.add.at(want, i, jacobian * np.asarray(residual)[:, None])
+        np.add.at(want, j, jacobian * np.asarray(residual)[:, None])
+        np.testing.assert_allclose(got[k], want, atol=1e-8 * np.abs(want).max(axis=0))
+
+
+def test_cross_checks_see_the_same_noise():
+    data = speckle(angles=12, pixels=300)
+    fit = tt.fit_nlsq(MODEL, data, SPACE)
+    at = optimum(MODEL, data, SPACE, fit)
+    for other in (dyadic_covariance(at), jackknife_covariance(at)):
+        ratio = deviations(other) / deviations(fit.covariance)
+        assert np.all((ratio > 0.4) & (ratio < 2.5)), ratio
+    with pytest.raises(ValueError, match="at least 3"):
+        jackknife_covariance(optimum(MODEL, speckle(), SPACE, tt.fit_nlsq(MODEL, speckle(), SPACE)))
+
+
+def test_shared_flicker_is_seen_when_told():
+    data = white(angles=8)
+    flicker = 1 + 0.02 * jax.random.normal(jax.random.key(5), (N,))
+    c2 = data.c2 * flicker[:, None] * flicker[None, :]
+    data = tt.TwoTimeData(c2, T, data.q, data.phi)
+    at = optimum(MODEL, data, SPACE, tt.fit_nlsq(MODEL, data, SPACE))
+    own, shared = (deviations(dyadic_covariance(at, shared_frames=s)) for s in (False, True))
+    assert np.all(shared > 1.5 * own)
+
+
+def test_bands_by_covariance_and_by_draws_agree():
+    fit = tt.fit_nlsq(MODEL, speckle(), SPACE)
+    delta = delta_bands(MODEL, fit, T)["J"]
+    rng = np.random.default_rng(0)
+    free = rng.multivariate_normal(fit.values[:2], fit.covariance, size=4000)
+    draws = jnp.asarray(np.column_stack([free, np.zeros(4000)]))
+    drawn = draw_bands(MODEL, draws, T)["J"]
+    middle = N // 2
+    np.testing.assert_allclose(
+        (drawn.upper - drawn.lower)[middle], (delta.upper - delta.lower)[middle], rtol=0.1
+    )
+    iid = delta_bands(MODEL, fit, T, iid=True)["J"]
+    assert (delta.upper - delta.lower)[middle] > 3 * (iid.upper - iid.lower)[middle]
+    assert delta.unit == "Å²/s"
+
+
+def test_profile_is_a_parabola_of_the_robust_width():
+    data = speckle(pixels=20_000)
+    fit = tt.fit_nlsq(MODEL, data, SPACE)
+    sigma = fit.uncertainties["alpha"]
+    values = fit.params["alpha"] + sigma * jnp.array([-1.0, 0.0, 1.0, 2.0])
+    found = profile(MODEL, data, SPACE, fit, "alpha", values)
+    np.testing.assert_allclose(found.height, [1.0, 0.0, 1.0, 4.0], atol=0.3)
+    with pytest.raises(ValueError, match="was not fitted"):
+        profile(MODEL, data, SPACE, fit, "D_offset", values)
+
+
+def test_residuals_tell_noise_from_a_wrong_model():
+    def sentence(data):
+        fit = tt.fit_nlsq(MODEL, data, SPACE)
+        structure = residual_structure(optimum(MODEL, data, SPACE, fit))
+        assert structure.by_lag.shape == structure.lag_deviation.shape
+        return structure.sentence
+
+    assert "no larger than" in sentence(speckle(pixels=5000))
+    assert "no larger than" in sentence(white())
+    good = white()
+    lag = jnp.abs(T[:, None] - T[None, :])
+    wrong = tt.TwoTimeData(good.c2 + 0.05 * jnp.cos(4 * lag), T, good.q, good.phi)
+    assert "does not describe" in sentence(wrong)
+    stripe = jnp.where(jnp.arange(N) // 5 == 4, 0.03, 0.0)
+    striped = tt.TwoTimeData(good.c2 + stripe[:, None] + stripe, T, good.q, good.phi)
+    assert "frames (stripes)" in sentence(striped)
