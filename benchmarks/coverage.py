@@ -116,9 +116,7 @@ def show(title, names, error, robust, iid):
         strict=True,
     )  # fmt: skip
     for n, a, ai, b, bi, r, ri in rows:
-        print(
-            f"  {n:13s} {a:4.0%} ({ai:3.0%}) | {b:4.0%} ({bi:3.0%}) | {r:.2f} ({ri:.1f})", flush=True
-        )
+        print(f"  {n:13s} {a:4.0%} ({ai:3.0%}) | {b:4.0%} ({bi:3.0%}) | {r:.2f} ({ri:.1f})")
 
 
 @pytest.mark.parametrize(

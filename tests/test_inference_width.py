@@ -17,7 +17,8 @@ def test_draws_keep_their_mode_and_get_the_robust_covariance():
     rng = np.random.default_rng(0)
     mode = np.array([1.0, 2.0])
     draws = rng.multivariate_normal(mode, NAIVE, size=20_000)
-    wide = np.asarray(open_faced(jnp.asarray(draws), mode, jnp.asarray(NAIVE), jnp.asarray(ROBUST)))
+    arrays = map(jnp.asarray, (draws, mode, NAIVE, ROBUST))
+    wide = np.asarray(open_faced(*arrays))
     size = np.sqrt(np.diag(ROBUST))
     unit = size[:, None] * size
     np.testing.assert_allclose(np.cov(wide.T) / unit, ROBUST / unit, atol=0.05)

@@ -16,8 +16,7 @@ from twotime.inference.sandwich import (
 from twotime.inference.speckle import score_covariance
 
 _GROUPS = 12
-_DRAWS = 256
-_LIMIT = 4.0
+_LIMIT = 3.0
 
 
 class Structure(eqx.Module):
@@ -89,8 +88,7 @@ def residual_structure(at: Optimum) -> Structure:
         weights = weights / jnp.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-300)
         level = offset + at.problem.shift
         beta = jnp.clip(contrast / level, 1e-6, 1.0)
-        key = jax.random.fold_in(jax.random.key(1), k)
-        covariance = score_covariance(weights, planes.field, beta, key, _DRAWS)
+        covariance = score_covariance(weights, planes.field, beta)
         per_pixel = covariance.at(1.0 / (noise.photons * stride(n)))
         deviation = level * level * jnp.sqrt(jnp.diag(per_pixel) / noise.pixels[k])
         r = blocks.residual * (blocks.weight > 0)

@@ -38,7 +38,6 @@ SPECKLE = (
     "residuals"
 )
 BLOCKS = 100
-_DRAWS, _LEAST_DRAWS = 512, 64
 _ROW_LAGS = (1, 2, 3)
 _MOST_NOISE = 1e6
 
@@ -98,11 +97,10 @@ def speckle_meat(
         The meat B of the sandwich H⁻¹ B H⁻¹, H = `reduced.hessian`, and the noise.
     """
     n_angles = problem.data.phi.shape[0]
-    n_draws = max(_LEAST_DRAWS, _DRAWS // n_angles)
     projection = scaling_projection(problem, grams, reduced)
 
     def one(k: Array) -> _Angle:
-        return _one_angle(problem, params, reduced, projection[k], k, n_draws)
+        return _one_angle(problem, params, reduced, projection[k], k)
 
     angles = jax.lax.map(one, jnp.arange(n_angles))
     n_free = reduced.hessian.shape[0]
@@ -110,11 +108,12 @@ def speckle_meat(
     offset = reduced.scaling.offset + problem.shift
     in_block = stride(problem.data.t.shape[0])
     if known is None:
-        inverse_photons, pixels = _solve_noise(angles, n_free, share)
+        inverse_photons, pixels, left = _solve_noise(angles, n_free, share)
     else:
         inverse_photons, pixels = 1.0 / (known.photons * in_block), known.pixels / offset**2
+        left = jnp.ones_like(pixels)
     per_pixel = jax.vmap(lambda s: s.at(inverse_photons))(angles.scores)[:, :n_free, :n_free]
-    meat = jnp.einsum("a,apq->pq", 1.0 / pixels, per_pixel)
+    meat = jnp.einsum("a,apq->pq", 1.0 / (left * pixels), per_pixel)
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     return meat, Noise(pixels * offset**2, photons / in_block)
 
@@ -192,7 +191,7 @@ class Planes(eqx.Module):
 
     value: Float[Array, "block block"]
     derivative: Float[Array, "free block block"]
-    field: Complex[Array, "block block"]
+    field: Complex[Array, "block block"] | Float[Array, "block block"]
 
 
 def block_planes(problem: Problem, params: Float[Array, " param"], phi: Float[Array, ""]) -> Planes:
@@ -239,14 +238,10 @@ def _pooled(plane: Array, k: int) -> Array:
 
 def _field(model: AbstractTwoTimeModel, pixel: Pixel, value: Array) -> Array:
     """Field correlation of all pixels; of a model that does not say it, the real root of C."""
-    if type(model).field is not AbstractTwoTimeModel.field:
-        g = model.field(pixel) + 0j
-        return jnp.where(jnp.triu(jnp.ones(value.shape, bool)), g, g.conj())
-    # The root need not be positive semidefinite: the nearest that is.
-    values, vectors = jnp.linalg.eigh(jnp.sqrt(jnp.maximum(value, 0.0)))
-    near = (vectors * jnp.maximum(values, 0.0)) @ vectors.T
-    size = jnp.sqrt(jnp.diag(near))
-    return near / (size[:, None] * size[None, :]) + 0j
+    if type(model).field is AbstractTwoTimeModel.field:
+        return jnp.sqrt(jnp.maximum(value, 0.0))
+    g = model.field(pixel)
+    return jnp.where(jnp.triu(jnp.ones(value.shape, bool)), g, g.conj())
 
 
 def _one_angle(
@@ -255,7 +250,6 @@ def _one_angle(
     reduced: Reduced,
     projection: Float[Array, "2 free"],
     k: Array,
-    n_draws: int,
 ) -> _Angle:
     solution = reduced.scaling
     contrast, offset = solution.contrast[k], solution.offset[k]
@@ -269,8 +263,7 @@ def _one_angle(
     share = jnp.where(jnp.eye(value.shape[0], dtype=bool), 1.0, 0.5)
     weights = jacobian * blocks.weight * share
     beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
-    key = jax.random.fold_in(jax.random.key(0), k)
-    scores = score_covariance(weights, g, beta, key, n_draws)
+    scores = score_covariance(weights, g, beta)
     normal = jnp.einsum("pij,qij->pq", weights, jacobian)
     off = blocks.weight * (1.0 - jnp.eye(value.shape[0]))
     neighbour, expected = _neighbours(blocks.residual, off, g, beta)
@@ -294,8 +287,8 @@ def _neighbours(residual: Array, weight: Array, g: Array, beta: Array) -> tuple[
     return found, expected
 
 
-def _solve_noise(angles: _Angle, n_free: int, share: Array) -> tuple[Array, Array]:
-    """1/n̄ common to the angles, and N of each, that give the residuals' moments.
+def _solve_noise(angles: _Angle, n_free: int, share: Array) -> tuple[Array, Array, Array]:
+    """1/n̄ of all angles, N of each from the residuals' moments, and what the fit left of these.
 
     A fit takes out of the residuals what its parameters can follow, tr(H⁻¹ B): subtracted from
     what is expected.
@@ -327,9 +320,9 @@ def _solve_noise(angles: _Angle, n_free: int, share: Array) -> tuple[Array, Arra
     u = jnp.where(excess(ends[0]) > 0, jnp.exp(0.5 * (low + high)), 0.0)
     powers = u ** jnp.arange(3)
     left = (square @ powers) / (angles.square_expected @ powers)
-    # Once for the residuals that the fit took; once more, as HC3 does, because what it took is
-    # itself uncertain where few correlation times are left.
-    return u, left * (square @ powers) / angles.square
+    # The residuals left after the fit correct N here. The caller divides by what is left once
+    # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
+    return u, (square @ powers) / angles.square, left
 
 
 def _absorbed(angles: _Angle, n_free: int, share: Array) -> Float[Array, "angle 3"]:

@@ -5,17 +5,19 @@ A detector pixel's intensity x = I/<I> is 1 + δ with the cumulants of 1/β inde
 photon counts add independent noise of variance x/n̄. Normalised by the measured means, one
 detector pixel adds ε_ij = δ_i δ_j - β G_ij (δ_i + δ_j) to c2, with G = |g|² the model's
 correlation, and c2 is the mean over N of them. The covariance of a fit needs only the
-variance of Σ W_ij ε_ij with W the weighted derivatives. It is a polynomial in 1/n̄; the terms
-that are products of two κ2 are products of matrices, the others are averaged over simulated
-intensities.
+variance of Σ W_ij ε_ij with W the weighted derivatives: a polynomial in 1/n̄ whose coefficients
+are traces of products of matrices.
 """
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Key
+import numpy as np
+from jaxtyping import Array, Complex, Float
 
-Plane = Float[Array, "time time"]
+from twotime.core.rates import Scalar
+
+Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
 
 
 class ScoreCovariance(eqx.Module):
@@ -27,7 +29,7 @@ class ScoreCovariance(eqx.Module):
 
     coefficients: Float[Array, "3 score score"]
 
-    def at(self, inverse_photons: Float[Array, ""]) -> Float[Array, "score score"]:
+    def at(self, inverse_photons: Scalar) -> Float[Array, "score score"]:
         """The covariance at a photon level.
 
         Args:
@@ -38,63 +40,52 @@ class ScoreCovariance(eqx.Module):
 
 
 def score_covariance(
-    weights: Float[Array, "score time time"],
-    g: Complex[Array, "time time"] | Float[Array, "time time"],
-    contrast: Float[Array, ""],
-    key: Key[Array, ""],
-    n_draws: int,
+    weights: Float[Array, "score time time"], g: Field, contrast: Scalar
 ) -> ScoreCovariance:
     r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ over speckle and photons.
+
+    Exact but for one of the three cycles of κ4, the one that visits the pixels of both scores in
+    turn: it is no product of matrices and is taken equal to the mean of the other two. Standard
+    deviations are right to 3 % at β = 0.25, and 4 % too small on average (at most 7 %) at β = 1.
 
     Args:
         weights: W of each score, symmetric; a pixel of the triangle is shared by its two places.
         g: Field correlation.
         contrast: Speckle contrast β.
-        key: Random key of the simulated intensities.
-        n_draws: Simulated intensities; the error of a variance is near 2β/√n_draws of it.
 
     Reference:
         Cumulants of Gaussian fields: Isserlis, Biometrika 12, 134 (1918).
     """
+    b = contrast
     correlation = jnp.abs(g) ** 2
     mean = jnp.sum(weights * correlation, axis=2)
     through = weights @ correlation
     pairs = 2 * jnp.einsum("pij,qji->pq", through, through)
     shared = jnp.einsum("pij,qij->pq", through, weights)
-    delta = _fluctuations(g, key, n_draws)
-    slope = weights @ delta - mean[:, :, None]
-    scores = jnp.sum((slope - mean[:, :, None]) * delta, axis=1) - jnp.sum(mean, axis=1)[:, None]
-    full_pairs = scores @ scores.T / n_draws
-    bright = slope * jnp.sqrt(1 + delta)
-    full_shared = jnp.einsum("pik,qik->pq", bright, bright) / n_draws
-    b = contrast
-    shot = jnp.einsum("pij,qij,ij->pq", weights, weights, 1 + b * correlation)
-    return ScoreCovariance(
-        jnp.stack(
-            [
-                b**2 * (1 - b) * pairs + b**3 * full_pairs,
-                4 * (b * (1 - b) * shared + b**2 * full_shared),
-                2 * shot,
-            ]
-        )
+    linked = weights * g
+    chain = _product(linked, g)
+    cycles = 6 * jnp.real(jnp.einsum("pij,qji->pq", chain, chain))
+    triangles = jnp.real(jnp.einsum("ki,pik->pk", g, chain))
+    with_mean = triangles @ mean.T
+    means = mean @ mean.T
+    loops = 2 * jnp.real(jnp.einsum("pij,qji->pq", chain, linked))
+    light = b**2 * pairs + b**3 * (
+        cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ correlation @ mean.T
     )
+    one_photon = 4 * (b * shared + b**2 * (loops - means))
+    two_photons = 2 * jnp.einsum("pij,qij->pq", weights * (1 + b * correlation), weights)
+    return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
-def _fluctuations(g: Array, key: Key[Array, ""], n_draws: int) -> Float[Array, "time draw"]:
-    """Intensity less its mean of one fully coherent mode (β = 1); at most 1 below it."""
-    n = g.shape[0]
-    jitter = 8 * n * jnp.finfo(jnp.result_type(float)).eps * jnp.eye(n)
-    factor = jnp.linalg.cholesky(g + jitter + 0j)
-    # Real products: compilers for CPUs have no fast product of complex matrices.
-    real, imag = jnp.sqrt(0.5) * jax.random.normal(key, (2, n, n_draws))
-    in_phase = factor.real @ real - factor.imag @ imag
-    quadrature = factor.real @ imag + factor.imag @ real
-    return in_phase**2 + quadrature**2 - jnp.real(jnp.diagonal(g))[:, None]
+def _product(a: Array, b: Array) -> Array:
+    """Matrix product by real products: compilers for CPUs have no fast complex one."""
+    if not jnp.iscomplexobj(b):
+        return a @ b
+    real = a.real @ b.real - a.imag @ b.imag
+    return jax.lax.complex(real, a.real @ b.imag + a.imag @ b.real)
 
 
-def pixel_variance(
-    g: Complex[Array, "time time"] | Float[Array, "time time"], contrast: Float[Array, ""]
-) -> Float[Array, "3 time time"]:
+def pixel_variance(g: Field, contrast: Scalar) -> Float[Array, "3 time time"]:
     """Variance of every pixel off the diagonal, as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
 
     Args:
@@ -113,8 +104,8 @@ def pixel_variance(
 
 
 def row_covariance(
-    g: Complex[Array, "time time"] | Float[Array, "time time"],
-    contrast: Float[Array, ""],
+    g: Field,
+    contrast: Scalar,
     lag: int,
 ) -> Float[Array, "3 time later"]:
     """Covariance of pixels (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).

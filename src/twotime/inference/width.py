@@ -5,12 +5,14 @@ which also gets the correlations right. Both need the fit's two covariances.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Covariance = Float[Array, "free free"]
+from twotime.core.rates import AnyArray
+
+Covariance = Float[AnyArray, "free free"]
 
 
-def temper_power(naive: Covariance, robust: Covariance) -> Float[Array, ""]:
+def temper_power(naive: Covariance, robust: Covariance) -> Float[AnyArray, ""]:
     """Power of the likelihood that gives the posterior the volume of the robust covariance.
 
     Args:
@@ -24,7 +26,7 @@ def temper_power(naive: Covariance, robust: Covariance) -> Float[Array, ""]:
     return jnp.exp(ratio / naive.shape[0])
 
 
-def open_faced_map(naive: Covariance, robust: Covariance) -> Float[Array, "free free"]:
+def open_faced_map(naive: Covariance, robust: Covariance) -> Float[AnyArray, "free free"]:
     """Linear map of deviations from the mode that turns the naive covariance into the robust.
 
     With Q the naive information and P = Q robust Q, the map is Q⁻¹ P^½ Q^½ (symmetric roots, in
@@ -46,11 +48,11 @@ def open_faced_map(naive: Covariance, robust: Covariance) -> Float[Array, "free 
 
 
 def open_faced(
-    draws: Float[Array, "*draw free"],
-    mode: Float[Array, " free"],
+    draws: Float[AnyArray, "*draw free"],
+    mode: Float[AnyArray, " free"],
     naive: Covariance,
     robust: Covariance,
-) -> Float[Array, "*draw free"]:
+) -> Float[AnyArray, "*draw free"]:
     """Widen draws of a naive posterior about its mode.
 
     Args:
