@@ -79,6 +79,7 @@ def test_the_error_falls_with_the_root_of_the_pixels():
     np.testing.assert_allclose(deviations(few) / deviations(many), 2.0)
 
 
+@pytest.mark.slow
 def test_more_frames_than_blocks_change_little():
     n = 120
     t = jnp.arange(1, n + 1) * 0.05
@@ -124,9 +125,7 @@ def test_a_model_without_a_field_gets_error_bars_too():
     data = speckle()
     plain = tt.fit_nlsq(Plain(), data, SPACE)
     full = tt.fit_nlsq(MODEL, data, SPACE)
-    np.testing.assert_allclose(
-        deviations(plain.covariance), deviations(full.covariance), rtol=0.02
-    )
+    np.testing.assert_allclose(deviations(plain.covariance), deviations(full.covariance), rtol=0.02)
 
 
 def test_frame_scores_equal_the_dense_ones():
@@ -167,6 +166,7 @@ def test_cross_checks_see_the_same_noise():
         jackknife_covariance(optimum(MODEL, speckle(), SPACE, tt.fit_nlsq(MODEL, speckle(), SPACE)))
 
 
+@pytest.mark.slow
 def test_shared_flicker_is_seen_when_told():
     data = white(angles=4)
     flicker = 1 + 0.02 * jax.random.normal(jax.random.key(5), (N,))
@@ -193,6 +193,7 @@ def test_bands_by_covariance_and_by_draws_agree():
     assert delta.unit == "Å²/s"
 
 
+@pytest.mark.slow
 def test_profile_is_a_parabola_of_the_robust_width():
     data = speckle(pixels=20_000)
     fit = tt.fit_nlsq(MODEL, data, SPACE)

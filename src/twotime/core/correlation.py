@@ -88,7 +88,7 @@ def correlation_at(
 
 @eqx.filter_jit
 def _correlation(
-    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Array
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
 ) -> Array:
     def plane(angle: Scalar) -> Array:
         return model.pixel(plane_pixels(model.channels(params, t, t=t, q=q, phi=angle)))
@@ -97,7 +97,9 @@ def _correlation(
 
 
 @eqx.filter_jit
-def _field(model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Array) -> Array:
+def _field(
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
+) -> Array:
     upper = jnp.arange(t.shape[0])[:, None] <= jnp.arange(t.shape[0])[None, :]
 
     def plane(angle: Scalar) -> Array:

@@ -18,7 +18,7 @@ from twotime.core.models import (
     StaticDiffusion,
     TwoComponent,
 )
-from twotime.core.rates import Scalar, Times
+from twotime.core.rates import AnyArray, Scalar, Times
 
 
 class Derived(eqx.Module):
@@ -31,7 +31,7 @@ class Derived(eqx.Module):
         description: What it is.
     """
 
-    values: Float[Array, "*draw time"]
+    values: Float[AnyArray, "*draw time"]
     unit: str = eqx.field(static=True)
     symbol: str = eqx.field(static=True)
     description: str = eqx.field(static=True)

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 from twotime.core import rates
 from twotime.core.correlation import plane_pixels
 from twotime.core.models import Channels, Params, Pixel, sinc
-from twotime.core.rates import Scalar, Times
+from twotime.core.rates import AnyArray, Scalar, Times
 
 Angles = Float[Array, " angle"]
 Plane = Float[Array, "time time"]
-Planes = Float[Array, "angle time time"]
+Planes = Float[AnyArray, "angle time time"]
 
 
 def g1_diffusion(params: Params, t: Times, diffusion_factor: Scalar) -> Plane:

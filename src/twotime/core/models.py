@@ -28,9 +28,9 @@ class Channels(eqx.Module):
         level: Values that a pixel sees at both of its times.
     """
 
-    decay: Float[Array, "decay time"]
-    phase: Float[Array, "phase time"]
-    level: Float[Array, "level time"]
+    decay: Float[AnyArray, "decay time"]
+    phase: Float[AnyArray, "phase time"]
+    level: Float[AnyArray, "level time"]
 
 
 class Pixel(eqx.Module):
@@ -49,8 +49,8 @@ class Pixel(eqx.Module):
     shift: Float[Array, "phase *pixel"]
     sin: Float[Array, "phase *pixel"]
     cos: Float[Array, "phase *pixel"]
-    level1: Float[Array, "level *pixel"]
-    level2: Float[Array, "level *pixel"]
+    level1: Float[AnyArray, "level *pixel"]
+    level2: Float[AnyArray, "level *pixel"]
 
 
 class Terms(eqx.Module):
@@ -240,7 +240,7 @@ class LaminarFlow(AbstractTwoTimeModel):
         mean = sinc(pixel.shift[0], pixel.sin[0])
         return mean if self.shear_convention == "published" else mean**2
 
-    def _phase_factor(self, q: Scalar, phi: Scalar, phi0: Scalar) -> Array:
+    def _phase_factor(self, q: Scalar, phi: Scalar, phi0: Scalar) -> AnyArray:
         half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
         return half * q * self.gap * jnp.cos(jnp.deg2rad(phi - phi0))
 

@@ -24,7 +24,7 @@ _LARGEST_EXPONENT = 300.0
 _SERIES_BELOW = 0.25
 
 
-def soft_floor(x: Float[Array, "..."], width: Float[Array, "..."] | float = FLOOR) -> Array:
+def soft_floor(x: Float[AnyArray, "..."], width: Float[AnyArray, "..."] | float = FLOOR) -> Array:
     r"""Keep `x` positive without losing its gradient.
 
     $f(x) = x$ for $x \ge w$ and $w\,(1 + 4(w - x)/w)^{-1/4}$ below: once continuously
@@ -206,7 +206,7 @@ def _log_time(t: Times) -> Times:
     return jnp.where(t > tiny, jnp.log(jnp.where(t > tiny, t, 1.0)), math.log(tiny))
 
 
-def _clipped(u: Array) -> Array:
+def _clipped(u: AnyArray) -> Array:
     largest = _LARGEST_EXPONENT if u.dtype == jnp.float64 else 80.0
     return jnp.minimum(u, largest)
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from twotime.core.rates import AnyArray
+
 PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
 FOURIER_ORDER = 2
 
@@ -86,7 +88,7 @@ def make_scaling(
         basis = jnp.ones((n, 1), phi.dtype)
     else:
         basis = jnp.eye(n, dtype=phi.dtype)
-    if mode == "constant":
+    if frozen is not None:
         return Scaling(basis, frozen, frozen, mode)
     shape = (basis.shape[1], 2)
     return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), mode)
@@ -188,7 +190,7 @@ def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> Scali
 
 
 def quantile_scaling(
-    c2: Float[Array, "angle time time"], mask: Bool[Array, "angle time time"] | None = None
+    c2: Float[AnyArray, "angle time time"], mask: Bool[AnyArray, "angle time time"] | None = None
 ) -> Float[Array, "angle 2"]:
     """Estimate contrast and offset of each angle from the data alone.
 

@@ -8,6 +8,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -103,7 +104,9 @@ def _read(target: Path, key: str) -> tuple[TwoTimeData, LoadReport] | None:
                 return None
             arrays = {name: file[name] for name in _ARRAYS if name in file.files}
             report = json.loads(str(file["report"]))
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in report.items()}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in report.items()
+        }
         return TwoTimeData(**arrays), LoadReport(**values)
     return None
 

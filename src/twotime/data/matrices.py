@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from twotime.data.files import cut, is_empty
-from twotime.data.source import Bin, DataError, TwoTimeFile, open_arrays
+from twotime.data.source import Bin, DataError, PlacedBin, TwoTimeFile, open_arrays
 
 Side = Literal["upper", "lower", "mean"]
 
@@ -33,13 +33,13 @@ class Matrices(eqx.Module):
     c2: Float[np.ndarray, "angle time time"]
     mask: Bool[np.ndarray, "angle time time"]
     sigma: Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None
-    kept: tuple[Bin, ...]
-    empty: tuple[Bin, ...]
+    kept: tuple[PlacedBin, ...]
+    empty: tuple[PlacedBin, ...]
     notes: tuple[str, ...]
 
 
 def read_matrices(
-    file: TwoTimeFile, bins: tuple[Bin, ...], frames: slice, *, average_triangles: bool
+    file: TwoTimeFile, bins: tuple[PlacedBin, ...], frames: slice, *, average_triangles: bool
 ) -> Matrices:
     """Read the matrices of some bins on a range of frames.
 
@@ -58,9 +58,9 @@ def read_matrices(
         DataError: If a matrix has no usable pixel or is not symmetric, or all are empty.
     """
     count = frames.stop - frames.start
-    kept: list[Bin] = []
+    kept: list[PlacedBin] = []
     sides: list[Side] = []
-    empty: list[Bin] = []
+    empty: list[PlacedBin] = []
     notes: list[str] = []
     dark = np.zeros(count, bool)
     with open_arrays(file.path) as arrays:
@@ -96,7 +96,7 @@ def read_matrices(
 def _sigma(
     arrays: Mapping[str, Any],
     file: TwoTimeFile,
-    bins: list[Bin],
+    bins: list[PlacedBin],
     sides: list[Side],
     frames: slice,
     mask: Bool[np.ndarray, "angle time time"],

@@ -10,7 +10,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.files import open_source
 from twotime.data.matrices import read_matrices
 from twotime.data.selection import SAME_Q, Selection, frame_times, select_bins, select_frames
-from twotime.data.source import Bin, DataError, TwoTimeFile
+from twotime.data.source import DataError, PlacedBin, TwoTimeFile
 
 
 class LoadReport(eqx.Module):
@@ -90,8 +90,8 @@ def load_file(path: Path, selection: Selection) -> tuple[TwoTimeData, LoadReport
         n_masked=len(read.kept) * t.size * (t.size - 1) // 2 - n_pixels,
         notes=file.notes + _notes(file, selection, q) + read.notes,
     )
-    phi = [b.phi for b in read.kept]
-    return TwoTimeData(read.c2, t, q, phi, mask=read.mask, sigma=read.sigma), report
+    phi = np.array([b.phi for b in read.kept], float)
+    return TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma), report
 
 
 def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
 
 
 def _check_size(
-    file: TwoTimeFile, bins: tuple[Bin, ...], n_frames: int, limit: float | None
+    file: TwoTimeFile, bins: tuple[PlacedBin, ...], n_frames: int, limit: float | None
 ) -> None:
     # Double precision and a mask; no file gives more.
     size = len(bins) * n_frames**2 * 9

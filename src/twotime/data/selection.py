@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from twotime.data.source import Bin, DataError, Layout, TwoTimeFile
+from twotime.data.source import DataError, Layout, PlacedBin, TwoTimeFile
 
 Angles = tuple[float, ...]
 
@@ -92,7 +92,7 @@ class Selection(eqx.Module):
     memory_limit: float | None = None
 
 
-def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[Bin, ...]]:
+def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[PlacedBin, ...]]:
     """Wavevector nearest to the one wanted, and its bins at the wanted angles.
 
     Raises:
@@ -159,8 +159,9 @@ def frame_times(
         DataError: If no time step is known, it is not positive, or two of them disagree.
     """
     dt = _time_step(file, selection)
-    if file.times is not None and not (selection.dt_source == "config" and selection.dt):
-        t = np.asarray(file.times[first - 1 : last])
+    listed = None if selection.dt_source == "config" and selection.dt else file.times
+    if dt is None or listed is not None:
+        t = np.asarray(listed)[first - 1 : last]
     else:
         t = (file.skipped + first + np.arange(last - first + 1.0)) * dt
     return dt, t if selection.t0 is None else t - t[0] + selection.t0
@@ -196,11 +197,11 @@ def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
     return asked
 
 
-def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[Bin, ...]:
+def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]:
     """The file's bins, with q and angle from the selection where the file does not say them."""
     bins = file.bins
-    angles: tuple[float | None, ...] = tuple(b.phi for b in bins)
-    if any(phi is None for phi in angles):
+    angles = tuple(b.phi for b in bins if b.phi is not None)
+    if len(angles) < len(bins):
         one = (0.0,) if len(bins) == 1 else ()
         angles = one if selection.phi_angles is None else selection.phi_angles
     if len(angles) != len(bins):
@@ -209,7 +210,7 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[Bin, ...]:
             f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
         )
     return tuple(
-        Bin(selection.q if b.q is None else b.q, phi, b.dataset, b.position, b.last)
+        PlacedBin(selection.q if b.q is None else b.q, phi, b.dataset, b.position, b.last)
         for b, phi in zip(bins, angles, strict=True)
     )
 

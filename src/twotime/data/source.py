@@ -50,6 +50,13 @@ class Bin(eqx.Module):
         return f"{q}, {phi} ({place})"
 
 
+class PlacedBin(Bin):
+    """A bin whose wavevector and angle are known."""
+
+    q: float
+    phi: float
+
+
 class TwoTimeFile(eqx.Module):
     """Header of a two-time file: its layout, its bins and its clock.
 

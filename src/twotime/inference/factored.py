@@ -201,9 +201,7 @@ def _falls(early: Array, late: Array) -> Array:
     return jnp.exp(jnp.minimum(early[..., :, None] - late[..., None, :], 0.0))
 
 
-def _with_data(
-    ranks: Ranks, data: TwoTimeData, k: Array, shift: Array | float
-) -> tuple[Array, Array]:
+def _with_data(ranks: Ranks, data: TwoTimeData, k: Array, shift: Scalar) -> tuple[Array, Array]:
     """Sums of data times (model, derivatives), and of products of (data, 1), strip by strip."""
     n = ranks.base.shape[-1]
     size = min(STRIP, n)

@@ -107,7 +107,7 @@ class Tile(eqx.Module):
     weight: Float[Array, "tile tile"]
 
 
-def cut_tile(data: TwoTimeData, k: Array, shift: Array | float, corner: Array, size: int) -> Tile:
+def cut_tile(data: TwoTimeData, k: Array, shift: Scalar, corner: Array, size: int) -> Tile:
     """Cut a tile of angle `k` out of the data."""
     n = data.c2.shape[-1]
     size = min(size, n)
@@ -135,10 +135,10 @@ def tile_pixels(channels: Channels, tile: Tile) -> Pixel:
     """Pixels of a tile; below the diagonal they are finite and meaningless."""
     size = tile.c2.shape[0]
 
-    def rows(x: Array) -> Array:
+    def rows(x: AnyArray) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, tile.first[0], size, axis=1)[:, :, None]
 
-    def columns(x: Array) -> Array:
+    def columns(x: AnyArray) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, tile.first[1], size, axis=1)[:, None, :]
 
     phase1, phase2 = rows(channels.phase), columns(channels.phase)
@@ -181,7 +181,7 @@ def _tile_gram(
     channels: Channels,
     sides: Sides,
     k: Array,
-    shift: Array | float,
+    shift: Scalar,
     corner: Array,
     size: int,
 ) -> Float[Array, "basis basis"]:

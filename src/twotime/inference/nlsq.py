@@ -77,7 +77,7 @@ def fit_nlsq(
 
 def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> None:
     """Refuse what a fit or a sampler cannot use; values are checked only where they are known."""
-    if not jax.config.jax_enable_x64:
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError(
             "Fitting needs float64, which JAX has switched off; call "
             'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
@@ -136,7 +136,9 @@ def _fit(
     problem = make_problem(model, data, space, mode, evaluator)
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] / problem.scale for b in (space.lower, space.upper))
-    solver = BoxLevenbergMarquardt(lower, upper, tolerance, bend=bend, report=progress)
+    solver = BoxLevenbergMarquardt(
+        lower=lower, upper=upper, tolerance=tolerance, bend=bend, report=progress
+    )
     solution = optx.minimise(
         evaluate,
         solver,

@@ -35,9 +35,9 @@ class Structure(eqx.Module):
     lag: Float[Array, " group"]
     by_lag: Float[Array, "angle group"]
     lag_deviation: Float[Array, "angle group"]
-    age: Float[Array, " group"]
-    by_age: Float[Array, "angle group"]
-    age_deviation: Float[Array, "angle group"]
+    age: Float[Array, " period"]
+    by_age: Float[Array, "angle period"]
+    age_deviation: Float[Array, "angle period"]
     neighbours: Float[Array, " angle"]
 
     @property

@@ -104,8 +104,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         Dennis, Gay & Welsch, ACM TOMS 7, 348 (1981), for what Gauss-Newton leaves out.
     """
 
-    lower: Float[Array, " y"]
-    upper: Float[Array, " y"]
+    lower: Float[Array, " y"]  # type: ignore[misc]  # optimistix's rtol counts as a default
+    upper: Float[Array, " y"]  # type: ignore[misc]
     tolerance: float = 1e-2
     damping: float = 1e-3
     bend: Callable[[Proposal, Any], Array] | None = eqx.field(default=None, static=True)
@@ -190,7 +190,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         grad, hessian = _released(_completed(state.local, state), held)
         free = Quadratic(grad, hessian, state.local.variance, state.local.noise, None)
         info = _information(state.value, free, state.unit)
-        descent = optx.DampedNewtonDescent(lx.Cholesky())
+        descent: Any = optx.DampedNewtonDescent(lx.Cholesky())
         step, _ = descent.step(radius, descent.query(y, info, descent.init(y, info)))
         straight = y + jnp.where(held, 0.0, step)
         trial = jnp.clip(straight, self.lower, self.upper)

@@ -63,7 +63,7 @@ def score_covariance(
     pairs = 2 * jnp.einsum("pij,qji->pq", through, through)
     shared = jnp.einsum("pij,qij->pq", through, weights)
     linked = weights * g
-    chain = _product(linked, g)
+    chain = _product(linked, jnp.asarray(g))
     cycles = 6 * jnp.real(jnp.einsum("pij,qji->pq", chain, chain))
     triangles = jnp.real(jnp.einsum("ki,pik->pk", g, chain))
     with_mean = triangles @ mean.T
