@@ -20,3 +20,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data beside the repository are not here")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_code():
+    """Every compiled function holds memory maps, of which a process may have only so many."""
+    yield
+    jax.clear_caches()

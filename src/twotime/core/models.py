@@ -4,6 +4,7 @@ Use `StaticDiffusion` for diffusion alone, `LaminarFlow` for a sheared suspensio
 own speckle, `TwoComponent` for moving scatterers beating against a reference.
 """
 
+import math
 from abc import abstractmethod
 from typing import Literal, final
 
@@ -325,11 +326,38 @@ class TwoComponent(AbstractTwoTimeModel):
         )
 
 
+@jax.custom_jvp
 def sinc(x: Float[Array, "..."], sin_x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
-    near = jnp.abs(x) < 0.25
-    square = jnp.where(near, x, 0.0) ** 2
-    series = jnp.ones_like(x)
-    for k in range(14, 0, -2):
-        series = 1 - square * series / (k * (k + 1))
-    return jnp.where(near, series, sin_x / jnp.where(near, 1.0, x))
+    series, _ = _sinc_series(x)
+    return jnp.where(_is_small(x), series, sin_x / _not_small(x))
+
+
+@sinc.defjvp
+def _(primals, tangents):
+    """Of x and sin(x) as two variables; differentiated code would divide several times."""
+    (x, sin_x), (dx, dsin) = primals, tangents
+    series, slope = _sinc_series(x)
+    small, inverse = _is_small(x), 1.0 / _not_small(x)
+    value = jnp.where(small, series, sin_x * inverse)
+    return value, jnp.where(small, slope, -value * inverse) * dx + jnp.where(
+        small, 0.0, inverse
+    ) * dsin
+
+
+def _is_small(x: Array) -> Array:
+    return jnp.abs(x) < 0.25
+
+
+def _not_small(x: Array) -> Array:
+    return jnp.where(_is_small(x), 1.0, x)
+
+
+def _sinc_series(x: Array) -> tuple[Array, Array]:
+    """The series of sin(x)/x and of its derivative, right for small x."""
+    square = jnp.where(_is_small(x), x, 0.0) ** 2
+    value, slope = jnp.zeros_like(x), jnp.zeros_like(x)
+    for power in range(7, -1, -1):
+        slope = slope * square + value
+        value = value * square + (-1) ** power / math.factorial(2 * power + 1)
+    return value, 2 * x * slope

@@ -13,7 +13,7 @@ from jaxtyping import Array, Complex, Float, Key
 
 from twotime.core.correlation import correlation, field
 from twotime.core.models import AbstractTwoTimeModel, Params
-from twotime.core.rates import Scalar, Times
+from twotime.core.rates import AnyArray, Scalar, Times
 from twotime.data.dataset import TwoTimeData
 
 PerAngle = Scalar | Float[Array, " angle"] | Float[np.ndarray, " angle"]
@@ -30,7 +30,7 @@ def simulate(
     *,
     t: Times,
     q: Scalar,
-    phi: Float[Array, " angle"],
+    phi: Float[AnyArray, " angle"],
     contrast: PerAngle,
     offset: PerAngle,
     noise: PerAngle,
@@ -69,7 +69,7 @@ def simulate_speckle(
     *,
     t: Times,
     q: Scalar,
-    phi: Float[Array, " angle"],
+    phi: Float[AnyArray, " angle"],
     contrast: float,
     n_pixels: int,
     photons: Scalar | None = None,

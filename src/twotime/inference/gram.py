@@ -5,9 +5,12 @@ For a pixel t1 < t2 let b = [data, 1, model, ∂model/∂θ_1 … ∂model/∂θ
 offset. It is summed tile by tile, so memory does not grow with pixels × parameters.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
@@ -186,39 +189,54 @@ def _tile_gram(
     size: int,
 ) -> Float[Array, "basis basis"]:
     tile = cut_tile(data, k, shift, corner, size)
-    value, g = slopes(model, tile_pixels(channels, tile))
+    value, g = _formed(slopes(model, _formed(tile_pixels(channels, tile))))
     n = tile.c2.shape[0]
     row = jax.lax.dynamic_slice_in_dim(sides.row, tile.first[0], n, axis=1)
     column = jax.lax.dynamic_slice_in_dim(sides.column, tile.first[1], n, axis=1)
     plain = jnp.stack([tile.c2, jnp.ones_like(value), value])
-    weighted = plain * tile.weight
-    corner_block = jnp.einsum("vij,uij->vu", plain, weighted)
+    weighted = _formed(plain * tile.weight)
+    corner_block = jnp.stack([jnp.stack([jnp.vdot(x, y) for y in weighted]) for x in plain])
     mixed = _mixed(weighted, g, row, column)
     normal = _normal(g, tile.weight, row, column)
     return jnp.block([[corner_block, mixed], [mixed.T, normal]])
 
 
-def _mixed(weighted: Array, g: Array, row: Array, column: Array) -> Array:
-    """Sums of (data, 1, model) times the derivatives."""
-    by_row = jnp.einsum("vij,kij->vki", weighted, g)
-    by_column = jnp.einsum("vij,kij->vkj", weighted, g)
-    return jnp.einsum("vki,kip->vp", by_row, row) + jnp.einsum("vkj,kjp->vp", by_column, column)
+def _formed(planes: Any) -> Any:
+    """Planes that compilers form once, not once more inside every sum over them."""
+    return jax.lax.optimization_barrier(planes)
 
 
-def _normal(g: Array, weight: Array, row: Array, column: Array) -> Array:
+def _sums(plane: Array) -> tuple[Array, Array]:
+    """Sums of each row and of each column, as products because these are vectorised."""
+    ones = jnp.ones(plane.shape[0], plane.dtype)
+    return plane @ ones, ones @ plane
+
+
+def _mixed(weighted: Array, g: Array, row: Array, column: Array) -> Float[Array, "3 param"]:
+    """Sums of (data, 1, model) times the derivatives; a loop, to be compiled but once."""
+
+    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        v, k = pair
+        of_row, of_column = _sums(_formed(weighted[v] * g[k]))
+        return total.at[v].add(of_row @ row[k] + of_column @ column[k]), None
+
+    v, k = np.indices((FIRST, g.shape[0])).reshape(2, -1)
+    start = jnp.zeros((FIRST, row.shape[-1]), row.dtype)
+    return jax.lax.scan(add, start, (jnp.asarray(v), jnp.asarray(k)))[0]
+
+
+def _normal(g: Array, weight: Array, row: Array, column: Array) -> Float[Array, "param param"]:
     """Sums of products of derivatives, without forming any of them per pixel."""
-    total = jnp.zeros((row.shape[-1],) * 2, row.dtype)
-    for k in range(g.shape[0]):
-        weighted = g[k] * weight
-        for m in range(k + 1):
-            w = weighted * g[m]
-            own = row[k].T @ (w.sum(1)[:, None] * row[m])
-            own += column[k].T @ (w.sum(0)[:, None] * column[m])
-            cross = row[k].T @ (w @ column[m])
-            if m == k:
-                total += own + cross + cross.T
-            else:
-                swapped = row[m].T @ (w @ column[k])
-                both = own + cross + swapped
-                total += both + both.T
-    return total
+
+    def add(total: Array, pair: tuple[Array, Array]) -> tuple[Array, None]:
+        k, m = pair
+        plane = _formed(g[k] * g[m] * weight)
+        of_row, of_column = _sums(plane)
+        half = row[k].T @ (of_row[:, None] * row[m] + plane @ column[m])
+        half += column[k].T @ (of_column[:, None] * column[m] + (row[m].T @ plane).T)
+        half = jnp.where(k == m, 0.5, 1.0) * half
+        return total + half + half.T, None
+
+    k, m = np.tril_indices(g.shape[0])
+    start = jnp.zeros((row.shape[-1],) * 2, row.dtype)
+    return jax.lax.scan(add, start, (jnp.asarray(k), jnp.asarray(m)))[0]
