@@ -6,7 +6,7 @@ import pytest
 
 from twotime.data.files import open_source
 from twotime.data.matrices import read_matrices
-from twotime.data.source import DataError
+from twotime.data.source import DataError, PlacedBin
 
 N = 6
 _NOISE = np.random.default_rng(1).normal(1.2, 0.1, (3, N, N))
@@ -16,7 +16,8 @@ FULL = np.triu(_NOISE) + np.swapaxes(np.triu(_NOISE, 1), 1, 2)
 def read(tmp_path, c2, *, frames=slice(0, N), average_triangles=False, **extras):
     np.savez(tmp_path / "a.npz", c2=c2, q=0.01, phi=30.0 * np.arange(len(c2)), **extras)
     file = open_source(tmp_path / "a.npz")
-    return read_matrices(file, file.bins, frames, average_triangles=average_triangles)
+    bins = tuple(PlacedBin(b.q, b.phi, b.dataset, b.position, b.last) for b in file.bins)
+    return read_matrices(file, bins, frames, average_triangles=average_triangles)
 
 
 @pytest.mark.parametrize("stored", [FULL, np.triu(FULL), np.tril(FULL)], ids=["full", "up", "low"])

@@ -17,6 +17,7 @@ from twotime.core import rates
 from twotime.core.rates import AnyArray, At, Integration, Scalar, Times
 
 Params = Float[AnyArray, " param"]
+Real = Float[AnyArray, "..."] | float
 ShearConvention = Literal["published", "homodyne"]
 
 
@@ -326,14 +327,18 @@ class TwoComponent(AbstractTwoTimeModel):
         )
 
 
-@jax.custom_jvp
-def sinc(x: Float[Array, "..."], sin_x: Float[Array, "..."]) -> Float[Array, "..."]:
+def sinc(x: Real, sin_x: Real) -> Float[Array, "..."]:
     """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
+    return _sinc(jnp.asarray(x), jnp.asarray(sin_x))
+
+
+@jax.custom_jvp
+def _sinc(x: Array, sin_x: Array) -> Array:
     series, _ = _sinc_series(x)
     return jnp.where(_is_small(x), series, sin_x / _not_small(x))
 
 
-@sinc.defjvp
+@_sinc.defjvp
 def _(primals, tangents):
     """Of x and sin(x) as two variables; differentiated code would divide several times."""
     (x, sin_x), (dx, dsin) = primals, tangents
