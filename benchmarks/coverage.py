@@ -1,22 +1,54 @@
-"""How often intervals hold the truth, on data simulated from fields. Prints its figures (-s)."""
+"""How often intervals hold the truth, on speckle simulated from fields.
+
+`python benchmarks/coverage.py` runs every case, which takes a quarter of an hour, or those named;
+it keeps what it measured in coverage.json beside it, and draws docs/coverage.png and prints the
+table of docs/uncertainty.md from there.
+"""
 
 import json
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 import twotime as tt
 from twotime.core.derived import derived
-from twotime.inference.bands import delta_bands
 
-pytestmark = pytest.mark.slow
-
+HERE = Path(__file__).resolve().parent
 DT = 0.1
 
 
-def case(name, tau, frames):
+class Case(NamedTuple):
+    """What is simulated: the correlation lasts `tau` frames; `noise` takes the place of speckle."""
+
+    model: str
+    tau: float
+    contrast: float = 0.25
+    pixels: int = 500
+    photons: float | None = None
+    frames: int = 150
+    repeats: int = 200
+    noise: float | None = None
+
+
+CASES = {
+    "static, 5 frames": Case("static", 5),
+    "static, 15 frames": Case("static", 15),
+    "laminar, 10 frames": Case("laminar", 10, contrast=0.5),
+    "two components, 10 frames": Case("two", 10, contrast=0.5),
+    "static, 0.05 photons": Case("static", 10, contrast=0.5, pixels=10_000, photons=0.05),
+    "static, 0.5 photons": Case("static", 10, contrast=0.5, pixels=2000, photons=0.5),
+    "static, 5 photons": Case("static", 10, contrast=0.5, pixels=1000, photons=5.0),
+    "static, no shot noise": Case("static", 10, contrast=0.5, pixels=1000),
+    "static, independent pixels": Case("static", 10, noise=0.02),
+}
+
+
+def setting(name, tau, frames):
     """Model, parameters, what is fitted, q, angles, and the functions judged at mid-record."""
     middle = (frames // 2 + 1) * DT
     if name == "static":
@@ -60,35 +92,49 @@ def make_space(values, free):
     )
 
 
-def fit_many(
-    name, tau, frames=150, pixels=500, repeats=200, photons=None, contrast=0.25, noise=None
-):
-    """Deviations from the truth of parameters and functions, and their robust and iid errors."""
-    model, values, free, q, angles, functions = case(name, tau, frames)
+class Errors(NamedTuple):
+    """Of each converged fit: error and reported deviations of parameters, then of functions."""
+
+    names: tuple[str, ...]
+    error: np.ndarray
+    robust: np.ndarray
+    iid: np.ndarray
+    converged: float
+
+    def coverage(self, width, *, iid=False):
+        deviation = self.iid if iid else self.robust
+        return (np.abs(self.error) < width * deviation).mean(axis=0)
+
+    def ratio(self, *, iid=False):
+        """True scatter over the reported deviation."""
+        deviation = self.iid if iid else self.robust
+        return self.error.std(axis=0) / np.sqrt((deviation**2).mean(axis=0))
+
+
+def fit_many(case):
+    """Simulate and fit a case as often as it says; compiles once."""
+    model, values, free, q, angles, functions = setting(case.model, case.tau, case.frames)
     space = make_space(values, free)
-    t, phi = jnp.arange(1, frames + 1) * DT, jnp.asarray(angles)
+    t, phi = jnp.arange(1, case.frames + 1) * DT, jnp.asarray(angles)
     true = jnp.asarray([values[n] for n in model.names])
     place = np.asarray([model.names.index(n) for n in free])
-    mask = np.broadcast_to(~np.eye(frames, dtype=bool), (len(angles), frames, frames))
+    common = {"t": t, "q": q, "phi": phi, "contrast": case.contrast}
 
     def judged(x):
         found = derived(model, true.at[place].set(x), t=t)
-        at_middle = jnp.stack([found[f].values[frames // 2] for f in functions])
+        at_middle = jnp.stack([found[f].values[case.frames // 2] for f in functions])
         return jnp.concatenate([x, at_middle])
+
+    def simulated(key):
+        if case.noise is not None:
+            return tt.simulate(model, true, offset=1.0, noise=case.noise, key=key, **common).c2
+        speckle = {"n_pixels": case.pixels, "photons": case.photons}
+        return tt.simulate_speckle(model, true, key=key, **common, **speckle).c2
 
     @jax.jit
     def one(key):
-        if noise is None:
-            c2 = tt.simulate_speckle(
-                model, true, t=t, q=q, phi=phi, contrast=contrast, n_pixels=pixels,
-                photons=photons, key=key,
-            ).c2  # fmt: skip
-        else:
-            c2 = tt.simulate(
-                model, true, t=t, q=q, phi=phi, contrast=contrast, offset=1.0, noise=noise, key=key
-            ).c2
-        data = tt.TwoTimeData(c2, t, jnp.asarray(q), phi, mask=mask)
-        fit = tt.fit_nlsq(model, data, space, evaluator="tiled")
+        data = tt.TwoTimeData(simulated(key), t, jnp.asarray(q), phi)
+        fit = tt.fit_nlsq(model, data, space)
         x = fit.values[place]
         slope = jax.jacfwd(judged)(x)
         variances = [
@@ -96,105 +142,94 @@ def fit_many(
         ]
         return judged(x) - judged(true[place]), *map(jnp.sqrt, variances), fit.code
 
-    found = jax.lax.map(one, jax.random.split(jax.random.key(1), repeats))
+    found = jax.lax.map(one, jax.random.split(jax.random.key(1), case.repeats))
     error, robust, iid, code = map(np.asarray, found)
-    assert (code == 0).mean() > 0.97
-    return (*free, *functions), error[code == 0], robust[code == 0], iid[code == 0]
+    good = code == 0
+    return Errors((*free, *functions), error[good], robust[good], iid[good], good.mean())
 
 
-def coverage(error, deviation, width):
-    return (np.abs(error) < width * deviation).mean(axis=0)
+def measured(case):
+    """The figures of a case as they are kept."""
+    found = fit_many(case)
+    return case._asdict() | {
+        "names": found.names,
+        "converged": found.converged,
+        "within_68": found.coverage(1).tolist(),
+        "within_95": found.coverage(1.96).tolist(),
+        "within_68_iid": found.coverage(1, iid=True).tolist(),
+        "within_95_iid": found.coverage(1.96, iid=True).tolist(),
+        "scatter_over_reported": found.ratio().tolist(),
+        "scatter_over_reported_iid": found.ratio(iid=True).tolist(),
+        "robust_over_iid": np.median(found.robust / found.iid, axis=0).tolist(),
+    }
 
 
-def show(title, names, error, robust, iid):
-    print(f"\n{title}: 68 % | 95 % | scatter/reported, robust and (independent pixels)")
-    rows = zip(
-        names,
-        coverage(error, robust, 1), coverage(error, iid, 1),
-        coverage(error, robust, 1.96), coverage(error, iid, 1.96),
-        error.std(0) / np.sqrt((robust**2).mean(0)), error.std(0) / np.sqrt((iid**2).mean(0)),
+HEADS = ("case", "quantity", "68 %", "95 %", "scatter/reported", "68 %, independent",
+         "95 %, independent", "scatter/reported, independent")  # fmt: skip
+
+
+def rows(title, found):
+    """Rows of the table of one case."""
+    columns = zip(
+        found["names"], found["within_68"], found["within_95"], found["scatter_over_reported"],
+        found["within_68_iid"], found["within_95_iid"], found["scatter_over_reported_iid"],
         strict=True,
     )  # fmt: skip
-    for n, a, ai, b, bi, r, ri in rows:
-        print(f"  {n:13s} {a:4.0%} ({ai:3.0%}) | {b:4.0%} ({bi:3.0%}) | {r:.2f} ({ri:.1f})")
+    for name, a, b, r, a_iid, b_iid, r_iid in columns:
+        shown = f"{a:.0%}", f"{b:.0%}", f"{r:.2f}", f"{a_iid:.0%}", f"{b_iid:.0%}", f"{r_iid:.1f}"
+        yield (title, f"`{name}`", *shown)
 
 
-@pytest.mark.parametrize(
-    ("name", "tau", "contrast"),
-    [("static", 15, 0.25), ("static", 5, 0.25), ("laminar", 10, 0.5), ("two", 10, 0.5)],
-)
-def test_intervals_hold_the_truth_as_often_as_they_say(name, tau, contrast):
-    names, error, robust, iid = fit_many(name, tau, contrast=contrast)
-    show(f"{name}, correlation time {tau} frames", names, error, robust, iid)
-    # Of the band 60-76 and 88-98 %, widened by what 200 repeats leave open (2 x 3.3, 2 x 1.6 %).
-    low, high = coverage(error, robust, 1), coverage(error, robust, 1.96)
-    assert np.all((low > 0.54) & (low < 0.82)), low
-    assert np.all((high > 0.85) & (high < 1.0)), high
-    assert 0.60 < low.mean() < 0.76
-    assert 0.88 < high.mean() < 0.98
-    assert coverage(error, iid, 1).max() < 0.4
+def table(kept):
+    """All cases as a Markdown table."""
+    lines = [HEADS, ("---",) * len(HEADS)]
+    lines += [row for title in CASES if title in kept for row in rows(title, kept[title])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-@pytest.mark.parametrize(("photons", "pixels"), [(0.05, 30_000), (1.0, 1000), (None, 1000)])
-def test_scatter_over_reported_from_few_photons_to_none(photons, pixels):
-    names, error, robust, iid = fit_many(
-        "static", 10, pixels=pixels, photons=photons, repeats=100, contrast=0.5
-    )
-    show(f"photons {photons}", names, error, robust, iid)
-    ratio = error.std(0) / np.sqrt((robust**2).mean(0))
-    assert np.all((ratio > 0.8) & (ratio < 1.3)), ratio
-    assert 0.85 < np.median(ratio) < 1.2
+def draw(kept, path):
+    """Coverage of 68 and 95 % intervals of every case, one point a quantity."""
+    from matplotlib.figure import Figure
+
+    shown = [title for title in CASES if title in kept]
+    figure = Figure(figsize=(9, 0.45 * len(shown) + 1.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    allowed = {"68": (0.60, 0.76), "95": (0.88, 0.98)}
+    for axes, (level, (low, high)) in zip(panels, allowed.items(), strict=True):
+        axes.axvspan(low, high, color="#dddddd", label="aim")
+        axes.axvline(float(level) / 100, color="black", linewidth=0.8)
+        for key, colour, label in (
+            (f"within_{level}_iid", "#c8553d", "pixels taken as independent"),
+            (f"within_{level}", "#1b6ca8", "reported"),
+        ):
+            for place, title in enumerate(shown):
+                values = kept[title][key]
+                name = label if place == 0 else None
+                axes.plot(values, np.full(len(values), place), "o", ms=5, alpha=0.7,
+                          color=colour, label=name)  # fmt: skip
+        axes.set(xlim=(-0.02, 1.02), xlabel=f"{level} % intervals that hold the truth")
+    panels[0].set_yticks(range(len(shown)), shown)
+    panels[0].invert_yaxis()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    figure.savefig(path, dpi=150)
 
 
-def test_pixel_independent_noise():
-    names, error, robust, iid = fit_many("static", 10, repeats=60, noise=0.02)
-    show("independent pixels", names, error, robust, iid)
-    ratio = np.median(robust / iid, axis=0)
-    assert np.all(np.abs(ratio - 1) < 0.15), ratio
+def main(titles):
+    """Measure some cases, or all, and renew the figures of the documentation."""
+    jax.config.update("jax_enable_x64", True)
+    store = HERE / "coverage.json"
+    kept = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    for title in titles or CASES:
+        begin = time.perf_counter()
+        kept[title] = measured(CASES[title])
+        print(f"{title}: {time.perf_counter() - begin:.0f} s", flush=True)
+        for row in rows(title, kept[title]):
+            print("   ", *row[1:], flush=True)
+        store.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    draw(kept, HERE.parent / "docs" / "coverage.png")
+    print(table(kept))
 
 
-def known_files(shared):
-    import h5py
-
-    truth = json.loads((shared / "data/laminar_truth.json").read_text())
-    par, bins = truth["par"], np.asarray(truth["natural_bins"])
-    values = dict(
-        zip(
-            tt.LaminarFlow().names,
-            (par[k] for k in ("D0", "alpha", "D_offset", "gamma_dot_0", "beta",
-                              "gamma_dot_offset", "phi0")),
-            strict=True,
-        )
-    )  # fmt: skip
-    with h5py.File(shared / "data/laminar_boost_corr_results.hdf") as file:
-        maps = file["xpcs/twotime/correlation_map"]
-        planes = np.stack([maps[f"c2_{k + 1:05d}"][()] for k in range(bins.size)]).astype(float)
-    planes = np.triu(planes, 1)
-    planes = planes + planes.swapaxes(1, 2)
-    t = jnp.arange(planes.shape[1]) * truth["dt"] + truth["t_first"]
-    for k, q in enumerate(truth["q"]):
-        own = bins // 12 == k
-        phi = jnp.asarray(truth["phi_deg"])[bins[own] % 12]
-        mask = np.broadcast_to(~np.eye(t.size, dtype=bool), planes[own].shape)
-        yield values, tt.TwoTimeData(jnp.asarray(planes[own]), t, jnp.asarray(q), phi, mask=mask)
-
-
-def test_the_known_file_lies_within_its_error_bars(shared):
-    model, missed = tt.LaminarFlow(), []
-    for values, data in known_files(shared):
-        space = tt.ParameterSpace(values=values)
-        fit = tt.fit_nlsq(model, data, space, per_angle_mode="individual")
-        middle = data.t.size // 2
-        true = derived(model, jnp.asarray(list(values.values())), t=data.t)
-        z = {"phi0": (fit.params["phi0"] - values["phi0"]) / fit.uncertainties["phi0"]}
-        z_iid = {"phi0": (fit.params["phi0"] - values["phi0"]) / fit.uncertainties_iid["phi0"]}
-        for name in ("J", "strain"):
-            for iid, where in ((False, z), (True, z_iid)):
-                band = delta_bands(model, fit, data.t, iid=iid)[name]
-                deviation = 0.5 * (band.upper - band.lower)[middle]
-                where[name] = float((band.values - true[name].values)[middle] / deviation)
-        print(f"\nq = {float(data.q):.5f} 1/Å, deviations in robust (iid) sigma:", flush=True)
-        print("  " + ", ".join(f"{n} {z[n]:.2f} ({z_iid[n]:.1f})" for n in z), flush=True)
-        assert max(map(abs, z.values())) < 2.5
-        missed.append(max(map(abs, z_iid.values())))
-    assert min(missed) > 2.5
+if __name__ == "__main__":
+    main(sys.argv[1:])

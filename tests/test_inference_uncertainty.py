@@ -9,7 +9,6 @@ from twotime.inference.alternatives import (
     dyadic_covariance,
     jackknife_covariance,
     known_noise_covariance,
-    noise_level,
     optimum,
 )
 from twotime.inference.bands import delta_bands, draw_bands, profile
@@ -49,18 +48,15 @@ def test_speckle_widens_the_error_bars_and_the_pixels_are_found():
     data = speckle()
     fit = tt.fit_nlsq(MODEL, data, SPACE)
     assert np.all(deviations(fit.covariance) > 3 * deviations(fit.covariance_iid))
-    noise = noise_level(optimum(MODEL, data, SPACE, fit))
-    assert noise.pixels[0] == pytest.approx(2000, rel=0.5)
+    assert fit.pixels[0] == pytest.approx(2000, rel=0.5)
 
 
 def test_photons_are_found_where_they_matter():
     data = speckle(pixels=20_000, photons=0.2)
-    at = optimum(MODEL, data, SPACE, tt.fit_nlsq(MODEL, data, SPACE))
-    noise = noise_level(at)
-    assert noise.photons == pytest.approx(0.2, rel=0.4)
-    known = known_noise_covariance(at, 20_000, 0.2)
-    found = tt.fit_nlsq(MODEL, data, SPACE).covariance
-    np.testing.assert_allclose(deviations(found) / deviations(known), 1.0, atol=0.2)
+    fit = tt.fit_nlsq(MODEL, data, SPACE)
+    assert fit.photons == pytest.approx(0.2, rel=0.4)
+    known = known_noise_covariance(optimum(MODEL, data, SPACE, fit), 20_000, 0.2)
+    np.testing.assert_allclose(deviations(fit.covariance) / deviations(known), 1.0, atol=0.2)
 
 
 @pytest.mark.parametrize("key", range(3))
@@ -215,7 +211,7 @@ def test_residuals_tell_noise_from_a_wrong_model():
     def sentence(c2):
         data = tt.TwoTimeData(c2, T, good.q, phi)
         fit = tt.fit_nlsq(MODEL, data, space)
-        structure = residual_structure(optimum(MODEL, data, space, fit))
+        structure = residual_structure(MODEL, data, space, fit)
         assert structure.by_lag.shape == structure.lag_deviation.shape
         return structure.sentence
 

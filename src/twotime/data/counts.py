@@ -7,8 +7,6 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from twotime.data.aps import APSU_MAPS
-from twotime.data.hdf5_values import numbered
 from twotime.data.source import DataError, open_arrays
 
 _ROI = "xpcs/qmap/dynamic_roi_map"
@@ -63,6 +61,10 @@ def read_counts(path: str | Path) -> DetectorCounts:
 
 def _labels(path: Path, file: Any) -> list[int]:
     """Label of each matrix in the map of bins."""
+    # Here, because they import h5py, which nobody needs who reads no file.
+    from twotime.data.aps import APSU_MAPS
+    from twotime.data.hdf5_values import numbered
+
     if _BINS in file:
         return np.asarray(file[_BINS]).astype(int).ravel().tolist()
     return list(range(1, len(numbered(path, file, APSU_MAPS)) + 1))

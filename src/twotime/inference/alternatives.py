@@ -1,8 +1,7 @@
 """Other covariances of a finished fit, to compare with the one it reports.
 
 `known_noise_covariance` where the file says pixels and photons, `dyadic_covariance` and
-`jackknife_covariance` as cross-checks that know no speckle. `noise_level` says what the default
-found in the residuals.
+`jackknife_covariance` as cross-checks that know no speckle.
 """
 
 import equinox as eqx
@@ -69,16 +68,6 @@ def optimum(
 
 
 @eqx.filter_jit
-def noise_level(at: Optimum) -> Noise:
-    """Number of detector pixels and photons that the residuals show.
-
-    Args:
-        at: The optimum.
-    """
-    return speckle_meat(at.problem, at.params, at.grams, at.reduced)[1]
-
-
-@eqx.filter_jit
 def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -> Covariance:
     """Covariance of the fit where the detector pixels and photons are known.
 
@@ -91,7 +80,8 @@ def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -
     noise = Noise(
         jnp.broadcast_to(jnp.asarray(pixels, float), n_angles), jnp.asarray(photons, float)
     )
-    meat, _ = speckle_meat(at.problem, at.params, at.grams, at.reduced, noise)
+    at_optimum = at.problem, at.params, at.grams, at.reduced, at.inverse
+    meat, _ = speckle_meat(*at_optimum, noise)
     return at.inverse @ meat @ at.inverse
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.derived import derived
 from twotime.core.models import AbstractTwoTimeModel
+from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.nlsq import fit_nlsq
 from twotime.results import NLSQResult
@@ -56,7 +57,7 @@ class Profile(eqx.Module):
 def delta_bands(
     model: AbstractTwoTimeModel,
     fit: NLSQResult,
-    t: Float[Array, " time"],
+    t: Float[AnyArray, " time"],
     *,
     width: float = 1.0,
     iid: bool = False,
@@ -70,28 +71,27 @@ def delta_bands(
         width: Half width of the bands [standard deviations].
         iid: Whether to take the covariance of independent pixels, for comparison.
     """
-    free = np.flatnonzero(fit.varying)
+    free, t = np.flatnonzero(fit.varying), jnp.asarray(t)
     covariance = fit.covariance_iid if iid else fit.covariance
 
     def functions(x: Array) -> dict[str, Array]:
         found = derived(model, fit.values.at[free].set(x), t=t)
-        return {name: function.values for name, function in found.items()}
+        return {name: jnp.asarray(function.values) for name, function in found.items()}
 
     slope = jax.jacfwd(functions)(fit.values[free])
     bands = {}
     for name, function in derived(model, fit.values, t=t).items():
         variance = jnp.einsum("tp,pq,tq->t", slope[name], covariance, slope[name])
         half = width * jnp.sqrt(jnp.maximum(variance, 0.0))
-        bands[name] = _band(
-            function, function.values, function.values - half, function.values + half
-        )
+        values = jnp.asarray(function.values)
+        bands[name] = _band(function, values, values - half, values + half)
     return bands
 
 
 def draw_bands(
     model: AbstractTwoTimeModel,
-    draws: Float[Array, "draw param"],
-    t: Float[Array, " time"],
+    draws: Float[AnyArray, "draw param"],
+    t: Float[AnyArray, " time"],
     *,
     level: float = 0.68,
 ) -> dict[str, Band]:
@@ -104,7 +104,7 @@ def draw_bands(
         level: Probability inside the interval.
     """
     ends = jnp.asarray([0.5, 0.5 - level / 2, 0.5 + level / 2])
-    found = jax.vmap(lambda p: derived(model, p, t=t))(draws)
+    found = jax.vmap(lambda p: derived(model, p, t=jnp.asarray(t)))(jnp.asarray(draws))
     return {
         name: _band(function, *jnp.quantile(function.values, ends, axis=0))
         for name, function in found.items()
@@ -117,7 +117,7 @@ def profile(
     space: ParameterSpace,
     fit: NLSQResult,
     name: str,
-    values: Float[Array, " value"],
+    values: Float[AnyArray, " value"],
 ) -> Profile:
     """Profile chi-squared along one parameter: the others are fitted anew at each value.
 

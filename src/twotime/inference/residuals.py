@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.inference.alternatives import Optimum
-from twotime.inference.sandwich import (
-    block_planes,
-    residual_blocks,
-    speckle_meat,
-    stride,
-)
+from twotime.config.parameter_space import ParameterSpace
+from twotime.core.models import AbstractTwoTimeModel
+from twotime.data.dataset import TwoTimeData
+from twotime.inference.blocks import block_planes, channel_slopes, residual_blocks, stride
+from twotime.inference.problem import make_problem
 from twotime.inference.speckle import score_covariance
+from twotime.results import NLSQResult
 
 _GROUPS = 12
 _LIMIT = 3.0
@@ -43,8 +42,9 @@ class Structure(eqx.Module):
     @property
     def worst(self) -> tuple[float, float]:
         """Largest deviation in lag and in age [standard deviations]."""
-        pairs = ((self.by_lag, self.lag_deviation), (self.by_age, self.age_deviation))
-        return tuple(float(np.max(np.abs(mean) / deviation)) for mean, deviation in pairs)
+        lag = np.max(np.abs(self.by_lag) / self.lag_deviation)
+        age = np.max(np.abs(self.by_age) / self.age_deviation)
+        return float(lag), float(age)
 
     @property
     def sentence(self) -> str:
@@ -64,38 +64,46 @@ class Structure(eqx.Module):
 
 
 @eqx.filter_jit
-def residual_structure(at: Optimum) -> Structure:
+def residual_structure(
+    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult
+) -> Structure:
     """Average the residuals of a fit by lag and by age and compare with the noise.
 
     The fit has taken out of the residuals what it could follow, so that deviations are, if
     anything, smaller than the noise alone would make them.
 
     Args:
-        at: The optimum.
+        model: The model that was fitted.
+        data: The data that were fitted.
+        space: The space that was fitted.
+        fit: The result.
     """
-    _, noise = speckle_meat(at.problem, at.params, at.grams, at.reduced)
-    n = at.problem.data.t.shape[0]
-    n_blocks = -(-n // stride(n))
-    groups = _groups(n_blocks)
-    t = jnp.asarray(at.problem.data.t)
-    block_time = t[jnp.minimum(jnp.arange(n_blocks) * stride(n), n - 1)]
+    problem = make_problem(model, data, space, fit.per_angle_mode, "tiled")
+    n = data.t.shape[0]
+    in_block = stride(n)
+    n_blocks = -(-n // in_block)
+    groups = jnp.asarray(_groups(n_blocks))
+    t = jnp.asarray(data.t)
+    block_time = t[jnp.minimum(jnp.arange(n_blocks) * in_block, n - 1)]
 
     def one(k: Array) -> tuple[Array, Array, Array]:
-        contrast, offset = at.reduced.scaling.contrast[k], at.reduced.scaling.offset[k]
-        planes = block_planes(at.problem, at.params, jnp.asarray(at.problem.data.phi)[k])
-        blocks = residual_blocks(at.problem, at.params, (contrast, offset), k)
+        slopes = channel_slopes(problem, fit.values, jnp.asarray(data.phi)[k])
+        planes = block_planes(problem, *slopes)
+        scaling = fit.contrast[k], fit.offset[k] - problem.shift
+        blocks = residual_blocks(problem, slopes[0], scaling, k)
         weights = groups * blocks.weight * (1 - jnp.eye(n_blocks))
         weights = weights / jnp.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-300)
-        level = offset + at.problem.shift
-        beta = jnp.clip(contrast / level, 1e-6, 1.0)
-        covariance = score_covariance(weights, planes.field, beta)
-        per_pixel = covariance.at(1.0 / (noise.photons * stride(n)))
-        deviation = level * level * jnp.sqrt(jnp.diag(per_pixel) / noise.pixels[k])
+        beta = jnp.clip(fit.contrast[k] / fit.offset[k], 1e-6, 1.0)
+        covariance = score_covariance(weights, planes.field, beta, planes.value)
+        per_pixel = jnp.diag(covariance.at(1.0 / (fit.photons * in_block)))
+        # A group without usable pixels has no deviation: it says nothing.
+        per_pixel = jnp.where(per_pixel > 0, per_pixel, jnp.inf)
+        deviation = fit.offset[k] ** 2 * jnp.sqrt(per_pixel / fit.pixels[k])
         r = blocks.residual * (blocks.weight > 0)
         near = jnp.sum(r[:, 1:] * r[:, :-1]) / jnp.sum(r**2)
         return jnp.einsum("gij,ij->g", weights, blocks.residual), deviation, near
 
-    mean, deviation, near = jax.lax.map(one, jnp.arange(at.grams.shape[0]))
+    mean, deviation, near = jax.lax.map(one, jnp.arange(data.phi.shape[0]))
     lags, ages = (
         jnp.abs(block_time[:, None] - block_time),
         jnp.broadcast_to(block_time[:, None], (n_blocks, n_blocks)),

@@ -10,14 +10,14 @@ are traces of products of matrices.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 from twotime.core.rates import Scalar
 
 Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
+Plane = Float[Array | np.ndarray, "time time"]
 
 
 class ScoreCovariance(eqx.Module):
@@ -40,7 +40,10 @@ class ScoreCovariance(eqx.Module):
 
 
 def score_covariance(
-    weights: Float[Array, "score time time"], g: Field, contrast: Scalar
+    weights: Float[Array, "score time time"],
+    g: Field,
+    contrast: Scalar,
+    correlation: Plane | None = None,
 ) -> ScoreCovariance:
     r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ over speckle and photons.
 
@@ -52,84 +55,75 @@ def score_covariance(
         weights: W of each score, symmetric; a pixel of the triangle is shared by its two places.
         g: Field correlation.
         contrast: Speckle contrast β.
+        correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
 
     Reference:
         Cumulants of Gaussian fields: Isserlis, Biometrika 12, 134 (1918).
     """
-    b = contrast
-    correlation = jnp.abs(g) ** 2
-    mean = jnp.sum(weights * correlation, axis=2)
-    through = weights @ correlation
-    pairs = 2 * jnp.einsum("pij,qji->pq", through, through)
-    shared = jnp.einsum("pij,qij->pq", through, weights)
-    linked = weights * g
-    chain = _product(linked, jnp.asarray(g))
-    cycles = 6 * jnp.real(jnp.einsum("pij,qji->pq", chain, chain))
-    triangles = jnp.real(jnp.einsum("ki,pik->pk", g, chain))
+    b, G = contrast, _correlation(g, correlation)
+    mean = jnp.sum(weights * G, axis=2)
+    through = weights @ G
+    # Complex planes stand as [real, imaginary]: compilers for CPUs have no fast complex product.
+    flat, product = _flat_and_product(jnp.asarray(g))
+    linked = (weights[:, :, None] * flat).reshape(*weights.shape[:2], -1)
+    chain = (linked @ product).reshape(*weights.shape[:2], *flat.shape[1:])
+    sign = jnp.asarray([1.0, -1.0])[: flat.shape[1], None]
+    cycles = 6 * jnp.einsum("pixj,qjxi->pq", chain * sign, chain)
+    triangles = jnp.sum(chain * flat, axis=(1, 2))
     with_mean = triangles @ mean.T
-    means = mean @ mean.T
-    loops = 2 * jnp.real(jnp.einsum("pij,qji->pq", chain, linked))
-    light = b**2 * pairs + b**3 * (
-        cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ correlation @ mean.T
-    )
-    one_photon = 4 * (b * shared + b**2 * (loops - means))
-    two_photons = 2 * jnp.einsum("pij,qij->pq", weights * (1 + b * correlation), weights)
+    loops = 2 * jnp.einsum("pix,qix->pq", chain.reshape(linked.shape), linked)
+    light = b**2 * 2 * jnp.einsum("pij,qji->pq", through, through)
+    light += b**3 * (cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
+    shared = jnp.einsum("pij,qij->pq", through, weights)
+    one_photon = 4 * (b * shared + b**2 * (loops - mean @ mean.T))
+    two_photons = 2 * jnp.einsum("pij,qij->pq", weights * (1 + b * G), weights)
     return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
-def _product(a: Array, b: Array) -> Array:
-    """Matrix product by real products: compilers for CPUs have no fast complex one."""
-    if not jnp.iscomplexobj(b):
-        return a @ b
-    real = a.real @ b.real - a.imag @ b.imag
-    return jax.lax.complex(real, a.real @ b.imag + a.imag @ b.real)
+def _flat_and_product(
+    g: Array,
+) -> tuple[Float[Array, "time part time"], Float[Array, "row column"]]:
+    """Parts of g, and the matrix whose product with parts laid side by side is that with g."""
+    if not jnp.iscomplexobj(g):
+        return g[:, None], g
+    turned = jnp.concatenate([-g.imag, g.real], axis=1)
+    flat = jnp.stack([g.real, g.imag], axis=1)
+    return flat, jnp.concatenate([flat.reshape(g.shape[0], -1), turned])
 
 
-def pixel_variance(g: Field, contrast: Scalar) -> Float[Array, "3 time time"]:
-    """Variance of every pixel off the diagonal, as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
-
-    Args:
-        g: Field correlation; its diagonal is below 1 where frames were averaged.
-        contrast: Speckle contrast β.
-    """
-    b = contrast
-    G = jnp.abs(g) ** 2
-    own = jnp.real(jnp.diagonal(g))
-    both = own[:, None] + own[None, :]
-    squares = own[:, None] ** 2 + own[None, :] ** 2
-    product = own[:, None] * own[None, :]
-    light = b**2 * (product**2 + G**2)
-    light += b**3 * (4 * product * G + 2 * G**2 - 4 * both * G**2 + G**2 * (squares + 2 * G))
-    return jnp.stack([light, b * squares + 2 * b**2 * G * (both - G), 1 + b * G])
+def _correlation(g: Field, correlation: Plane | None) -> Array:
+    return jnp.abs(g) ** 2 if correlation is None else jnp.asarray(correlation)
 
 
 def row_covariance(
-    g: Field,
-    contrast: Scalar,
-    lag: int,
-) -> Float[Array, "3 time later"]:
+    g: Field, contrast: Scalar, lag: int | Int[Array, ""], correlation: Plane | None = None
+) -> Float[Array, "3 time time"]:
     """Covariance of pixels (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
 
     Args:
         g: Field correlation; its diagonal is below 1 where frames were averaged.
         contrast: Speckle contrast β.
-        lag: Distance of the two pixels in frames; pixels on the diagonal are meaningless.
+        lag: Distance of the two pixels in frames; 0 for their variance. The last columns, which
+            have no such neighbour, and pixels on the diagonal are meaningless.
+        correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
     """
-    b = contrast
-    G = jnp.abs(g) ** 2
-    near, far = G[:, :-lag], G[:, lag:]
-    own = jnp.real(jnp.diagonal(g))[:, None]
-    between = jnp.diagonal(g, lag)[None, :]
-    link = jnp.abs(between) ** 2
-    loop = jnp.real(g[:, :-lag] * between * jnp.conj(g[:, lag:]))
-    product = near * far
-    light = b**2 * (own**2 * link + product)
+    b, G = contrast, _correlation(g, correlation)
+    later = jnp.roll(jnp.asarray(g), -lag, axis=1)
+    far, own, strength = jnp.roll(G, -lag, axis=1), jnp.real(jnp.diagonal(g)), jnp.diagonal(G)
+    own, strength = own[:, None], strength[:, None]
+    between, link = jnp.diagonal(later)[None, :], jnp.diagonal(far)[None, :]
+    loop = jnp.real(g * between * jnp.conj(later))
+    product = G * far
+    light = b**2 * (strength * link + product)
     light += b**3 * (
         4 * own * loop
         + 2 * product
         - 4 * own * product
-        - 2 * loop * (near + far)
-        + product * (own**2 + near + far + link)
+        - 2 * loop * (G + far)
+        + product * (strength + G + far + link)
     )
     one_photon = b * link + 2 * b**2 * loop - b**2 * product
-    return jnp.stack([light, one_photon, jnp.zeros_like(light)])
+    # The photons of t2 are common to both only where they are the same pixel.
+    same = jnp.where(lag == 0, 1.0, 0.0)
+    one_photon += same * (b * strength + 2 * b**2 * own * G - b**2 * product)
+    return jnp.stack([light, one_photon, same * (1 + b * G)])

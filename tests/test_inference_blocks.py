@@ -1,0 +1,139 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.core.correlation import field
+from twotime.inference import blocks
+from twotime.inference.blocks import (
+    block_planes,
+    channel_slopes,
+    complete_blocks,
+    residual_blocks,
+    stride,
+)
+from twotime.inference.problem import evaluate, make_problem
+from twotime.inference.sandwich import Noise, speckle_meat
+
+MODEL = tt.TwoComponent()
+VALUES = {
+    "D0_ref": 3e3, "alpha_ref": 0.1, "D_offset_ref": 0.0,
+    "D0_sample": 2e3, "alpha_sample": 0.1, "D_offset_sample": 0.0,
+    "v0": 200.0, "beta": 0.1, "v_offset": 0.0,
+    "f0": 0.4, "f1": 0.02, "f2": 0.0, "f3": 0.1, "phi0": 2.0,
+}  # fmt: skip
+FREE = ("D0_ref", "v0", "beta", "f0", "f1")
+PARAMS = jnp.asarray(list(VALUES.values()))
+SPACE = tt.ParameterSpace(values=VALUES, vary={n: n in FREE for n in VALUES})
+PLACE = [list(VALUES).index(n) for n in FREE]
+PHI, Q = jnp.array([0.0, 40.0]), 0.01
+
+
+def noisy(n, **changes):
+    t = jnp.arange(1, n + 1) * 0.05
+    data = tt.simulate(
+        MODEL, PARAMS, t=t, q=Q, phi=PHI, contrast=0.3, offset=1.0, noise=0.05,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    return tt.TwoTimeData(data.c2, t, data.q, PHI, **changes)
+
+
+def set_up(data):
+    return make_problem(MODEL, data, SPACE, "individual", "tiled")
+
+
+def scaling_of(problem):
+    return jnp.asarray(0.3), 1.0 - problem.shift
+
+
+def averaged(data, planes, s):
+    """Means over the usable pixels of blocks, and sums of their weights, pixel by pixel."""
+    n = data.t.size
+    used = np.triu(np.ones((n, n), bool), 1) & np.isfinite(data.c2[1])
+    if data.mask is not None:
+        used &= np.asarray(data.mask[1])
+    weight = used / (1.0 if data.sigma is None else np.asarray(data.sigma[1])) ** 2
+    total, heavy, count = np.zeros((3, -(-n // s), -(-n // s)))
+    for i, j in zip(*np.nonzero(used), strict=True):
+        total[i // s, j // s] += planes[i, j]
+        heavy[i // s, j // s] += weight[i, j]
+        count[i // s, j // s] += 1
+    return total / np.maximum(count, 1), heavy
+
+
+@pytest.mark.parametrize("n", [40, 133])
+def test_residuals_are_averaged_over_usable_pixels(n, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCKS", 30)
+    rng = np.random.default_rng(0)
+    mask = np.broadcast_to(rng.uniform(size=(n, n)) > 0.2, (2, n, n))
+    data = noisy(n, mask=mask, sigma=rng.uniform(0.5, 2, (2, n, n)))
+    problem, s = set_up(data), stride(n)
+    got = jax.jit(
+        lambda p: residual_blocks(
+            p, channel_slopes(p, PARAMS, PHI[1])[0], scaling_of(p), jnp.asarray(1)
+        )
+    )(problem)
+    fitted = 1 + 0.3 * tt.correlation(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
+    mean, weight = averaged(data, np.asarray(data.c2[1] - fitted), s)
+    symmetric = mean + np.triu(mean, 1).T, weight + np.triu(weight, 1).T
+    np.testing.assert_allclose(got.residual, symmetric[0], atol=1e-10)
+    np.testing.assert_allclose(got.weight, symmetric[1], rtol=1e-10)
+
+
+def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCKS", 30)
+    problem = set_up(noisy(133))
+
+    @jax.jit
+    def both(p):
+        slopes = channel_slopes(p, PARAMS, PHI[1])
+        planes = block_planes(p, *slopes)
+        want = residual_blocks(p, slopes[0], scaling_of(p), jnp.asarray(1))
+        return want, complete_blocks(p, planes, scaling_of(p), jnp.asarray(1))
+
+    want, got = both(problem)
+    np.testing.assert_allclose(got.weight, want.weight)
+    last = want.residual.shape[0] - 1  # the last block holds fewer frames than its points stand for
+    inner = ~np.eye(last, dtype=bool)
+    np.testing.assert_allclose(
+        np.asarray(got.residual)[:last, :last][inner],
+        np.asarray(want.residual)[:last, :last][inner],
+        atol=1e-4,
+    )
+
+
+def test_planes_of_few_frames_are_the_model_itself():
+    data = noisy(40)
+    problem = set_up(data)
+    planes = jax.jit(lambda p: block_planes(p, *channel_slopes(p, PARAMS, PHI[1])))(problem)
+
+    def curve(free):
+        params = PARAMS.at[np.asarray(PLACE)].set(free)
+        return tt.correlation(MODEL, params, t=data.t, q=Q, phi=PHI)[1]
+
+    slope = jnp.moveaxis(jax.jacfwd(curve)(PARAMS[np.asarray(PLACE)]), -1, 0)
+    np.testing.assert_allclose(planes.value, curve(PARAMS[np.asarray(PLACE)]), atol=1e-10)
+    g1 = field(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
+    np.testing.assert_allclose(planes.field, g1, atol=1e-10)
+    size = np.abs(slope).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-6)
+
+
+@pytest.mark.parametrize("photons", [jnp.inf, 0.01])
+def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
+    """With a correlation time of ten frames, in blocks of four."""
+    problem = set_up(noisy(80))
+    y = problem.start[np.asarray(PLACE)] / problem.scale
+    grams, reduced = jax.jit(evaluate)(y, problem)[1].aux
+    inverse = jnp.linalg.inv(reduced.hessian)
+    noise = Noise(jnp.full(2, 500.0), jnp.asarray(photons))
+
+    def deviations(n_blocks):
+        monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
+        meat = jax.jit(lambda x: speckle_meat(problem, PARAMS, x, reduced, inverse, noise)[0])(
+            grams
+        )
+        return np.sqrt(np.diag(inverse @ meat @ inverse))
+
+    np.testing.assert_allclose(deviations(20) / deviations(80), 1.0, atol=0.1)
