@@ -53,5 +53,5 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure time and memory of fits; `-- ARGUMENTS` go to benchmarks/run.py."""
-    session.install("-e", ".")
+    session.install("-e", ".[dev]")
     session.run("python", "benchmarks/run.py", *session.posargs)

@@ -38,9 +38,7 @@ class Derived(eqx.Module):
 
 
 @singledispatch
-def derived(
-    model: AbstractTwoTimeModel, params: Params, *, t: Float[Array, " time"]
-) -> dict[str, Derived]:
+def derived(model: AbstractTwoTimeModel, params: Params, *, t: Times) -> dict[str, Derived]:
     """The functions of time behind a model's parameters.
 
     A first frame at t = 0 is read half a frame later, where power laws are finite. A model of

@@ -47,10 +47,10 @@ class Pixel(eqx.Module):
         level2: Each level at t2.
     """
 
-    decay: Float[Array, "decay *pixel"]
-    shift: Float[Array, "phase *pixel"]
-    sin: Float[Array, "phase *pixel"]
-    cos: Float[Array, "phase *pixel"]
+    decay: Float[AnyArray, "decay *pixel"]
+    shift: Float[AnyArray, "phase *pixel"]
+    sin: Float[AnyArray, "phase *pixel"]
+    cos: Float[AnyArray, "phase *pixel"]
     level1: Float[AnyArray, "level *pixel"]
     level2: Float[AnyArray, "level *pixel"]
 

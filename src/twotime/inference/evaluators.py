@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.factored import factored_gram
-from twotime.inference.gram import gram
+from twotime.inference.gram import TILE, gram
 
 Evaluator = Literal["auto", "tiled", "factored"]
 
@@ -54,10 +54,12 @@ def evaluate_gram(
     params: Float[Array, " param"],
     free: tuple[bool, ...],
     shift: Float[Array, ""],
+    tile: int = TILE,
 ) -> Float[Array, "angle basis basis"]:
     """The Gram matrices of `gram`, by a resolved evaluator."""
-    function = factored_gram if evaluator == "factored" else gram
-    return function(model, data, params, free, shift=shift)
+    if evaluator == "factored":
+        return factored_gram(model, data, params, free, shift=shift)
+    return gram(model, data, params, free, shift=shift, tile=tile)
 
 
 def _unmasked(data: TwoTimeData) -> TwoTimeData:

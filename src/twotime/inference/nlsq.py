@@ -8,19 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
+from twotime.core.rates import AnyArray
 from twotime.core.scaling import Scaling, ScalingSolution, resolve_mode
 from twotime.data.dataset import TwoTimeData
 from twotime.inference import uncertainty
 from twotime.inference.bend import bend
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.gram import DATA, ONE
-from twotime.inference.problem import Problem, evaluate, make_problem
+from twotime.inference.gram import DATA, ONE, TILE
+from twotime.inference.problem import Problem, Reduced, evaluate, make_problem
 from twotime.inference.sandwich import SPECKLE, speckle_meat
-from twotime.inference.solver import BoxLevenbergMarquardt
+from twotime.inference.solver import BoxLevenbergMarquardt, Optimality
+from twotime.inference.starts import spread_starts
 from twotime.results import NLSQResult
 
 
@@ -31,6 +33,9 @@ def fit_nlsq(
     *,
     per_angle_mode: str = "auto",
     evaluator: str = "auto",
+    starts: int | Float[AnyArray, "start param"] = 1,
+    key: Key[Array, ""] | None = None,
+    tile: int = TILE,
     max_steps: int = 300,
     tolerance: float = 1e-2,
     throw: bool = False,
@@ -50,7 +55,11 @@ def fit_nlsq(
         evaluator: "tiled" takes any model, mask and sigma; "factored" takes separable models on
             complete data and is faster; "auto" is factored where that is possible. The result
             says which it was.
-        max_steps: Largest number of evaluations of the model.
+        starts: How many starts, the space's own among them; or the starts themselves. The end
+            with the smallest chi-squared is the result, which lists all ends.
+        key: Source of randomness for more than one start.
+        tile: Edge of a tile of the tiled evaluator [frame].
+        max_steps: Largest number of evaluations of the model, for each start.
         tolerance: Converged when the projected gradient and the step left are both below it
             [standard deviations of the parameters, pixels taken as independent].
         throw: Raise if the fit does not converge.
@@ -69,10 +78,38 @@ def fit_nlsq(
     check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
     data, evaluator = choose_evaluator(model, data, evaluator)
-    result = _fit(model, data, space, mode, evaluator, max_steps, tolerance, progress)
+    points = _make_starts(model, data, space, mode, starts, key)
+    result = _fit(model, data, space, points, mode, evaluator, tile, max_steps, tolerance, progress)
     if throw and not result.converged:
         raise RuntimeError(result.status)
     return result
+
+
+def _make_starts(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    mode: str,
+    starts: int | Float[AnyArray, "start param"],
+    key: Key[Array, ""] | None,
+) -> Float[Array, "start param"]:
+    if not isinstance(starts, int):
+        if starts.ndim != 2 or starts.shape[0] < 1 or starts.shape[1] != len(space.names):
+            raise ValueError(
+                f"starts has shape {starts.shape}; expected (start, {len(space.names)}), with the "
+                "parameters in the order of the space."
+            )
+        return jnp.clip(jnp.asarray(starts), space.lower, space.upper)
+    if starts < 1:
+        raise ValueError(f"starts is {starts}; expected at least 1.")
+    if starts == 1:
+        return jnp.asarray(space.initial)[None]
+    if key is None:
+        raise ValueError(
+            f"starts is {starts} but key is missing; give key=jax.random.key(0), from which the "
+            "starts are drawn."
+        )
+    return spread_starts(model, data, space, mode, starts, key)
 
 
 def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> None:
@@ -127,28 +164,63 @@ def _fit(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
     space: ParameterSpace,
+    starts: Float[Array, "start param"],
     mode: str,
     evaluator: str,
+    tile: int,
     max_steps: int,
     tolerance: float,
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
-    problem = make_problem(model, data, space, mode, evaluator)
+    problem = make_problem(model, data, space, mode, evaluator, tile)
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] / problem.scale for b in (space.lower, space.upper))
     solver = BoxLevenbergMarquardt(
         lower=lower, upper=upper, tolerance=tolerance, bend=bend, report=progress
     )
-    solution = optx.minimise(
-        evaluate,
-        solver,
-        problem.start[index] / problem.scale,
-        problem,
-        has_aux=True,
-        max_steps=max_steps,
-        throw=False,
-    )
-    return _result(problem, space, solution)
+
+    def from_start(start: Array) -> End:
+        solution = optx.minimise(
+            evaluate,
+            solver,
+            start[index] / problem.scale,
+            problem,
+            has_aux=True,
+            max_steps=max_steps,
+            throw=False,
+        )
+        stats = solution.stats
+        return End(
+            y=solution.value,
+            grams=solution.aux.aux[0],
+            reduced=solution.aux.aux[1],
+            code=stats["code"],
+            optimality=stats["optimality"],
+            n_steps=stats["num_steps"],
+        )
+
+    ends = jax.lax.map(from_start, starts)
+    return _result(problem, space, starts, ends)
+
+
+class End(eqx.Module):
+    """Where a start led to.
+
+    Attributes:
+        y: Scaled free parameters.
+        grams: Gram matrices there.
+        reduced: Their reduction.
+        code: Why the solver stopped.
+        optimality: Its judgement of the point.
+        n_steps: Evaluations.
+    """
+
+    y: Float[Array, "*start free"]
+    grams: Float[Array, "*start angle basis basis"]
+    reduced: Reduced
+    code: Int[Array, "*start"]
+    optimality: Optimality
+    n_steps: Int[Array, "*start"]
 
 
 def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
@@ -164,17 +236,20 @@ def _total(grams: Float[Array, "angle basis basis"]) -> Float[Array, ""]:
     return jnp.sum(grams[:, DATA, DATA] - mean * grams[:, DATA, ONE])
 
 
-def _result(problem: Problem, space: ParameterSpace, solution: Any) -> NLSQResult:
-    grams, reduced = solution.aux.aux
-    optimality = solution.stats["optimality"]
-    held = optimality.held
+def _result(
+    problem: Problem, space: ParameterSpace, starts: Float[Array, "start param"], ends: End
+) -> NLSQResult:
+    chi2 = jnp.where(jnp.isfinite(ends.reduced.chi2), ends.reduced.chi2, jnp.inf)
+    best = jnp.argmin(chi2)
+    end = jax.tree.map(lambda x: x[best], ends)
+    reduced, held = end.reduced, end.optimality.held
     n_scaling = jnp.sum(reduced.scaling.free)
     dof = problem.n_pixels - jnp.sum(~held) - n_scaling
     variance = reduced.chi2 / dof if problem.data.sigma is None else 1.0
     values, vectors, scale = uncertainty.spectrum(reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
-    params = problem.params(solution.value)
-    meat, _ = speckle_meat(problem, params, grams, reduced)
+    params = problem.params(end.y)
+    meat, noise = speckle_meat(problem, params, end.grams, reduced, inverse)
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -186,7 +261,7 @@ def _result(problem: Problem, space: ParameterSpace, solution: Any) -> NLSQResul
         values=params,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
-        start=problem.start,
+        start=jnp.where(jnp.asarray(problem.varying), starts[best], problem.start),
         phi=jnp.asarray(problem.data.phi),
         contrast=reduced.scaling.contrast,
         offset=reduced.scaling.offset + problem.shift,
@@ -194,14 +269,20 @@ def _result(problem: Problem, space: ParameterSpace, solution: Any) -> NLSQResul
         chi2=reduced.chi2,
         n_pixels=problem.n_pixels,
         dof=dof,
-        total=_total(grams),
+        total=_total(end.grams),
         covariance=inverse @ meat @ inverse,
         covariance_iid=variance * inverse,
         held=held,
         eigenvalues=values,
         eigenvectors=vectors,
-        code=solution.stats["code"],
-        gradient=optimality.gradient,
-        step=optimality.step,
-        n_steps=solution.stats["num_steps"],
+        code=end.code,
+        gradient=end.optimality.gradient,
+        step=end.optimality.step,
+        n_steps=end.n_steps,
+        starts=starts,
+        ends=jax.vmap(problem.params)(ends.y),
+        ends_chi2=chi2,
+        ends_code=ends.code,
+        pixels=noise.pixels,
+        photons=noise.photons,
     )

@@ -16,7 +16,7 @@ from twotime.core.scaling import (
 )
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import evaluate_gram
-from twotime.inference.gram import DATA, FIRST, MODEL, ONE
+from twotime.inference.gram import DATA, FIRST, MODEL, ONE, TILE
 from twotime.inference.solver import Quadratic
 
 
@@ -32,6 +32,7 @@ class Problem(eqx.Module):
     scaling: Scaling
     varying: tuple[bool, ...] = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
+    tile: int = eqx.field(static=True, default=TILE)
 
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the scaled free ones."""
@@ -114,6 +115,7 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
         problem.params(y),
         problem.varying,
         problem.shift,
+        problem.tile,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -135,6 +137,7 @@ def make_problem(
     space: ParameterSpace,
     mode: str,
     evaluator: str,
+    tile: int = TILE,
 ) -> Problem:
     """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
     upper_half = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
@@ -153,6 +156,7 @@ def make_problem(
         scaling=_make_scaling(data, space, mode, shift),
         varying=varying,
         evaluator=evaluator,
+        tile=tile,
     )
 
 
