@@ -51,8 +51,17 @@ def make(**changes):
         "gradient": jnp.asarray(1e-5),
         "step": jnp.asarray(jnp.nan),
         "n_steps": jnp.asarray(12),
+        "pixels": jnp.array([950.0, 1050.0]),
+        "photons": jnp.asarray(jnp.inf),
     }
-    return tt.NLSQResult(**(fields | changes))
+    fields |= changes
+    ends = {
+        "starts": fields["start"][None],
+        "ends": fields["values"][None],
+        "ends_chi2": fields["chi2"][None],
+        "ends_code": fields["code"][None],
+    }
+    return tt.NLSQResult(**(ends | fields))
 
 
 def same(a, b):

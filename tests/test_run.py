@@ -67,11 +67,7 @@ def test_a_model_without_functions_has_none():
 @pytest.mark.parametrize(
     ("section", "words"),
     [
-        ({"method": "cmc"}, "optimization.method: 'cmc'"),
-        ({"method": "both"}, "optimization.method: 'both'"),
-        ({"nlsq": {"multistart": True}}, "multistart: True"),
         ({"nlsq": {"loss": "soft_l1"}}, "loss: 'soft_l1'"),
-        ({"nlsq": {"start": "data"}}, "start: 'data'"),
     ],
 )
 def test_what_this_version_cannot_run_is_refused(section, words):
@@ -87,3 +83,42 @@ def test_the_method_can_be_chosen_elsewhere(tmp_path):
     chosen = run.with_method(config, "nlsq")
     run.check_runs(chosen)
     assert chosen.optimization_method == "nlsq" and chosen.output_dir == config.output_dir
+
+
+def prepared(tmp_path, **sections):
+    """The job of a configuration, on simulated data."""
+    model, t = tt.StaticDiffusion(), np.arange(1, 41) * 0.1
+    data = tt.simulate(
+        model,
+        jnp.array([9e3, -0.4, 0.0]),
+        t=t,
+        q=0.01,
+        phi=np.array([0.0, 40.0]),
+        contrast=0.3,
+        offset=1.0,
+        noise=0.01,
+        key=jax.random.key(0),
+    )
+    tt.write_apsu(tmp_path / "data.h5", data, overwrite=True)
+    config = tt.ConfigManager.from_dict(CONFIG | sections, base_dir=tmp_path)
+    return run.prepare(config, tmp_path / "out")
+
+
+def test_values_that_nobody_gave_are_estimated(tmp_path):
+    job = prepared(tmp_path, parameters={"alpha": {"value": 0.3}})
+    values = dict(zip(job.space.names, job.space.initial, strict=True))
+    assert values["alpha"] == 0.3 and values["D0"] != CONFIG.get("D0", 1e3)
+    nlsq = {"nlsq": {"start": "data", "multistart": True, "multistart_n": 3}}
+    job = prepared(tmp_path, parameters={"alpha": {"value": 0.3}}, optimization=nlsq)
+    assert job.space.initial[1] != 0.3 and job.arguments["starts"].shape == (3, 3)
+    job = prepared(tmp_path, optimization={"nlsq": {"start": "values"}})
+    assert job.space.initial.tolist() == [1e3, 0.5, 10.0] and job.arguments["starts"] == 1
+
+
+def test_streaming_takes_tiles_of_the_given_size(tmp_path):
+    job = prepared(tmp_path, streaming={"enable": True, "chunk_size": 16})
+    result, _ = run.fit(job)
+    assert result.evaluator == "tiled" and result.converged
+    whole, _ = run.fit(prepared(tmp_path))
+    assert whole.evaluator == "factored"
+    np.testing.assert_allclose(result.values, whole.values, rtol=1e-4)

@@ -24,6 +24,7 @@ from twotime.core.models import LaminarFlow as LaminarFlow
 from twotime.core.models import Pixel as Pixel
 from twotime.core.models import StaticDiffusion as StaticDiffusion
 from twotime.core.models import TwoComponent as TwoComponent
+from twotime.data.counts import read_counts as read_counts
 from twotime.data.dataset import TwoTimeData as TwoTimeData
 from twotime.data.files import inspect_file as inspect_file
 from twotime.data.load import load_data as load_data
@@ -32,13 +33,26 @@ from twotime.data.simulate import simulate_speckle as simulate_speckle
 from twotime.data.source import DataError as DataError
 from twotime.data.write import write_apsu as write_apsu
 from twotime.folders import ResultError as ResultError
+from twotime.inference.alternatives import dyadic_covariance as dyadic_covariance
+from twotime.inference.alternatives import jackknife_covariance as jackknife_covariance
+from twotime.inference.alternatives import known_noise_covariance as known_noise_covariance
+from twotime.inference.alternatives import optimum as optimum
+from twotime.inference.bands import delta_bands as delta_bands
+from twotime.inference.bands import draw_bands as draw_bands
+from twotime.inference.bands import profile as profile
 from twotime.inference.nlsq import fit_nlsq as fit_nlsq
+from twotime.inference.residuals import residual_structure as residual_structure
+from twotime.inference.starts import estimate_starts as estimate_starts
 from twotime.results import NLSQResult as NLSQResult
 from twotime.results import load_result as load_result
 from twotime.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:
+    if name == "fit_cmc":
+        return _import_module("twotime.inference.consensus").fit_cmc
+    if name == "CMCResult":
+        return _import_module("twotime.posterior_result").CMCResult
     if name in ("plots", "run", "testing"):
         return _import_module(f"twotime.{name}")
     raise AttributeError(f"module 'twotime' has no attribute {name!r}")

@@ -15,7 +15,7 @@ import platform
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, SupportsFloat, TypeVar
@@ -23,7 +23,14 @@ from typing import Any, SupportsFloat, TypeVar
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from twotime import messages, report
@@ -141,6 +148,7 @@ def simulate(config: Path, output: Path, overwrite: bool, **options: Any) -> Non
 @click.option("-o", "--output", type=FILE, help="Folder of the results.")
 @click.option("--method", type=METHODS, help="In place of optimization.method.")
 @click.option("--overwrite", is_flag=True, help="Replace a result that is there.")
+@click.option("--resume", is_flag=True, help="Go on with sampling that did not end.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.pass_obj
 def fit(
@@ -149,9 +157,10 @@ def fit(
     output: Path | None,
     method: str | None,
     overwrite: bool,
+    resume: bool,
     verbose: bool,
 ) -> int:
-    """Fit data as a configuration says, and write results, figures and a report."""
+    """Fit or sample as a configuration says, and write results, figures and a report."""
     from twotime import run
     from twotime.config.manager import ConfigManager
 
@@ -163,16 +172,78 @@ def fit(
     run.check_runs(settings)
     set_up(settings.section("hardware")["device"])
     folder = settings.output_dir if output is None else output
+    overwrite = overwrite or resume
     job = run.prepare(settings, folder, overwrite=overwrite)
+    result = _fit(console, job, folder, overwrite, verbose, said) if run.needs_fit(job) else None
+    if job.sampling is None:
+        assert result is not None
+        return CONVERGED if result.converged else NOT_CONVERGED
+    shown = settings.get_cmc_config()["backend"]["progress_bar"]
+    return _sample(console, job, result, folder, overwrite, resume, shown)
+
+
+def _fit(
+    console: Console,
+    job: Any,
+    folder: Path,
+    overwrite: bool,
+    verbose: bool,
+    said: Mapping[str, Any],
+) -> Any:
+    """Fit, write and show a job; a fit that only serves to sample from is not written."""
+    from twotime import run
+
     is_counted = verbose or job.data.c2.size > COUNTED
     with _display(console, is_counted=is_counted, is_logged=said["log_convergence"]) as progress:
         result, seconds = _interruptible(lambda: run.fit(job, progress))
-    run.write(job, result, folder, seconds, overwrite=overwrite)
+    if job.method != "cmc":
+        run.write(job, result, folder, seconds, overwrite=overwrite)
     _show(report.parameter_table(result))
     for remark in report.remarks(result):
         click.echo(remark)
     click.echo(f"{result.status}; {seconds:.1f} s")
-    return CONVERGED if result.converged else NOT_CONVERGED
+    return result
+
+
+def _sample(
+    console: Console,
+    job: Any,
+    result: Any,
+    folder: Path,
+    overwrite: bool,
+    resume: bool,
+    is_shown: bool,
+) -> int:
+    """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
+    from twotime import posterior_report, run
+
+    stop = threading.Event()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    is_hidden = not (is_shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=is_hidden) as bar:
+        task = bar.add_task("sampling: compiling")
+
+        def progress(step: Any) -> None:
+            text = f"{step.stage}: {step.gradients:.0f} gradients/s, {step.divergences} divergences"
+            bar.update(task, description=text, completed=step.done, total=step.total)
+            _log.debug("%d of %d draws; %s", step.done, step.total, text)
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+        def work() -> Any:
+            return run.sample(
+                job, result, folder, overwrite=overwrite, resume=resume, progress=progress
+            )
+
+        post = _interruptible(work, stop)
+    run.write_posterior(job, post, folder, overwrite=overwrite)
+    _show(posterior_report.posterior_table(post))
+    for remark in posterior_report.remarks(post):
+        click.echo(remark)
+    click.echo(f"{post.status}; {float(post.seconds):.1f} s")
+    if not post.is_complete:
+        return INTERRUPTED
+    return CONVERGED if post.converged else NOT_CONVERGED
 
 
 @twotime.command()
@@ -264,8 +335,13 @@ def _display(
         yield progress if is_logged or (is_counted and console.is_terminal) else None
 
 
-def _interruptible(work: Callable[[], T]) -> T:
-    """Do work in a thread, so that Ctrl-C is heard while compiled code runs."""
+def _interruptible(work: Callable[[], T], stop: threading.Event | None = None) -> T:
+    """Do work in a thread, so that Ctrl-C is heard while compiled code runs.
+
+    Args:
+        work: What to do.
+        stop: Set by the first Ctrl-C, for work that ends by itself then; None leaves at once.
+    """
     future: Future[T] = Future()
 
     def body() -> None:
@@ -275,7 +351,14 @@ def _interruptible(work: Callable[[], T]) -> T:
             future.set_exception(exc)
 
     threading.Thread(target=body, name=_WORKER, daemon=True).start()
-    return future.result()
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        if stop is None or future.done():
+            raise
+        stop.set()
+        _log.warning("sampling ends after this block of draws; Ctrl-C again leaves at once")
+        return future.result()
 
 
 def _stopped() -> int:

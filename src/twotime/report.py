@@ -64,6 +64,7 @@ class Provenance:
         notes: Sentences about the data and the settings that a reader should know.
         metadata: The user's own notes about the experiment.
         wall_time: Time the fit took, compilation included [s].
+        judgement: What the residuals say about the model, as a sentence.
     """
 
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -71,6 +72,7 @@ class Provenance:
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     wall_time: float | None = None
+    judgement: str = ""
 
 
 def with_error(value: float, deviation: float | None) -> str:
@@ -180,7 +182,8 @@ def nlsq_report(
     tables[1:1] = [curve_table(curves)] if curves else []
     title = f"{fit.model}: least squares on {len(fit.phi)} angles"
     how = f"Sums over pixels were formed by the {fit.evaluator} evaluator."
-    return document(title, (verdict, how), tuple(tables), remarks(fit), provenance, figures)
+    said = (*remarks(fit), *judgements(provenance))
+    return document(title, (verdict, how), tuple(tables), said, provenance, figures)
 
 
 def nlsq_summary(fit: "twotime.results.NLSQResult") -> dict[str, Any]:
@@ -219,6 +222,8 @@ def nlsq_summary(fit: "twotime.results.NLSQResult") -> dict[str, Any]:
         "chi2": fit.chi2,
         "dof": fit.dof,
         "reduced_chi2": fit.reduced_chi2,
+        "detector_pixels": fit.pixels,
+        "photons": fit.photons,
         "r_squared": fit.r_squared,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
     }
@@ -237,15 +242,24 @@ def parameter_table(fit: "twotime.results.NLSQResult") -> Table:
         "value": [with_error(value, deviation.get(name)) for name, value in fit.params.items()],
         "±": robust,
         "± if independent": iid,
+        "ratio": [_ratio(deviation.get(n), fit.uncertainties_iid.get(n)) for n in fit.all_names],
         "unit": fit.units,
         "bounds": [
             f"[{low:g}, {high:g}]" if free else ""
             for low, high, free in zip(lower, upper, fit.varying, strict=True)
         ],
+        "start": [f"{value:.4g}" for value in np.asarray(fit.start)],
     }
     if robust == iid:
-        del columns["± if independent"]
+        del columns["± if independent"], columns["ratio"]
     return Table("Parameters", tuple(columns), tuple(zip(*columns.values(), strict=True)))
+
+
+def _ratio(deviation: float | None, iid: float | None) -> str:
+    """How many times larger one standard deviation is than the other, where both are numbers."""
+    if deviation is None or iid is None or not 0 < iid < math.inf:
+        return ""
+    return f"{deviation / iid:.1f}" if math.isfinite(deviation) else ""
 
 
 def curve_table(curves: Mapping[str, Curve]) -> Table:
@@ -303,6 +317,16 @@ def quality_table(fit: "twotime.results.NLSQResult") -> Table:
                 f"{float(fit.r_squared):.5f}",
                 "part of the variation described; no measure of quality where noise is large",
             ),
+            (
+                "independent pixels",
+                f"{float(np.mean(fit.pixels)):.3g}",
+                "detector pixels per angle that the size of the residuals corresponds to",
+            ),
+            (
+                "photons",
+                f"{float(fit.photons):.3g}",
+                "counts per pixel and frame that they correspond to; inf for no shot noise",
+            ),
         ),
     )
 
@@ -311,7 +335,23 @@ def remarks(fit: "twotime.results.NLSQResult") -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     bounds = [f"{name} ended on a bound." for name in fit.at_bound]
     null = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in fit.null_directions]
-    return (f"± is one standard deviation; {fit.uncertainty_kind}.", *bounds, *null)
+    kind = f"± is one standard deviation; {fit.uncertainty_kind}."
+    return (kind, *bounds, *null, *_ends(fit))
+
+
+def _ends(fit: "twotime.results.NLSQResult") -> tuple[str, ...]:
+    """Where several starts led."""
+    count = len(fit.ends_chi2)
+    if count == 1:
+        return ()
+    reached = ", ".join(f"χ² = {optimum.chi2:.6g} ({optimum.starts})" for optimum in fit.optima)
+    return (f"Of {count} starts these optima were reached (by so many): {reached or 'none'}.",)
+
+
+def judgements(provenance: Provenance | None) -> tuple[str, ...]:
+    """What the residuals say about the model, where that is known."""
+    sentence = "" if provenance is None else provenance.judgement
+    return (f"{sentence[:1].upper()}{sentence[1:]}.",) if sentence else ()
 
 
 def _on_bound(flags: Bool[np.ndarray, " 2"]) -> str:

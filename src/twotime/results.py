@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from twotime import folders, report, storage
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
+from twotime.posterior_files import read_posterior
+from twotime.posterior_result import CMCResult
 from twotime.report import Curve, Provenance
 
 STATUS = {
@@ -22,6 +24,20 @@ STATUS = {
     "try other starts, or fix parameters that the data do not determine",
     3: "not converged: chi-squared is not finite at the start; check the start and the data",
 }
+
+
+class Optimum(NamedTuple):
+    """One of the places where starts of a fit ended.
+
+    Attributes:
+        chi2: Smallest chi-squared there.
+        params: All parameters by name.
+        starts: How many starts led there.
+    """
+
+    chi2: float
+    params: dict[str, float]
+    starts: int
 
 
 class NLSQResult(eqx.Module):
@@ -56,6 +72,12 @@ class NLSQResult(eqx.Module):
         gradient: Largest projected gradient [standard deviations].
         step: Newton step left [standard deviations].
         n_steps: Evaluations of the model.
+        pixels: Independent detector pixels that the residuals of each angle show.
+        photons: Mean counts per pixel and frame that they show; infinite for no shot noise.
+        starts: Parameters at each start; `start` is the one that led to the result.
+        ends: Parameters where each start led.
+        ends_chi2: Smallest chi-squared there; infinite where it was not finite.
+        ends_code: How each ended: keys of `STATUS`.
     """
 
     all_names: tuple[str, ...] = eqx.field(static=True)
@@ -86,6 +108,29 @@ class NLSQResult(eqx.Module):
     gradient: Float[Array, ""]
     step: Float[Array, ""]
     n_steps: Int[Array, ""]
+    pixels: Float[Array, " angle"]
+    photons: Float[Array, ""]
+    starts: Float[Array, "start param"]
+    ends: Float[Array, "start param"]
+    ends_chi2: Float[Array, " start"]
+    ends_code: Int[Array, " start"]
+
+    @property
+    def optima(self) -> tuple[Optimum, ...]:
+        """The different places where starts converged, the best first.
+
+        Starts count as ended at one place where chi2 agrees to 1e-6.
+        """
+        chi2, found = np.asarray(self.ends_chi2), list[Optimum]()
+        for k in np.argsort(chi2, kind="stable").tolist():
+            if self.ends_code[k] != 0:
+                continue
+            if found and chi2[k] <= found[-1].chi2 * (1 + 1e-6):
+                found[-1] = found[-1]._replace(starts=found[-1].starts + 1)
+                continue
+            ends = np.asarray(self.ends[k]).tolist()
+            found.append(Optimum(chi2[k].item(), dict(zip(self.all_names, ends, strict=True)), 1))
+        return tuple(found)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -266,8 +311,8 @@ def _scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
     return {name: np.asarray(getattr(fit, name)) for name in ("phi", "contrast", "offset")}
 
 
-def load_result(folder: str | Path) -> NLSQResult:
-    """Restore a saved result, every number bit for bit.
+def load_result(folder: str | Path) -> NLSQResult | CMCResult:
+    """Restore a saved fit or posterior, every number bit for bit.
 
     Args:
         folder: A folder that `save` or `twotime fit` wrote.
@@ -277,11 +322,14 @@ def load_result(folder: str | Path) -> NLSQResult:
         ValueError: If float64 is off.
     """
     content = folders.read_result_json(Path(folder))
+    if content["kind"] == CMCResult.__name__:
+        return read_posterior(Path(folder))
     kind = _KINDS.get(content["kind"])
     if kind is None:
         raise folders.ResultError(
             f"{folder}: the result is of kind {content['kind']!r}; expected one of "
-            f"{', '.join(_KINDS)}; read it with the version that its result.json names."
+            f"{', '.join(_KINDS)} or CMCResult; read it with the version that its result.json "
+            "names."
         )
     return storage.fields_from_json(kind, content["fields"])
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime import folders, storage
+from twotime import folders, posterior_run, storage
 from twotime.config.errors import ConfigurationError
 from twotime.config.findings import lookup
 from twotime.config.manager import ConfigManager
@@ -29,18 +29,16 @@ from twotime.data.load import load_with_report
 from twotime.data.prepare import LoadReport
 from twotime.inference.bands import Band, delta_bands
 from twotime.inference.nlsq import fit_nlsq
+from twotime.inference.residuals import residual_structure
+from twotime.inference.starts import estimate_starts
+from twotime.posterior_result import CMCResult
 from twotime.report import Curve, Provenance
 from twotime.results import NLSQResult, fitted_arrays, load_result
 
 _log = logging.getLogger(__name__)
 
 _RUNS: Mapping[tuple[str, ...], tuple[Any, ...]] = {
-    ("optimization", "method"): ("nlsq",),
-    ("optimization", "cmc", "enable"): ("auto", "never"),
-    ("optimization", "nlsq", "multistart"): (False,),
-    ("optimization", "nlsq", "start"): ("auto", "values"),
     ("optimization", "nlsq", "loss"): ("linear",),
-    ("streaming", "enable"): (False,),
     ("sequential", "enable"): (False,),
 }
 """Settings of which this version runs some values only."""
@@ -56,6 +54,8 @@ class Job(NamedTuple):
         arguments: Settings of `fit_nlsq`.
         provenance: Settings and facts about the data.
         unsaved: Names of the arrays that are not to be saved.
+        method: "nlsq", "cmc" or "both".
+        sampling: Settings of `fit_cmc`; None where nothing is sampled.
     """
 
     model: AbstractTwoTimeModel
@@ -64,6 +64,8 @@ class Job(NamedTuple):
     arguments: Mapping[str, Any]
     provenance: Provenance
     unsaved: tuple[str, ...]
+    method: str
+    sampling: Mapping[str, Any] | None
 
 
 def run(
@@ -72,8 +74,11 @@ def run(
     *,
     overwrite: bool = False,
     progress: Callable[[Any], None] | None = None,
-) -> NLSQResult:
-    """Load, fit and write what a configuration asks for.
+) -> NLSQResult | CMCResult:
+    """Load, fit, sample and write what a configuration asks for.
+
+    With optimization.method "both" the fit is in the folder and the posterior in its subfolder
+    `posterior`; with "cmc" the posterior alone is in the folder.
 
     Args:
         config: A validated configuration.
@@ -82,7 +87,8 @@ def run(
         progress: Called with half of chi2 after every evaluation of the model.
 
     Returns:
-        The result, which is in the folder whether it converged or not.
+        The result, which is in the folder whether it converged or not; the posterior where one
+        was sampled.
 
     Raises:
         ConfigurationError: If this version cannot run a setting.
@@ -92,9 +98,70 @@ def run(
     """
     folder = config.output_dir if folder is None else Path(folder)
     job = prepare(config, folder, overwrite=overwrite)
-    result, seconds = fit(job, progress)
-    write(job, result, folder, seconds, overwrite=overwrite)
-    return result
+    result = None
+    if needs_fit(job):
+        result, seconds = fit(job, progress)
+        if job.method != "cmc":
+            write(job, result, folder, seconds, overwrite=overwrite)
+    if job.sampling is None:
+        assert result is not None
+        return result
+    post = sample(job, result, folder, overwrite=overwrite)
+    write_posterior(job, post, folder, overwrite=overwrite)
+    return post
+
+
+def needs_fit(job: Job) -> bool:
+    """Whether a job begins with a least-squares fit."""
+    return job.sampling is None or job.method == "both" or job.sampling["start"] is None
+
+
+def sample(
+    job: Job,
+    result: NLSQResult | None,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Callable[[Any], None] | None = None,
+) -> CMCResult:
+    """Sample the posterior of a job; blocks of draws are kept beside the folder until it ends.
+
+    Args:
+        job: What to sample.
+        result: The fit it starts from; None for chains that start at draws of the prior.
+        folder: Folder that the results are meant for.
+        overwrite: Whether a run that did not end may be thrown away.
+        resume: Whether it goes on.
+        progress: Called after every block of draws.
+
+    Raises:
+        ResultError: If a run is kept that may not be thrown away, or none to go on with.
+    """
+    assert job.sampling is not None
+    start = None if job.sampling["start"] == "prior" else result
+    kept = posterior_run.kept_run(folder, resume=resume, overwrite=overwrite)
+    return posterior_run.sample_job(
+        job.model, job.data, job.space, job.sampling, start, kept, progress
+    )
+
+
+def write_posterior(job: Job, post: CMCResult, folder: Path, *, overwrite: bool = False) -> None:
+    """Write a posterior with its figures: into the folder, or beside a fit into its subfolder.
+
+    Args:
+        job: What was sampled.
+        post: The posterior.
+        folder: Folder of the results.
+        overwrite: Whether a result that is there may be replaced.
+
+    Raises:
+        ResultError: If the folder cannot be written, or holds what may not be replaced.
+    """
+    target = folder if job.method == "cmc" else folder / "posterior"
+    posterior_run.write_sampling(
+        post, job.model, job.data, target, job.provenance, overwrite=overwrite
+    )
 
 
 def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> Job:
@@ -119,6 +186,7 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         _log.warning("%s", note)
     _log.info("read %s: %d angles, %d frames", account.path, data.c2.shape[0], data.c2.shape[1])
     nlsq, output = config.nlsq_config, config.section("output")
+    streaming = config.section("streaming")
     wanted = {"c2": output["save_correlation"], "residual": output["save_residuals"]}
     wanted["model"] = wanted["c2"]
     arguments = {
@@ -126,15 +194,46 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         "evaluator": nlsq["evaluator"],
         "max_steps": nlsq["max_iterations"],
         "tolerance": nlsq["tolerance"],
+        "tile": streaming["chunk_size"],
     }
+    if streaming["enable"]:
+        arguments["evaluator"] = "tiled"
+    model = build_model(config)
+    space, starts = _starts(model, data, config)
     return Job(
-        model=build_model(config),
+        model=model,
         data=data,
-        space=config.space,
-        arguments=arguments,
+        space=space,
+        arguments=arguments | starts,
         provenance=_provenance(config, account),
         unsaved=tuple(name for name, is_wanted in wanted.items() if not is_wanted),
+        method=config.optimization_method,
+        sampling=(
+            None
+            if config.optimization_method == "nlsq"
+            else posterior_run.sampling_arguments(config)
+        ),
     )
+
+
+def _starts(
+    model: AbstractTwoTimeModel, data: TwoTimeData, config: ConfigManager
+) -> tuple[ParameterSpace, dict[str, Any]]:
+    """The space at its start, and the settings of `fit_nlsq` that say which starts it takes."""
+    nlsq, space = config.nlsq_config, config.space
+    count = nlsq["multistart_n"] if nlsq["multistart"] else 1
+    wanted = np.asarray(space.varying)
+    if nlsq["start"] == "auto":
+        wanted = wanted & (np.asarray(space.given) == 0)
+    if nlsq["start"] == "values" or not wanted.any():
+        return space, {"starts": count, "key": jax.random.key(nlsq["seed"])}
+    free = eqx.tree_at(lambda s: s.given, space, np.where(wanted, 0.0, 1.0))
+    estimates = estimate_starts(
+        model, data, free, per_angle_mode=nlsq["per_angle_mode"], count=count
+    )
+    names = [name for name, is_wanted in zip(space.names, wanted, strict=True) if is_wanted]
+    _log.info("starts estimated from the data: %s", ", ".join(names))
+    return estimates[0], {"starts": np.stack([s.initial for s in estimates])}
 
 
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
@@ -201,7 +300,10 @@ def write(
     """
     from twotime import plots
 
-    provenance = dataclasses.replace(job.provenance, wall_time=seconds)
+    structure = residual_structure(job.model, job.data, job.space, result)
+    provenance = dataclasses.replace(
+        job.provenance, wall_time=seconds, judgement=structure.sentence
+    )
     arrays = fitted_arrays(result, job.model, job.data)
     curves = functions_of_time(result, job.model, job.data.t)
     kept = {name: array for name, array in arrays.items() if name not in job.unsaved}
@@ -252,7 +354,11 @@ def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...
     from twotime import plots
 
     folder = Path(folder)
-    result, arrays = load_result(folder), storage.read_arrays(folder)
+    result = load_result(folder)
+    if isinstance(result, CMCResult):
+        target = folder if into is None else Path(into)
+        return posterior_run.redraw_posterior(folder, result, target)
+    arrays = storage.read_arrays(folder)
     missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
     if missing:
         raise folders.ResultError(
@@ -285,6 +391,9 @@ def _provenance(config: ConfigManager, account: LoadReport) -> Provenance:
     settings["model"] = config.section("model")
     settings["output"] = config.section("output")
     settings["optimization"] = {"method": config.optimization_method, "nlsq": config.nlsq_config}
+    if config.optimization_method != "nlsq":
+        settings["optimization"]["cmc"] = config.get_cmc_config()
+        settings["optimization"]["hmc"] = config.section("optimization.hmc")
     return Provenance(
         settings=settings,
         source=source,

@@ -171,6 +171,7 @@ def write_result(
         "notes": origin.notes,
         "metadata": origin.metadata,
         "wall_time_s": origin.wall_time,
+        "judgement": origin.judgement,
         "settings": origin.settings,
         "fields": fields_to_json(result),
     }

@@ -127,7 +127,7 @@ def _sampling(config: Mapping[str, Any], mode: str, found: Findings) -> None:
         found.add((*_CMC, "enable"), f"never contradicts optimization.method: {method}. Keep one.")
     sampler = lookup(config, (*_CMC, "backend", "sampler"))
     for name in lookup(config, ("optimization", "hmc")) or {}:
-        if sampler is None and not found.is_wrong((*_CMC, "backend", "sampler")):
+        if sampler != "hmc" and not found.is_wrong((*_CMC, "backend", "sampler")):
             found.add(
                 ("optimization", "hmc", name),
                 "has no effect without optimization.cmc.backend.sampler: hmc; add it.",

@@ -1,0 +1,160 @@
+"""Sampling by configuration: every key takes effect, folders hold what they should."""
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+import twotime as tt
+from twotime import plots_posterior, posterior_report, posterior_run, run, starting
+from twotime.folders import ResultError
+from twotime.posterior_result import CMCResult, Limits
+
+CMC = {
+    "seed": 7,
+    "width_correction": "tempering",
+    "sharding": {"n_shards": 3, "shard_strategy": "random", "min_pairs_per_shard": 12},
+    "initialization": {"jitter_scale": 0.5, "nlsq_chi2_threshold": 9.0},
+    "backend": {"sampler": "hmc"},
+    "validation": {"max_r_hat": 1.1, "min_ess": 50, "min_bfmi": 0.2, "max_divergences": 3},
+    "combination": {"method": "gaussian"},
+    "per_shard_mcmc": {
+        "num_warmup": 30, "num_samples": 40, "num_chains": 2, "target_accept_prob": 0.7,
+        "max_tree_depth": 6,
+    },
+}  # fmt: skip
+HMC = {
+    "step_size": 0.3,
+    "num_leapfrog_steps": 4,
+    "adapt_step_size": False,
+    "adapt_mass_matrix": False,
+}
+
+
+def config(method="both", cmc=CMC, hmc=HMC, **more):
+    optimization = {"method": method, "cmc": cmc, "hmc": hmc,
+                    "nlsq": {"nlsq_prior_width_factor": 5.0}}  # fmt: skip
+    return tt.ConfigManager(
+        {
+            "analysis_mode": "static",
+            "experimental_data": {"file_path": "example.h5"},
+            "analyzer_parameters": {"dt": 0.1, "scattering": {"wavevector_q": 0.01}},
+            "parameters": {"D_offset": {"value": 0.0, "vary": False}},
+            "optimization": optimization,
+            "stratification": {"enable": True, "strategy": "lag", "n_strata": 5},
+        }
+        | more
+    )
+
+
+def test_every_key_of_the_sampling_sections_reaches_the_sampler():
+    found = posterior_run.sampling_arguments(config())
+    assert jax.random.key_data(found.pop("key")).tolist() == [0, 7]
+    assert found == {
+        "n_shards": 3, "strategy": "random", "min_pixels": 12, "n_strata": 5, "n_chains": 2,
+        "n_warmup": 30, "n_samples": 40, "target_accept": 0.7, "max_tree_depth": 6,
+        "sampler": "hmc", "step_size": 0.3, "n_leapfrog": 4, "adapt_step": False,
+        "adapt_shape": False, "combine": "gaussian", "width": "tempering", "start": None,
+        "jitter": 0.5, "max_reduced_chi2": 9.0, "prior_from_fit": 5.0,
+        "limits": Limits(1.1, 50, 0.2, 3), "per_angle_mode": "auto", "evaluator": "auto",
+    }  # fmt: skip
+    assert config("nlsq", CMC | {"enable": "always"}).optimization_method == "both"
+
+
+def test_a_start_at_the_prior_needs_no_fit():
+    found = posterior_run.sampling_arguments(
+        config(cmc={"initialization": {"method": "prior"}}, hmc={}, stratification={})
+    )
+    assert found["start"] == "prior" and found["n_strata"] == 1
+
+
+def test_kept_runs_are_neither_lost_nor_mixed(tmp_path):
+    out = tmp_path / "out"
+    assert posterior_run.kept_run(out, resume=False, overwrite=False) == tmp_path / "out.run"
+    with pytest.raises(ResultError, match="no run to go on with"):
+        posterior_run.kept_run(out, resume=True, overwrite=False)
+    (tmp_path / "out.run").mkdir()
+    with pytest.raises(ResultError, match="did not end"):
+        posterior_run.kept_run(out, resume=False, overwrite=False)
+    assert posterior_run.kept_run(out, resume=True, overwrite=False).exists()
+    assert not posterior_run.kept_run(out, resume=False, overwrite=True).exists()
+
+
+def posterior(n_shards=3, n_free=3):
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(2, 60, n_free)) + np.arange(n_free)
+    names = ("D0", "alpha", "D_offset")
+    each = np.ones((n_shards, n_free))
+    return CMCResult(
+        all_names=names, varying=(True,) * n_free, units=("Å²/s", "", "Å²/s"), model="Static",
+        per_angle_mode="averaged", evaluator="pixel lists", sampler="nuts",
+        scaling_kind="marginal", noise_kind="sampled", combination="consensus",
+        strategy="random", width_kind="sandwich", width_text="widened",
+        coordinate_names=names, limits=Limits(), excluded=(1,), is_complete=True, draws=draws,
+        contrast=0.3 + 0 * draws[..., :2], offset=1 + 0.01 * draws[..., :2],
+        noise=np.full((2, 60), 0.1), values=np.median(draws, axis=(0, 1)),
+        phi=np.array([0.0, 90.0]), log_density=rng.normal(size=(n_shards, 2, 60)),
+        energy=rng.normal(size=(n_shards, 2, 60)), acceptance=each[:, 0] * 0.8,
+        tree_depth=each[:, 0] * 3, deepest=each[:, 0] * 0, step=each[:, 0],
+        shard_r_hat=each * 1.001, shard_ess_bulk=each * 900, shard_ess_tail=each * 800,
+        shard_bfmi=np.ones((n_shards, 2)), shard_divergences=np.array([0.0, 4.0, 0.0]),
+        shard_converged=np.array([True, False, True]),
+        shard_draws=rng.normal(size=(n_shards, 50, n_free)), disagreement=each * 5.0,
+        power=np.asarray(1.0), width_ratio=each[0] * 2, n_pixels=np.asarray(1e3),
+        n_gradients=np.asarray(1e4), seconds=np.asarray(2.0),
+    )  # fmt: skip
+
+
+def test_figures_are_drawn_and_saved(tmp_path):
+    from twotime.report import Curve
+
+    post, t = posterior(), np.arange(1.0, 9.0)
+    curves = {"J": Curve(t, t - 1, t + 1, "Å²/s", "J", "transport")}
+    names = plots_posterior.save_figures(tmp_path, post, curves, t)
+    assert names == ("corner.png", "trace.png", "rank.png", "energy.png", "shards.png",
+                     "functions.png")  # fmt: skip
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+    assert len(plots_posterior.corner(post).axes) == 6
+    assert len(plots_posterior.shards(post).axes) == 3
+
+
+def test_reports_tell_of_shards_that_were_left_out():
+    post = posterior()
+    assert post.converged and post.divergences == 4
+    text = post.report()
+    assert "left out" in text and "Shards disagree" in text and "over those of independent" in text
+    assert posterior_report.status(post).endswith("shards 1 left out")
+
+
+@pytest.mark.slow
+def test_runs_write_fit_and_posterior_and_go_on(tmp_path, monkeypatch):
+    path = tmp_path / "run.yaml"
+    starting.start("static", path, example=True, full=False, overwrite=False)
+    content = yaml.safe_load(path.read_text())
+    few = {"num_warmup": 30, "num_samples": 50, "num_chains": 2}
+    content["optimization"] = {"method": "both", "cmc": {"per_shard_mcmc": few}}
+    path.write_text(yaml.safe_dump(content))
+    settings, out = tt.ConfigManager.from_yaml(path), tmp_path / "out"
+    job = run.prepare(settings, out)
+    fit, seconds = run.fit(job)
+    run.write(job, fit, out, seconds)
+
+    def stop(progress):
+        if progress.stage == "sampling":
+            raise KeyboardInterrupt
+
+    part = run.sample(job, fit, out, progress=stop)
+    assert not part.is_complete and (tmp_path / "out.run").is_dir()
+    whole = run.sample(job, fit, out, resume=True)
+    run.write_posterior(job, whole, out)
+    assert whole.is_complete and not (tmp_path / "out.run").exists()
+    assert isinstance(tt.load_result(out), tt.NLSQResult)
+    again = tt.load_result(out / "posterior")
+    assert np.array_equal(again.draws, whole.draws)
+    assert {"corner.png", "predictive_01.png", "report.md"} <= {
+        p.name for p in (out / "posterior").iterdir()
+    }
+    assert "corner.png" in run.redraw(out / "posterior", tmp_path / "again")
+    only = run.run(run.with_method(settings, "cmc"), tmp_path / "only")
+    assert np.array_equal(only.draws, whole.draws)
+    assert (tmp_path / "only" / "posterior.npz").exists()

@@ -1,0 +1,257 @@
+"""Sampling against what is known exactly: a Gaussian posterior, ranks of the truth, coverage."""
+
+from typing import final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.inference.consensus import fit_cmc
+from twotime.inference.evaluators import choose_evaluator
+from twotime.inference.laplace import find_shape
+from twotime.inference.sampler import Settings, sample
+from twotime.inference.shards import stacked
+from twotime.inference.target import make_posterior
+
+NOISE = 0.3
+
+
+@final
+class Linear(tt.AbstractTwoTimeModel):
+    """c2 linear in the parameters: a Gaussian likelihood without approximation."""
+
+    names: tuple[str, ...] = eqx.field(default=("a", "b", "c"), static=True, init=False)
+
+    def channels(self, params, times, *, t, q, phi):
+        basis = jnp.stack([jnp.ones_like(times), times - 1.0, jnp.sin(3 * times)])
+        none = jnp.zeros((0, times.shape[0]))
+        return tt.Channels(none, none, (params @ basis)[None])
+
+    def pixel(self, pixel):
+        return pixel.level1[0] + pixel.level2[0]
+
+
+PRIOR = {"a": (0.3, 0.05), "b": (0.0, 0.1), "c": (0.2, 0.02)}
+TRUE = np.array([0.35, 0.1, 0.21])
+
+
+def linear_case(frames=16, seed=0):
+    registry = tt.ParameterRegistry(
+        [tt.ParameterInfo(n, loc, -1e3, 1e3, n) for n, (loc, _) in PRIOR.items()]
+    ).extended(
+        tt.ParameterInfo("contrast", 1.0, 0.0, 2.0, "", is_scaling=True, vary_default=False),
+        tt.ParameterInfo("offset", 0.0, -1.0, 2.0, "", is_scaling=True, vary_default=False),
+    )
+    space = tt.ParameterSpace.from_registry(Linear().names, registry)
+    space = space.with_priors({n: tt.PriorDistribution.normal(*p) for n, p in PRIOR.items()})
+    t = jnp.arange(1, frames + 1) * 0.125
+    clean = tt.simulate(
+        Linear(), jnp.asarray(TRUE), t=t, q=0.01, phi=jnp.zeros(1), contrast=1.0, offset=0.0,
+        noise=NOISE, key=jax.random.key(seed),
+    )  # fmt: skip
+    return Linear(), tt.TwoTimeData(clean.c2, t, 0.01, clean.phi, sigma=NOISE), space
+
+
+def exact_posterior(data):
+    """Mean and covariance in closed form."""
+    t = np.asarray(data.t)
+    i, j = np.triu_indices(len(t), 1)
+    basis = np.stack([np.ones_like(t), t - 1.0, np.sin(3 * t)], axis=1)
+    design = basis[i] + basis[j]
+    centre, width = np.array(list(PRIOR.values())).T
+    precision = design.T @ design / NOISE**2 + np.diag(width**-2.0)
+    pull = design.T @ np.asarray(data.c2[0])[i, j] / NOISE**2 + centre / width**2
+    covariance = np.linalg.inv(precision)
+    return covariance @ pull, covariance
+
+
+def sizes(draws):
+    """Effective number of draws for the mean of each quantity."""
+    from blackjax.diagnostics import effective_sample_size
+
+    return np.asarray(effective_sample_size(jnp.asarray(draws)))
+
+
+@pytest.mark.parametrize("combine", ["consensus", "gaussian"])
+@pytest.mark.parametrize(
+    "n_shards",
+    [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8, 16))],
+)
+def test_a_gaussian_posterior_is_found_exactly_from_shards(n_shards, combine):
+    model, data, space = linear_case()
+    mean, covariance = exact_posterior(data)
+    post = fit_cmc(
+        model, data, space, key=jax.random.key(n_shards), n_shards=n_shards, width="none",
+        combine=combine, n_warmup=200, n_samples=1000,
+    )  # fmt: skip
+    flat = post.draws.reshape(-1, 3)
+    deviation = np.sqrt(np.diag(covariance))
+    centred = post.draws - mean
+    products = centred[..., :, None] * centred[..., None, :]
+    # Shards' means differ by sqrt(shards) deviations, and their weights come from the draws: that
+    # adds m (1 - 1/shards) times the error of the draws themselves.
+    redrawn = n_shards > 1 and combine == "gaussian"
+    part = (1 + 3 * (1 - 1 / n_shards)) / np.minimum(sizes(centred), len(flat))
+    z_mean = (flat.mean(axis=0) - mean) / deviation / np.sqrt(part + redrawn / len(flat))
+    square = np.outer(deviation**2, deviation**2)
+    # The variance of a product of Gaussians, and as much again for weights from draws.
+    error = np.sqrt((square + covariance**2) * (1 + (n_shards > 1)) / sizes(products))
+    z_covariance = (products.mean(axis=(0, 1)) - covariance) / error
+    print(f"{n_shards} {combine}: z of means {np.abs(z_mean).max():.2f}, "
+          f"of covariances {np.abs(z_covariance).max():.2f}")  # fmt: skip
+    assert np.abs(z_mean).max() < 3
+    assert np.abs(z_covariance).max() < 3
+
+
+def static_posterior(data, space):
+    plain, evaluator = choose_evaluator(tt.StaticDiffusion(), data, "auto")
+    return make_posterior(
+        tt.StaticDiffusion(), plain, space, "individual", evaluator,
+        scaling="marginal", noise="sampled",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_ranks_of_the_truth_are_uniform():
+    """Simulation-based calibration: truths from the prior, data from truths, ranks among draws."""
+    n_truths, frames, sigma = 208, 16, 0.05
+    truncated = tt.PriorDistribution.truncated_normal
+    priors = {
+        "D0": truncated(1e4, 3e3, 1e3, 1e5), "alpha": truncated(-0.3, 0.15, -1.0, 1.0),
+        "contrast": truncated(0.3, 0.03, 0.0, 1.0), "offset": truncated(1.0, 0.02, 0.5, 1.5),
+    }  # fmt: skip
+    space = tt.ParameterSpace.from_config({"analysis_mode": "static"})
+    space = space.with_values({"D0": 1e4, "alpha": -0.3, "D_offset": 0.0})
+    space = space.with_bounds({"D0": (1e3, 1e5), "alpha": (-1.0, 1.0)})
+    space = space.with_vary({"D_offset": False}).with_priors(priors)
+    keys = jax.random.split(jax.random.key(7), 5)
+    truth = {
+        n: np.asarray(p.sample(k, (n_truths,)))
+        for (n, p), k in zip(priors.items(), keys, strict=False)
+    }
+    t = jnp.arange(1, frames + 1) * 0.1
+    parts, modes = [], []
+    for i, key in enumerate(jax.random.split(keys[4], n_truths)):
+        data = tt.simulate(
+            tt.StaticDiffusion(), jnp.asarray([truth["D0"][i], truth["alpha"][i], 0.0]), t=t,
+            q=0.01, phi=jnp.zeros(1), contrast=truth["contrast"][i], offset=truth["offset"][i],
+            noise=sigma, key=key,
+        )  # fmt: skip
+        part = static_posterior(tt.TwoTimeData(data.c2, t, data.q, data.phi, sigma=sigma), space)
+        parts.append(part)
+        modes.append(
+            np.asarray(part.coordinates.from_values(np.array([truth["D0"][i], truth["alpha"][i]])))
+        )
+    root = find_shape(parts[0], modes[0], np.array([0.1, 0.05])).root
+    result = sample(
+        stacked(parts), np.stack(modes), np.broadcast_to(root, (n_truths, 2, 2)),
+        np.zeros((n_truths, 2, 2)), jax.random.key(8),
+        Settings(n_chains=2, n_warmup=120, n_samples=160),
+    )  # fmt: skip
+    draws = result.trace.joint[:, :, ::5].reshape(n_truths, -1, 4)
+    values = np.asarray(parts[0].coordinates.to_values(jnp.asarray(draws[..., :2])))
+    shift = np.array([float(p.source.shift) for p in parts])
+    found = {"D0": values[..., 0], "alpha": values[..., 1], "contrast": draws[..., 2],
+             "offset": draws[..., 3] + shift[:, None]}  # fmt: skip
+    for name, x in found.items():
+        rank = np.sum(x < truth[name][:, None], axis=1) / (x.shape[1] + 1)
+        counts = np.bincount((rank * 8).astype(int), minlength=8)
+        chi2 = np.sum((counts - n_truths / 8) ** 2) / (n_truths / 8)
+        p = float(jax.scipy.stats.chi2.sf(chi2, 7))
+        print(f"ranks of {name}: {counts.tolist()}, p = {p:.2f}")
+        assert p > 0.01
+
+
+@pytest.mark.slow
+def test_intervals_cover_on_speckle_with_the_width_correction():
+    repeats, frames = 120, 60
+    space = tt.ParameterSpace.from_config({"analysis_mode": "static"})
+    truth = {"D0": 1e4, "alpha": -0.3, "D_offset": 0.0}
+    space = space.with_values(truth).with_vary({"D_offset": False})
+    space = space.with_priors(
+        {
+            "D0": tt.PriorDistribution.lognormal(np.log(1e4), 2.0),
+            "alpha": tt.PriorDistribution.normal(0.0, 2.0),
+        }
+    )
+    model, inside = tt.StaticDiffusion(), {"sandwich": [], "none": []}
+    for seed in range(repeats):
+        data = tt.simulate_speckle(
+            model, jnp.asarray(list(truth.values())), t=jnp.arange(1, frames + 1) * 0.1, q=0.01,
+            phi=jnp.zeros(1), contrast=0.3, n_pixels=500, key=jax.random.key(seed),
+        )  # fmt: skip
+        mask = np.broadcast_to(~np.eye(frames, dtype=bool), data.c2.shape)
+        data = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, mask=mask)
+        fit = tt.fit_nlsq(model, data, space)
+        for width, hits in inside.items():
+            post = fit_cmc(
+                model, data, space, key=jax.random.key(seed), start=fit, width=width, n_chains=2,
+                n_warmup=60, n_samples=150,
+            )  # fmt: skip
+            low, high = np.quantile(post.draws, (0.16, 0.84), axis=(0, 1))
+            true = np.array([truth["D0"], truth["alpha"]])
+            hits.append((low < true) & (true < high))
+    covered = {width: np.mean(hits, axis=0) for width, hits in inside.items()}
+    print({width: x.round(3).tolist() for width, x in covered.items()})
+    # Short records: the robust errors are on the safe side, the independent ones hopeless.
+    assert np.all((covered["sandwich"] > 0.60) & (covered["sandwich"] < 0.90))
+    assert np.all(covered["none"] < 0.3)
+
+
+def laminar_case():
+    values = {
+        "D0": 2e4, "alpha": -0.2, "D_offset": 0.0, "gamma_dot_t0": 3e-4, "beta": -0.2,
+        "gamma_dot_t_offset": 0.0, "phi0": 5.0,
+    }  # fmt: skip
+    space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"})
+    space = space.with_values(values).with_bounds({"phi0": (-90.0, 90.0)})
+    space = space.with_vary({"D_offset": False, "gamma_dot_t_offset": False})
+    prior = tt.PriorDistribution.truncated_normal(2e4, 1e4, 100.0, 1e5)
+    return tt.LaminarFlow(), values, space.with_priors({"D0": prior}), 0.003, [0.0, 60.0, 120.0]
+
+
+def two_component_case():
+    values = {
+        "D0_ref": 3e3, "alpha_ref": 0.2, "D_offset_ref": 0.0,
+        "D0_sample": 1e4, "alpha_sample": -0.2, "D_offset_sample": 0.0,
+        "v0": 800.0, "beta": -0.1, "v_offset": 0.0,
+        "f0": 0.45, "f1": -0.4, "f2": 0.0, "f3": 0.1, "phi0": 0.0,
+    }  # fmt: skip
+    fixed = ("f2", "phi0", "D_offset_ref", "D_offset_sample", "v_offset")
+    space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
+    space = space.with_values(values).with_vary(dict.fromkeys(fixed, False))
+    return tt.TwoComponent(), values, space, 0.01, [0.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "noise"), [(laminar_case, 0.02), (two_component_case, 0.004)])
+def test_shards_give_what_all_pixels_give(case, noise):
+    model, values, space, q, phi = case()
+    data = tt.simulate(
+        model, jnp.asarray(list(values.values())), t=jnp.arange(1, 101) * 0.1, q=q,
+        phi=jnp.asarray(phi), contrast=0.3, offset=1.0, noise=noise, key=jax.random.key(0),
+    )  # fmt: skip
+    fit = tt.fit_nlsq(model, data, space)
+    whole, parts = (
+        fit_cmc(
+            model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none",
+            n_warmup=300, n_samples=500,
+        )
+        for n in (1, 8)
+    )  # fmt: skip
+    one, other = (p.draws.reshape(-1, p.draws.shape[-1]) for p in (whole, parts))
+    shift = np.abs(other.mean(axis=0) - one.mean(axis=0)) / one.std(axis=0)
+    ratio = other.std(axis=0) / one.std(axis=0)
+    correlation = np.abs(whole.correlation - parts.correlation)
+    print(f"{type(model).__name__}: means within {shift.max():.3f} sd, sds {ratio.min():.3f} to "
+          f"{ratio.max():.3f}, correlations within {correlation.max():.3f}; {whole.status}; "
+          f"{parts.status}")  # fmt: skip
+    assert shift.max() < 0.25
+    assert np.abs(ratio - 1).max() < 0.15
+    assert correlation.max() < 0.1
+    for post in (whole, parts):
+        assert max(post.r_hat.values()) < 1.01
+        assert post.divergences == 0
