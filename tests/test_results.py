@@ -51,17 +51,17 @@ def make(**changes):
         "gradient": jnp.asarray(1e-5),
         "step": jnp.asarray(jnp.nan),
         "n_steps": jnp.asarray(12),
-        "pixels": jnp.array([950.0, 1050.0]),
         "photons": jnp.asarray(jnp.inf),
     }
     fields |= changes
-    ends = {
+    derived = {
+        "pixels": jnp.full(fields["phi"].shape, 950.0),
         "starts": fields["start"][None],
         "ends": fields["values"][None],
         "ends_chi2": fields["chi2"][None],
         "ends_code": fields["code"][None],
     }
-    return tt.NLSQResult(**(ends | fields))
+    return tt.NLSQResult(**(derived | fields))
 
 
 def same(a, b):
