@@ -196,7 +196,8 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
             hits.append((low < true) & (true < high))
     covered = {width: np.mean(hits, axis=0) for width, hits in inside.items()}
     print({width: x.round(3).tolist() for width, x in covered.items()})
-    # Short records: the robust errors are on the safe side, the independent ones hopeless.
+    # The aim is 60 to 76 %. Measured: 78 % of D0 and 83 % of alpha, so too wide, and it is not
+    # known why; the upper bound here is no claim and belongs back at 76 %.
     assert np.all((covered["sandwich"] > 0.60) & (covered["sandwich"] < 0.90))
     assert np.all(covered["none"] < 0.3)
 
@@ -226,6 +227,8 @@ def two_component_case():
     return tt.TwoComponent(), values, space, 0.01, [0.0]
 
 
+# With noise 0.01 two components miss all three limits (0.28 sd, 0.84, 0.18, and divergences):
+# what 619 pixels say of five parameters and more is far from Gaussian.
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "noise"), [(laminar_case, 0.02), (two_component_case, 0.004)])
 def test_shards_give_what_all_pixels_give(case, noise):
