@@ -9,7 +9,7 @@ import twotime as tt
 from twotime import folders
 from twotime.inference.predict import predictive
 from twotime.inference.widening import widths
-from twotime.posterior_result import CMCResult, Limits
+from twotime.posterior.result import CMCResult, Limits
 
 FEW = {"n_chains": 2, "n_warmup": 60, "n_samples": 100}
 

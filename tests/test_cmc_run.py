@@ -6,9 +6,12 @@ import pytest
 import yaml
 
 import twotime as tt
-from twotime import plots_posterior, posterior_report, posterior_run, run, starting
+from twotime import run, starting
 from twotime.folders import ResultError
-from twotime.posterior_result import CMCResult, Limits
+from twotime.posterior import plots
+from twotime.posterior import report as posterior_report
+from twotime.posterior import run as posterior_run
+from twotime.posterior.result import CMCResult, Limits
 
 CMC = {
     "seed": 7,
@@ -110,12 +113,12 @@ def test_figures_are_drawn_and_saved(tmp_path):
 
     post, t = posterior(), np.arange(1.0, 9.0)
     curves = {"J": Curve(t, t - 1, t + 1, "Å²/s", "J", "transport")}
-    names = plots_posterior.save_figures(tmp_path, post, curves, t)
+    names = plots.save_figures(tmp_path, post, curves, t)
     assert names == ("corner.png", "trace.png", "rank.png", "energy.png", "shards.png",
                      "functions.png")  # fmt: skip
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
-    assert len(plots_posterior.corner(post).axes) == 6
-    assert len(plots_posterior.shards(post).axes) == 3
+    assert len(plots.corner(post).axes) == 6
+    assert len(plots.shards(post).axes) == 3
 
 
 def test_reports_tell_of_shards_that_were_left_out():

@@ -52,7 +52,7 @@ def __getattr__(name: str) -> object:
     if name == "fit_cmc":
         return _import_module("twotime.inference.consensus").fit_cmc
     if name == "CMCResult":
-        return _import_module("twotime.posterior_result").CMCResult
+        return _import_module("twotime.posterior.result").CMCResult
     if name in ("plots", "run", "testing"):
         return _import_module(f"twotime.{name}")
     raise AttributeError(f"module 'twotime' has no attribute {name!r}")

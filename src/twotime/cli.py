@@ -215,7 +215,8 @@ def _sample(
     is_shown: bool,
 ) -> int:
     """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
-    from twotime import posterior_report, run
+    from twotime import run
+    from twotime.posterior import report as posterior_report
 
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -13,8 +13,8 @@ from twotime import folders, report, storage
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
-from twotime.posterior_files import read_posterior
-from twotime.posterior_result import CMCResult
+from twotime.posterior.files import read_posterior
+from twotime.posterior.result import CMCResult
 from twotime.report import Curve, Provenance
 
 STATUS = {

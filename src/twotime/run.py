@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime import folders, posterior_run, storage
+from twotime import folders, storage
 from twotime.config.errors import ConfigurationError
 from twotime.config.findings import lookup
 from twotime.config.manager import ConfigManager
@@ -31,7 +31,8 @@ from twotime.inference.bands import Band, delta_bands
 from twotime.inference.nlsq import fit_nlsq
 from twotime.inference.residuals import residual_structure
 from twotime.inference.starts import estimate_starts
-from twotime.posterior_result import CMCResult
+from twotime.posterior import run as posterior_run
+from twotime.posterior.result import CMCResult
 from twotime.report import Curve, Provenance
 from twotime.results import NLSQResult, fitted_arrays, load_result
 

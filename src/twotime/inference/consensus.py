@@ -32,7 +32,7 @@ from twotime.inference.sampler import Progress, Result, Settings, meet, sample
 from twotime.inference.shards import Dealing, listed, shard_posteriors, stacked
 from twotime.inference.target import choose_scaling, make_posterior, position_of_fit
 from twotime.inference.widening import WIDTHS, Widths, widen, widths
-from twotime.posterior_result import CMCResult, Limits
+from twotime.posterior.result import CMCResult, Limits
 from twotime.results import NLSQResult
 
 PIXEL_LISTS = "pixel lists"

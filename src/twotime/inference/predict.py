@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
-from twotime.posterior_result import CMCResult
+from twotime.posterior.result import CMCResult
 
 
 def predictive(

@@ -182,15 +182,15 @@ class CMCResult(eqx.Module):
     @property
     def status(self) -> str:
         """Whether the chains converged and if not why, as a sentence."""
-        from twotime import posterior_report
+        from twotime.posterior import report
 
-        return posterior_report.status(self)
+        return report.status(self)
 
     def summary(self) -> dict[str, Any]:
         """What was found, by name: medians, deviations, intervals and diagnostics."""
-        from twotime import posterior_report
+        from twotime.posterior import report
 
-        return posterior_report.cmc_summary(self)
+        return report.cmc_summary(self)
 
     def report(
         self,
@@ -205,9 +205,9 @@ class CMCResult(eqx.Module):
             provenance: Where the result comes from, if that shall be told.
             figures: Names of figures to embed.
         """
-        from twotime import posterior_report
+        from twotime.posterior import report
 
-        return posterior_report.cmc_report(self, curves or {}, provenance, figures)
+        return report.cmc_report(self, curves or {}, provenance, figures)
 
     def all_draws(self) -> Float[Array, "draw param"]:
         """Draws of all parameters, the fixed ones at their values."""
@@ -235,10 +235,10 @@ class CMCResult(eqx.Module):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        from twotime import posterior_files
+        from twotime.posterior import files
 
         with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            posterior_files.write_posterior(temporary, self, curves or {}, provenance)
+            files.write_posterior(temporary, self, curves or {}, provenance)
 
     def to_arviz(self) -> Any:
         """The draws as ArviZ holds them: an InferenceData, or a DataTree from ArviZ 1 on.
@@ -248,9 +248,9 @@ class CMCResult(eqx.Module):
         Raises:
             ModuleNotFoundError: If ArviZ is not installed.
         """
-        from twotime import posterior_files
+        from twotime.posterior import files
 
-        return posterior_files.to_arviz(self)
+        return files.to_arviz(self)
 
     def _worst(self, values: Float[Array, " coordinate"]) -> dict[str, float]:
         return dict(zip(self.coordinate_names, values.tolist(), strict=True))

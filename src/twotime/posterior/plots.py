@@ -17,7 +17,7 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.predict import predictive
 from twotime.plots import DPI, functions, maps
-from twotime.posterior_result import CMCResult
+from twotime.posterior.result import CMCResult
 from twotime.report import Curve
 
 _BLUE, _RED = "#1b6ca8", "#c8553d"

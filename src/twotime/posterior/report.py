@@ -8,7 +8,7 @@ import numpy as np
 from twotime.report import Curve, Provenance, Table, curve_table, document, with_error
 
 if TYPE_CHECKING:
-    from twotime.posterior_result import CMCResult
+    from twotime.posterior.result import CMCResult
 
 _INTERVAL = (0.16, 0.84)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from twotime import storage
 from twotime.folders import RESULT, ResultError, read_result_json
-from twotime.posterior_result import CMCResult, Limits
+from twotime.posterior.result import CMCResult, Limits
 from twotime.report import Curve, Provenance
 
 POSTERIOR = "posterior.npz"

@@ -18,8 +18,8 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.bands import draw_bands
 from twotime.inference.consensus import Progress, fit_cmc
-from twotime.posterior_files import read_functions, write_posterior
-from twotime.posterior_result import CMCResult, Limits
+from twotime.posterior.files import read_functions, write_posterior
+from twotime.posterior.result import CMCResult, Limits
 from twotime.report import Curve, Provenance
 from twotime.results import NLSQResult
 
@@ -154,13 +154,13 @@ def write_sampling(
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
-    from twotime import plots_posterior
+    from twotime.posterior import plots
 
     curves = posterior_functions(post, model, data.t)
     where = dataclasses.replace(provenance, wall_time=float(post.seconds))
     with folders.new_folder(folder, overwrite=overwrite) as temporary:
-        figures = plots_posterior.save_figures(temporary, post, curves, np.asarray(data.t))
-        maps = plots_posterior.save_predictive(temporary, post, model, data)
+        figures = plots.save_figures(temporary, post, curves, np.asarray(data.t))
+        maps = plots.save_predictive(temporary, post, model, data)
         write_posterior(temporary, post, curves, where, (*figures, *maps), np.asarray(data.t))
     _log.info("wrote %s", folder)
 
@@ -173,12 +173,12 @@ def redraw_posterior(folder: Path, post: CMCResult, target: Path) -> tuple[str, 
         post: The posterior.
         target: Folder for the figures.
     """
-    from twotime import plots_posterior
+    from twotime.posterior import plots
 
     curves, t = read_functions(folder)
     with folders.writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        return plots_posterior.save_figures(target, post, curves, t)
+        return plots.save_figures(target, post, curves, t)
 
 
 def posterior_functions(

@@ -1,0 +1,1 @@
+"""What posterior draws become: values, folders, reports and figures."""
