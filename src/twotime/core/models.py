@@ -334,24 +334,20 @@ def sinc(x: Real, sin_x: Real) -> Float[Array, "..."]:
 
 @jax.custom_jvp
 def _sinc(x: Array, sin_x: Array) -> Array:
-    series, _ = _sinc_series(x)
-    return jnp.where(_is_small(x), series, sin_x / _not_small(x))
+    return jnp.where(_is_small(x), _sinc_series(x)[0], sin_x) / _not_small(x)
 
 
 @_sinc.defjvp
 def _(primals, tangents):
-    """Of x and sin(x) as two variables; differentiated code would divide several times."""
+    """Of x and sin(x) as two variables; one division, and that last, is the fastest."""
     (x, sin_x), (dx, dsin) = primals, tangents
-    series, slope = _sinc_series(x)
-    small, inverse = _is_small(x), 1.0 / _not_small(x)
-    value = jnp.where(small, series, sin_x * inverse)
-    return value, jnp.where(small, slope, -value * inverse) * dx + jnp.where(
-        small, 0.0, inverse
-    ) * dsin
+    (series, slope), small = _sinc_series(x), _is_small(x)
+    value = jnp.where(small, series, sin_x) / _not_small(x)
+    return value, jnp.where(small, slope * dx, dsin - value * dx) / _not_small(x)
 
 
 def _is_small(x: Array) -> Array:
-    return jnp.abs(x) < 0.25
+    return jnp.abs(x) < 0.05
 
 
 def _not_small(x: Array) -> Array:
@@ -362,7 +358,7 @@ def _sinc_series(x: Array) -> tuple[Array, Array]:
     """The series of sin(x)/x and of its derivative, right for small x."""
     square = jnp.where(_is_small(x), x, 0.0) ** 2
     value, slope = jnp.zeros_like(x), jnp.zeros_like(x)
-    for power in range(7, -1, -1):
+    for power in range(4, -1, -1):
         slope = slope * square + value
         value = value * square + (-1) ** power / math.factorial(2 * power + 1)
     return value, 2 * x * slope

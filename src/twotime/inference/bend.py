@@ -20,9 +20,9 @@ from jaxtyping import Array, Float
 
 from twotime.core.correlation import pixels
 from twotime.core.models import Channels
-from twotime.inference.gram import slopes
 from twotime.inference.problem import Problem
 from twotime.inference.solver import Proposal
+from twotime.inference.tiles import slopes
 
 _ROUNDS = 6
 _LAGS, _AGES = 16, 12
@@ -47,7 +47,7 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
 
     def sensitivity(angle: Array) -> Array:
         here = pixels(channels(proposal.start, angle), early, late, same=early == late)
-        return slopes(problem.model, here)[1]
+        return jnp.stack(slopes(problem.model, here)[1])
 
     weight = jax.vmap(sensitivity)(phi)
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Complex, Float, Int
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
 from twotime.core.rates import AnyArray
-from twotime.inference.gram import slopes
 from twotime.inference.problem import Problem
+from twotime.inference.tiles import arrange, slopes
 
 BLOCKS = 100
 _EDGE = 128
@@ -159,16 +159,13 @@ def block_planes(problem: Problem, channels: Channels, by_free: Channels) -> Pla
     n = problem.data.t.shape[0]
     here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by_free))
     pixel = _pairs(here, here)
-    value, g = slopes(problem.model, pixel)
+    value, planes = slopes(problem.model, pixel)
     field = _field(problem.model, pixel, value)
     # Half of the diagonal in each triangle, so that the two add up to the plane.
     size = value.shape[0]
     half = jnp.asarray(np.triu(np.ones((size, size)), 1) + 0.5 * np.eye(size))
-    value, g, field = jax.lax.optimization_barrier((value * half, g * half, field * half))
-    clock = jnp.concatenate([by.decay, by.phase], axis=1)
-    none = jnp.zeros_like(by.level)
-    row = jnp.concatenate([-clock, by.level, none], axis=1)
-    column = jnp.concatenate([clock, none, by.level], axis=1)
+    value, g, field = value * half, jnp.stack(planes) * half, field * half
+    row, column = arrange(by, axis=1)
     k = 1 if stride(n) == 1 else 2
     in_blocks = row.shape[0], row.shape[1], size // k, k
     parts = g.reshape(g.shape[0], size // k, k, size // k, k)

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from twotime.core.correlation import plane_pixels
-from twotime.inference.gram import (
-    TILE,
+from twotime.inference.gram import TILE
+from twotime.inference.problem import Problem, Reduced, reduce_gram
+from twotime.inference.sandwich import scaling_projection
+from twotime.inference.tiles import (
     Sides,
     channel_sides,
     cut_tile,
@@ -19,8 +21,6 @@ from twotime.inference.gram import (
     tile_corners,
     tile_pixels,
 )
-from twotime.inference.problem import Problem, Reduced, reduce_gram
-from twotime.inference.sandwich import scaling_projection
 
 Scores = Float[Array, "angle time free"]
 Grams = Float[Array, "angle basis basis"]
@@ -48,7 +48,8 @@ def frame_scores(
 
         def add(total: Array, corner: Array) -> tuple[Array, None]:
             tile = cut_tile(problem.data, k, problem.shift, corner, TILE)
-            value, g = slopes(problem.model, tile_pixels(channels, tile))
+            value, planes = slopes(problem.model, tile_pixels(channels, tile))
+            g = jnp.stack(planes)
             pull = tile.weight * (tile.c2 - contrast * value - offset)
             rows, columns = _tile_scores(pull, value, g, sides, tile.first, contrast, projection[k])
             local = jnp.arange(value.shape[0])

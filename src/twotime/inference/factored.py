@@ -187,13 +187,22 @@ def _inside_blocks(blocks: _Blocks) -> tuple[Array, Array]:
     """Pixels whose frames lie in the same block, formed one by one."""
     size = blocks.real.shape[-1]
     upper = jnp.triu(jnp.ones((size, size), bool), 1)
-    decay = jnp.where(upper, _falls(blocks.decay, blocks.decay), 0.0)
-    right = decay * blocks.base[:, :, None, :]
-    left = decay * blocks.base[:, :, :, None]
-    values = jnp.einsum("nrai,nrij->naij", blocks.early, right)
-    values += jnp.einsum("nraj,nrij->naij", blocks.late, left)
-    values = values.reshape(*values.shape[:2], -1)
-    return jnp.einsum("nax,nbx->ab", values, values), jnp.sum(values, axis=(0, 2))
+    n_slot = blocks.early.shape[2]
+
+    def add_block(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
+        decay = jnp.where(upper, _falls(block.decay, block.decay), 0.0)
+        right = decay * block.base[:, None, :]
+        left = decay * block.base[:, :, None]
+        values = jnp.zeros((n_slot, size, size), decay.dtype)
+        for r in range(block.base.shape[0]):
+            values += block.early[r][:, :, None] * right[r]
+            values += block.late[r][:, None, :] * left[r]
+        values = values.reshape(n_slot, -1)
+        products, ones = total
+        return (products + values @ values.T, ones + values @ jnp.ones_like(values[0])), None
+
+    slots = jnp.zeros(n_slot, blocks.base.dtype)
+    return jax.lax.scan(add_block, (slots[:, None] * slots, slots), blocks)[0]
 
 
 def _falls(early: Array, late: Array) -> Array:
@@ -207,14 +216,16 @@ def _with_data(ranks: Ranks, data: TwoTimeData, k: Array, shift: Scalar) -> tupl
     size = min(STRIP, n)
     own = np.arange(0, n, size)
     first = np.minimum(own, n - size)
-    frames = jnp.arange(n)
+    # Floating-point numbers, because processors compare few 64-bit integers at once.
+    frames = jnp.arange(n, dtype=ranks.base.dtype)
+    ones = jnp.ones_like(frames)
 
     def add_strip(later: Array, x: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         start, own_start = x
-        rows = start + jnp.arange(size)
+        rows = start + frames[:size]
         c2 = jax.lax.dynamic_slice(data.c2, (k, start, 0), (1, size, n))[0]
-        used = (rows[:, None] < frames[None, :]) & (rows >= own_start)[:, None]
-        c2 = jnp.where(used, c2.astype(ranks.base.dtype) - shift, 0.0)
+        after = jnp.where(rows >= own_start, rows, jnp.inf)[:, None]
+        c2 = jnp.where(after < frames[None, :], c2.astype(ranks.base.dtype) - shift, 0.0)
         inside, base, decay = (
             jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
             for x in (c2, ranks.base, ranks.decay)
@@ -228,7 +239,9 @@ def _with_data(ranks: Ranks, data: TwoTimeData, k: Array, shift: Scalar) -> tupl
         mine = jax.lax.dynamic_slice_in_dim(later, start, size, axis=1)
         mine = mine + jnp.einsum("rij,ri->rj", near, base)
         later = jax.lax.dynamic_update_slice_in_dim(later, mine, start, axis=1)
-        return later, (early, jnp.stack([jnp.sum(c2 * c2), jnp.sum(c2)]))
+        # Sums as products with ones, because these are vectorised.
+        sums = jnp.stack([jnp.sum((c2 * c2) @ ones), jnp.sum(c2 @ ones)])
+        return later, (early, sums)
 
     start = jnp.zeros_like(ranks.base)
     later, (early, sums) = jax.lax.scan(add_strip, start, (jnp.asarray(first), jnp.asarray(own)))
