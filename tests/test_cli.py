@@ -257,7 +257,7 @@ def test_a_bug_shows_its_traceback(place, monkeypatch):
     def bug(*_, **__):
         return int("x")
 
-    monkeypatch.setattr(run, "check_runs", bug)
+    monkeypatch.setattr(run, "prepare", bug)
     with pytest.raises(ValueError, match="invalid literal"):
         cli.main(["fit", "run.yaml"])
 

@@ -141,8 +141,9 @@ def test_shards_combine_to_the_whole(post):
         **FEW | {"n_samples": 300},
     )  # fmt: skip
     assert parts.n_shards == 2 and parts.evaluator == "pixel lists"
-    assert parts.combination == "consensus" and parts.strategy == "random"
-    assert "Shards (random, consensus)" in parts.report()
+    assert parts.combination == "importance" and parts.strategy == "random"
+    assert "Shards (random, importance)" in parts.report()
+    assert parts.pareto_k < 0.5 and 300 < parts.ess_weights <= 600 and parts.weights_hold
     assert parts.disagreement.shape == (2, 2)
     for name, x in parts.samples.items():
         sd = post.uncertainties[name]

@@ -1,5 +1,7 @@
 """Sampling by configuration: every key takes effect, folders hold what they should."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -91,8 +93,9 @@ def posterior(n_shards=3, n_free=3):
     return CMCResult(
         all_names=names, varying=(True,) * n_free, units=("Å²/s", "", "Å²/s"), model="Static",
         per_angle_mode="averaged", evaluator="pixel lists", sampler="nuts",
-        scaling_kind="marginal", noise_kind="sampled", combination="consensus",
-        strategy="random", width_kind="sandwich", width_text="widened",
+        scaling_kind="marginal", noise_kind="sampled", combination="importance",
+        pareto_k=np.asarray(0.2), ess_weights=np.asarray(500.0), strategy="random",
+        width_kind="sandwich", width_text="widened",
         coordinate_names=names, limits=Limits(), excluded=(1,), is_complete=True, draws=draws,
         contrast=0.3 + 0 * draws[..., :2], offset=1 + 0.01 * draws[..., :2],
         noise=np.full((2, 60), 0.1), values=np.median(draws, axis=(0, 1)),
@@ -119,6 +122,15 @@ def test_figures_are_drawn_and_saved(tmp_path):
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
     assert len(plots.corner(post).axes) == 6
     assert len(plots.shards(post).axes) == 3
+
+
+def test_weights_that_cannot_be_trusted_are_told():
+    good = posterior()
+    assert good.converged and "Pareto k 0.20, worth 500" in good.report()
+    for bad in ({"pareto_k": np.asarray(0.9)}, {"ess_weights": np.asarray(20.0)}):
+        post = dataclasses.replace(good, **bad)
+        assert not post.converged
+        assert "importance weights have a Pareto k of" in post.status
 
 
 def test_reports_tell_of_shards_that_were_left_out():

@@ -15,9 +15,11 @@ import pytest
 import twotime as tt
 from twotime.folders import ResultError
 from twotime.inference import diagnostics
+from twotime.inference.chains import BLOCK, Settings
 from twotime.inference.checkpoint import Checkpoint
 from twotime.inference.consensus import fit_cmc
-from twotime.inference.sampler import BLOCK, Settings, _plan, even_part
+from twotime.inference.placement import even_part
+from twotime.inference.warmup import make_plan
 
 # What every process below does: a small posterior in shards, its draws to a file.
 RUN = """
@@ -113,7 +115,7 @@ def test_devices_divide_the_groups_of_chains_evenly():
 
 def test_plans_make_all_draws_in_blocks():
     for n_warmup, n_samples in ((10, 10), (500, 1000), (61, 77)):
-        plan = _plan(Settings(n_warmup=n_warmup, n_samples=n_samples))
+        plan = make_plan(Settings(n_warmup=n_warmup, n_samples=n_samples))
         assert sum(p.n_draws for p in plan if p.is_warmup) == n_warmup
         assert sum(p.n_draws for p in plan if not p.is_warmup) == n_samples
         assert max(p.n_draws for p in plan) <= BLOCK and min(p.n_draws for p in plan) > 0

@@ -7,6 +7,7 @@ import pytest
 import twotime as tt
 from twotime.inference.combine import combine_shards
 from twotime.inference.evaluators import choose_evaluator
+from twotime.inference.posterior import Guide
 from twotime.inference.shards import Dealing, deal, shard_posteriors, used_pixels
 from twotime.inference.target import make_posterior
 
@@ -107,8 +108,41 @@ def test_gaussian_shards_combine_exactly(method):
                        covariance / np.outer(deviation, deviation), atol=0.03)  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["consensus", "gaussian"])
+def test_errors_of_combinations(method):
+    """Combinations of exact draws, repeated: guides divide out, and errors are as foretold."""
+    k, m, n, repeats = 8, 3, 500, 200
+    root = RNG.normal(size=(m, m))
+    information = root @ root.T + np.eye(m)
+    width = np.linalg.cholesky(np.linalg.inv(information))
+    found = []
+    for seed in range(repeats):
+        own = np.sqrt(k) * RNG.normal(size=(k, m)) @ width.T  # where each shard has its mean
+        exact = own.mean(axis=0)
+        power = k**-0.5 - 1 / k
+        guide = Guide(exact + width @ np.array([0.5, -0.3, 0.2]), power * information)
+        means = (own / k + power * guide.centre) / k**-0.5
+        draws = means[:, None] + k**0.25 * RNG.normal(size=(k, n, m)) @ width.T
+        combined = combine_shards(draws[:, None], method, seed, guide)
+        units = np.linalg.solve(width, (combined.draws[0] - exact).T)
+        found.append(np.append(units.mean(axis=1), (units @ units.T / n - np.eye(m))[0, 1]))
+        assert np.abs(combined.disagreement).max() < 6
+    redrawn = method == "gaussian"
+    expected = np.append([np.sqrt(k) + (m + 1) * (1 - 1 / k) + redrawn] * m, 2 - (1 - redrawn) / k)
+    ratio = n * np.mean(np.square(found), axis=0) / expected
+    print(method, ratio)
+    assert np.all((ratio > 0.7) & (ratio < 1.4))
+    assert np.all(np.abs(np.mean(found, axis=0)) < 4 * np.std(found, axis=0) / np.sqrt(repeats))
+
+
+def test_shards_that_say_nothing_cannot_be_divided_by_their_guide():
+    guide = Guide(np.zeros(2), 1.2 * np.eye(2))
+    with pytest.raises(ValueError, match="do not add up to a density"):
+        combine_shards(RNG.normal(size=(2, 1, 50, 2)), "gaussian", guide=guide)
+
+
 def test_combinations_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="expected one of consensus, gaussian"):
+    with pytest.raises(ValueError, match="expected one of consensus, gaussian, importance"):
         combine_shards(np.zeros((2, 1, 9, 2)), "average")
     with pytest.raises(ValueError, match="too few for 5 coordinates"):
         combine_shards(np.zeros((2, 1, 9, 5)), "consensus")

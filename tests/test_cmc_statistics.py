@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import twotime as tt
+from twotime.inference.chains import Settings
 from twotime.inference.consensus import fit_cmc
 from twotime.inference.evaluators import choose_evaluator
 from twotime.inference.laplace import find_shape
-from twotime.inference.sampler import Settings, sample
+from twotime.inference.sampler import sample
 from twotime.inference.shards import stacked
 from twotime.inference.target import make_posterior
 
@@ -75,35 +76,53 @@ def sizes(draws):
     return np.asarray(effective_sample_size(jnp.asarray(draws)))
 
 
-@pytest.mark.parametrize("combine", ["consensus", "gaussian"])
+def errors(n_shards, method, draws_of_shard, post):
+    """Variances of the combined mean and covariance over those of one independent draw.
+
+    Shards have sqrt(shards) shares of the information, so their means count sqrt(shards) times;
+    weights from draws pull towards shards whose means are off: (m + 1)(1 - 1/shards); what is
+    drawn from a Gaussian has its own error. `test_errors_of_combinations` repeats combinations
+    to show the same.
+    """
+    k, m = n_shards, 3
+    for_mean, for_covariance = draws_of_shard
+    if method == "importance" and k > 1:
+        own = 1 / float(post.ess_weights) + 1 / post.draws[..., 0].size
+        return own, own
+    redrawn = (method == "gaussian" and k > 1) / post.draws[..., 0].size
+    mean = (np.sqrt(k) + (m + 1) * (1 - 1 / k)) / for_mean + redrawn
+    return mean, (2 - 1 / k) / for_covariance + redrawn / k
+
+
 @pytest.mark.parametrize(
     "n_shards",
     [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 8, 16))],
 )
-def test_a_gaussian_posterior_is_found_exactly_from_shards(n_shards, combine):
+def test_a_gaussian_posterior_is_found_exactly_from_shards(n_shards):
     model, data, space = linear_case()
     mean, covariance = exact_posterior(data)
-    post = fit_cmc(
-        model, data, space, key=jax.random.key(n_shards), n_shards=n_shards, width="none",
-        combine=combine, n_warmup=200, n_samples=1000,
-    )  # fmt: skip
-    flat = post.draws.reshape(-1, 3)
     deviation = np.sqrt(np.diag(covariance))
-    centred = post.draws - mean
-    products = centred[..., :, None] * centred[..., None, :]
-    # Shards' means differ by sqrt(shards) deviations, and their weights come from the draws: that
-    # adds m (1 - 1/shards) times the error of the draws themselves.
-    redrawn = n_shards > 1 and combine == "gaussian"
-    part = (1 + 3 * (1 - 1 / n_shards)) / np.minimum(sizes(centred), len(flat))
-    z_mean = (flat.mean(axis=0) - mean) / deviation / np.sqrt(part + redrawn / len(flat))
-    square = np.outer(deviation**2, deviation**2)
-    # The variance of a product of Gaussians, and as much again for weights from draws.
-    error = np.sqrt((square + covariance**2) * (1 + (n_shards > 1)) / sizes(products))
-    z_covariance = (products.mean(axis=(0, 1)) - covariance) / error
-    print(f"{n_shards} {combine}: z of means {np.abs(z_mean).max():.2f}, "
-          f"of covariances {np.abs(z_covariance).max():.2f}")  # fmt: skip
-    assert np.abs(z_mean).max() < 3
-    assert np.abs(z_covariance).max() < 3
+    effective = None
+    for combine in ("consensus", "gaussian", "importance"):
+        post = fit_cmc(
+            model, data, space, key=jax.random.key(n_shards), n_shards=n_shards, width="none",
+            combine=combine, n_warmup=200, n_samples=1000,
+        )  # fmt: skip
+        flat = post.draws.reshape(-1, 3)
+        centred = post.draws - mean
+        products = centred[..., :, None] * centred[..., None, :]
+        if effective is None:  # averages are as correlated as the shards' own draws
+            effective = np.minimum(sizes(centred), len(flat)), sizes(products)
+        of_mean, of_covariance = errors(n_shards, combine, effective, post)
+        z_mean = (flat.mean(axis=0) - mean) / deviation / np.sqrt(of_mean)
+        square = np.outer(deviation**2, deviation**2) + covariance**2
+        z_covariance = (products.mean(axis=(0, 1)) - covariance) / np.sqrt(square * of_covariance)
+        print(f"{n_shards} {combine}: z of means {np.abs(z_mean).max():.2f}, "
+              f"of covariances {np.abs(z_covariance).max():.2f}")  # fmt: skip
+        assert np.abs(z_mean).max() < 3
+        assert np.abs(z_covariance).max() < 3
+        if combine == "importance" and n_shards > 1:
+            assert post.pareto_k < 0.7 and post.ess_weights > 0.8 * len(flat)
 
 
 def static_posterior(data, space):
@@ -167,7 +186,8 @@ def test_ranks_of_the_truth_are_uniform():
 
 @pytest.mark.slow
 def test_intervals_cover_on_speckle_with_the_width_correction():
-    repeats, frames = 120, 60
+    """150 frames with correlations of 10, 500 speckles; shorter records widen the fit's errors."""
+    repeats, frames, q = 120, 150, 0.0135
     space = tt.ParameterSpace.from_config({"analysis_mode": "static"})
     truth = {"D0": 1e4, "alpha": -0.3, "D_offset": 0.0}
     space = space.with_values(truth).with_vary({"D_offset": False})
@@ -180,11 +200,9 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
     model, inside = tt.StaticDiffusion(), {"sandwich": [], "none": []}
     for seed in range(repeats):
         data = tt.simulate_speckle(
-            model, jnp.asarray(list(truth.values())), t=jnp.arange(1, frames + 1) * 0.1, q=0.01,
+            model, jnp.asarray(list(truth.values())), t=jnp.arange(1, frames + 1) * 0.1, q=q,
             phi=jnp.zeros(1), contrast=0.3, n_pixels=500, key=jax.random.key(seed),
         )  # fmt: skip
-        mask = np.broadcast_to(~np.eye(frames, dtype=bool), data.c2.shape)
-        data = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, mask=mask)
         fit = tt.fit_nlsq(model, data, space)
         for width, hits in inside.items():
             post = fit_cmc(
@@ -196,9 +214,7 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
             hits.append((low < true) & (true < high))
     covered = {width: np.mean(hits, axis=0) for width, hits in inside.items()}
     print({width: x.round(3).tolist() for width, x in covered.items()})
-    # The aim is 60 to 76 %. Measured: 78 % of D0 and 83 % of alpha, so too wide, and it is not
-    # known why; the upper bound here is no claim and belongs back at 76 %.
-    assert np.all((covered["sandwich"] > 0.60) & (covered["sandwich"] < 0.90))
+    assert np.all((covered["sandwich"] > 0.60) & (covered["sandwich"] < 0.76))
     assert np.all(covered["none"] < 0.3)
 
 
@@ -227,10 +243,11 @@ def two_component_case():
     return tt.TwoComponent(), values, space, 0.01, [0.0]
 
 
-# With noise 0.01 two components miss all three limits (0.28 sd, 0.84, 0.18, and divergences):
-# what 619 pixels say of five parameters and more is far from Gaussian.
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "noise"), [(laminar_case, 0.02), (two_component_case, 0.004)])
+@pytest.mark.parametrize(
+    ("case", "noise"),
+    [(laminar_case, 0.02), (two_component_case, 0.01), (two_component_case, 0.004)],
+)
 def test_shards_give_what_all_pixels_give(case, noise):
     model, values, space, q, phi = case()
     data = tt.simulate(
@@ -239,12 +256,9 @@ def test_shards_give_what_all_pixels_give(case, noise):
     )  # fmt: skip
     fit = tt.fit_nlsq(model, data, space)
     whole, parts = (
-        fit_cmc(
-            model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none",
-            n_warmup=300, n_samples=500,
-        )
+        fit_cmc(model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none")
         for n in (1, 8)
-    )  # fmt: skip
+    )
     one, other = (p.draws.reshape(-1, p.draws.shape[-1]) for p in (whole, parts))
     shift = np.abs(other.mean(axis=0) - one.mean(axis=0)) / one.std(axis=0)
     ratio = other.std(axis=0) / one.std(axis=0)

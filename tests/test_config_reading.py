@@ -275,6 +275,32 @@ WRONG = {
     ),
     "off unless on": (None, {"streaming.chunk_size": 64}, ["without streaming.enable: true"]),
     "sequential": (None, {"sequential.max_iterations": 64}, ["without sequential.enable: true"]),
+    "sequential sampling": (
+        None,
+        {"sequential.enable": True, "optimization.method": "both"},
+        ["sequential.enable: contradicts sampling"],
+    ),
+    "sequential fourier": (
+        None,
+        {"sequential.enable": True, "optimization.nlsq.per_angle_mode": "fourier"},
+        ["fourier is a series over the angles"],
+    ),
+    "sequential twice": (
+        None,
+        {
+            "sequential": {"enable": True, "max_iterations": 5, "convergence_threshold": 1e-3},
+            "optimization.nlsq": {"max_iterations": 6, "tolerance": 1e-3},
+        },
+        [
+            "max_iterations: has no effect beside sequential.max_iterations",
+            "tolerance: has no effect beside sequential.convergence_threshold",
+        ],
+    ),
+    "loss sampling": (
+        None,
+        {"optimization.nlsq.loss": "huber", "optimization.method": "cmc"},
+        ["loss: huber contradicts sampling"],
+    ),
     "dt_source": (
         None,
         {"analyzer_parameters": {"dt_source": "config", "scattering": {"wavevector_q": 1e-2}}},

@@ -14,10 +14,11 @@ import twotime as tt
 NAMES = {
     "AbstractTwoTimeModel", "Channels", "ConfigManager", "ConfigurationError", "DataError",
     "LaminarFlow", "NLSQResult", "ParameterInfo", "ParameterManager", "ParameterRegistry",
-    "ParameterSpace", "Pixel", "PriorDistribution", "ResultError", "StaticDiffusion",
+    "ParameterSpace", "Pixel", "PriorDistribution", "ResultError", "SequentialResult",
+    "StaticDiffusion",
     "TwoComponent", "TwoTimeData", "build_model", "correlation", "correlation_at",
     "delta_bands", "draw_bands", "dyadic_covariance", "estimate_starts", "fit_nlsq",
-    "jackknife_covariance",
+    "fit_sequential",    "jackknife_covariance",
     "known_noise_covariance", "optimum", "profile", "read_counts", "residual_structure",
     "inspect_file", "load_data", "load_result", "simulate", "simulate_speckle", "write_apsu",
 }  # fmt: skip

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from test_results import make
 
 import twotime as tt
@@ -64,24 +63,11 @@ def test_a_model_without_functions_has_none():
     assert run.functions_of_time(make(), Own(), np.ones(3)) == {}
 
 
-@pytest.mark.parametrize(
-    ("section", "words"),
-    [
-        ({"nlsq": {"loss": "soft_l1"}}, "loss: 'soft_l1'"),
-    ],
-)
-def test_what_this_version_cannot_run_is_refused(section, words):
-    config = tt.ConfigManager.from_dict(CONFIG | {"optimization": section})
-    with pytest.raises(tt.ConfigurationError, match=words):
-        run.check_runs(config)
-
-
 def test_the_method_can_be_chosen_elsewhere(tmp_path):
     config = tt.ConfigManager.from_dict(
         CONFIG | {"optimization": {"method": "cmc"}}, base_dir=tmp_path
     )
     chosen = run.with_method(config, "nlsq")
-    run.check_runs(chosen)
     assert chosen.optimization_method == "nlsq" and chosen.output_dir == config.output_dir
 
 
@@ -122,3 +108,26 @@ def test_streaming_takes_tiles_of_the_given_size(tmp_path):
     whole, _ = run.fit(prepared(tmp_path))
     assert whole.evaluator == "factored"
     np.testing.assert_allclose(result.values, whole.values, rtol=1e-4)
+
+
+def test_a_robust_loss_is_run_and_recorded(tmp_path):
+    nlsq = {"nlsq": {"loss": "huber", "loss_scale": 1.5}}
+    result, _ = run.fit(prepared(tmp_path, optimization=nlsq))
+    assert result.converged and result.loss == "huber" and result.evaluator == "tiled"
+    assert float(result.loss_scale) == 1.5
+
+
+def test_angles_one_after_the_other_have_folders_of_their_own(tmp_path):
+    settings = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
+    job = prepared(tmp_path, sequential=settings)
+    assert job.arguments["max_steps"] == 40 and job.arguments["tolerance"] == 1e-4
+    result, seconds = run.fit(job)
+    assert result.converged and len(result.fits) == 2
+    run.write(job, result, tmp_path / "out", seconds)
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["angle_1", "angle_2", "report.md", "result.json"]
+    assert (tmp_path / "out" / "angle_2" / "maps_01.png").exists()
+    back = tt.load_result(tmp_path / "out")
+    assert [f.params for f in back.fits] == [f.params for f in result.fits]
+    assert "angle_1/cuts_01.png" in run.redraw(tmp_path / "out", tmp_path / "again")
+    assert (tmp_path / "again" / "angle_1" / "cuts_01.png").exists()

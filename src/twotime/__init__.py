@@ -42,8 +42,10 @@ from twotime.inference.bands import draw_bands as draw_bands
 from twotime.inference.bands import profile as profile
 from twotime.inference.nlsq import fit_nlsq as fit_nlsq
 from twotime.inference.residuals import residual_structure as residual_structure
+from twotime.inference.sequential import fit_sequential as fit_sequential
 from twotime.inference.starts import estimate_starts as estimate_starts
 from twotime.results import NLSQResult as NLSQResult
+from twotime.results import SequentialResult as SequentialResult
 from twotime.results import load_result as load_result
 from twotime.version import __version__ as __version__
 

@@ -169,7 +169,6 @@ def fit(
         settings = run.with_method(settings, method)
     said = settings.section("logging")
     messages.follow(said | ({"level": "DEBUG"} if verbose else {}), settings.base_dir)
-    run.check_runs(settings)
     set_up(settings.section("hardware")["device"])
     folder = settings.output_dir if output is None else output
     overwrite = overwrite or resume
@@ -198,8 +197,8 @@ def _fit(
         result, seconds = _interruptible(lambda: run.fit(job, progress))
     if job.method != "cmc":
         run.write(job, result, folder, seconds, overwrite=overwrite)
-    _show(report.parameter_table(result))
-    for remark in report.remarks(result):
+    _show(result.table)
+    for remark in result.remarks:
         click.echo(remark)
     click.echo(f"{result.status}; {seconds:.1f} s")
     return result

@@ -84,8 +84,8 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` when the block ends without an error.
 
-    A result that is there is replaced file by file: what its list of files names goes, what
-    the user put beside stays.
+    A result that is there is replaced file by file: what its list of files names goes, folders
+    of its parts as a whole; what the user put beside stays.
 
     Args:
         folder: Where the content shall be in the end.
@@ -120,6 +120,9 @@ def _put(temporary: Path, folder: Path) -> None:
     old = [folder / Path(name).name for name in read_result_json(folder).get("files", ())]
     (folder / RESULT).unlink()
     for path in old:
-        path.unlink(missing_ok=True)
+        if (path / RESULT).exists():  # a part that is a result folder itself
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda p: p.name == RESULT):
         path.replace(folder / path.name)

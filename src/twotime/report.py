@@ -181,9 +181,26 @@ def nlsq_report(
     tables = [parameter_table(fit), scaling_table(fit), quality_table(fit)]
     tables[1:1] = [curve_table(curves)] if curves else []
     title = f"{fit.model}: least squares on {len(fit.phi)} angles"
-    how = f"Sums over pixels were formed by the {fit.evaluator} evaluator."
+    how = f"Sums over pixels were formed by the {fit.evaluator} evaluator.{_loss(fit)}"
     said = (*remarks(fit), *judgements(provenance))
     return document(title, (verdict, how), tuple(tables), said, provenance, figures)
+
+
+def _loss(fit: "twotime.results.NLSQResult") -> str:
+    """What was minimised in place of squares, and why the evaluator is what it is."""
+    if fit.cost is None or fit.noise_level is None or fit.loss_scale is None:
+        return ""
+    levels = np.asarray(fit.noise_level)
+    level = (
+        f"{levels.min():.3g}"
+        if np.ptp(levels) < 5e-3 * levels.min()
+        else (f"{levels.min():.3g} to {levels.max():.3g}")
+    )
+    return (
+        f" Not squares but the loss {fit.loss} was minimised, which weighs every pixel by itself "
+        f"and needs that evaluator; it departs from squares at {float(fit.loss_scale):g} times "
+        f"the noise level of {level}."
+    )
 
 
 def nlsq_summary(fit: "twotime.results.NLSQResult") -> dict[str, Any]:
@@ -219,6 +236,12 @@ def nlsq_summary(fit: "twotime.results.NLSQResult") -> dict[str, Any]:
         "offset": fit.offset,
         "at_bound": fit.at_bound,
         "null_directions": fit.null_directions,
+        "loss": {
+            "kind": fit.loss,
+            "scale": fit.loss_scale,
+            "noise_level": fit.noise_level,
+            "robust_cost": fit.cost,
+        },
         "chi2": fit.chi2,
         "dof": fit.dof,
         "reduced_chi2": fit.reduced_chi2,
@@ -277,6 +300,59 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
     return Table("Functions of time", heads, tuple(rows))
 
 
+def sequential_table(result: "twotime.results.SequentialResult") -> Table:
+    """Parameters of each angle, an angle a row."""
+    first = result.fits[0]
+    units = dict(zip(first.all_names, first.units, strict=True))
+    heads = [f"{name} [{units[name]}]" if units[name] else name for name in first.names]
+    rows = []
+    for phi, fit in zip(result.phi, result.fits, strict=True):
+        deviation = fit.uncertainties
+        shown = [
+            f"{with_error(fit.params[name], deviation[name])} ± {error_text(deviation[name])}"
+            for name in fit.names
+        ]
+        quality = f"{float(fit.reduced_chi2):.4g}", "yes" if fit.converged else "no"
+        rows.append((f"{phi:g}", *shown, f"{float(fit.contrast[0]):.5g}", *quality))
+    columns = ("φ [degree]", *heads, "contrast", "χ²/dof", "converged")
+    return Table("Parameters of each angle", columns, tuple(rows))
+
+
+def sequential_remarks(result: "twotime.results.SequentialResult") -> tuple[str, ...]:
+    """Sentences under the table of angles: those of each, and what they are about."""
+    how = (
+        "Every angle was fitted by itself and has parameters of its own; each started where the "
+        "last that converged had ended."
+    )
+    kinds = dict.fromkeys(fit.uncertainty_kind for fit in result.fits)
+    spread = [f"± is one standard deviation; {kind}." for kind in kinds]
+    said = [
+        f"φ = {phi:g} degree: {remark}"
+        for phi, fit in zip(result.phi, result.fits, strict=True)
+        for remark in remarks(fit)[1:]
+    ]
+    return (how, *spread, *said)
+
+
+def sequential_report(
+    result: "twotime.results.SequentialResult",
+    provenance: Provenance | None,
+    figures: tuple[str, ...],
+) -> str:
+    """Fits of one angle after another as a document.
+
+    Args:
+        result: The result.
+        provenance: Where it comes from, if known.
+        figures: Names of the figures beside the document.
+    """
+    verdict = result.status[:1].upper() + result.status[1:] + "."
+    title = f"{result.fits[0].model}: least squares on {len(result.fits)} angles, one by one"
+    more = "Each angle's own report and figures are in the folder of the angle."
+    said = (*result.remarks, *judgements(provenance))
+    return document(title, (verdict, more), (result.table,), said, provenance, figures)
+
+
 def scaling_table(fit: "twotime.results.NLSQResult") -> Table:
     """Contrast and offset of the angles, in one row where they are common to all."""
     columns = zip(*map(np.asarray, (fit.phi, fit.contrast, fit.offset)), strict=True)
@@ -293,10 +369,16 @@ def scaling_table(fit: "twotime.results.NLSQResult") -> Table:
 
 def quality_table(fit: "twotime.results.NLSQResult") -> Table:
     """Sums of squares and what they mean."""
+    robust = (
+        "robust cost",
+        "" if fit.cost is None else f"{float(fit.cost):.6g}",
+        "what was minimised: s² ρ((data - model)²/s²) in place of each square in χ²",
+    )
     return Table(
         "Quality",
         ("quantity", "value", "definition"),
         (
+            *(() if fit.cost is None else (robust,)),
             (
                 "χ²",
                 f"{float(fit.chi2):.6g}",
@@ -344,8 +426,28 @@ def _ends(fit: "twotime.results.NLSQResult") -> tuple[str, ...]:
     count = len(fit.ends_chi2)
     if count == 1:
         return ()
-    reached = ", ".join(f"χ² = {optimum.chi2:.6g} ({optimum.starts})" for optimum in fit.optima)
-    return (f"Of {count} starts these optima were reached (by so many): {reached or 'none'}.",)
+    reached = ", ".join(
+        f"χ² = {optimum.chi2:.6g} ({optimum.starts}"
+        f"{', the same with the components exchanged' if optimum.is_exchanged else ''})"
+        for optimum in fit.optima
+    )
+    what = "" if fit.cost is None else " of the robust cost, here called χ²,"
+    said = f"Of {count} starts these optima{what} were reached (by so many): "
+    return (f"{said}{reached or 'none'}.", *_labels(fit))
+
+
+def _labels(fit: "twotime.results.NLSQResult") -> tuple[str, ...]:
+    """Whether the data leave open which component is called which."""
+    if fit.ends_exchanged is None or fit.ends_same is None:
+        return ()
+    count = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))
+    if not count:
+        return ()
+    return (
+        f"{count} of them ended with the components exchanged (reference and sample, and the "
+        "sample's fraction with what is left of 1), which the data do not tell apart: one "
+        "optimum. By convention the result is the one whose reference is the slower component.",
+    )
 
 
 def judgements(provenance: Provenance | None) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ STATUS = {
     2: "not converged: no step reduces chi-squared although its gradient is not zero; "
     "try other starts, or fix parameters that the data do not determine",
     3: "not converged: chi-squared is not finite at the start; check the start and the data",
+    4: "not converged: the weights of the robust loss still change; raise max_iterations, or "
+    "loss_scale",
 }
 
 
@@ -33,11 +35,14 @@ class Optimum(NamedTuple):
         chi2: Smallest chi-squared there.
         params: All parameters by name.
         starts: How many starts led there.
+        is_exchanged: Whether it is the result but for the labels of its components, and fits
+            worse.
     """
 
     chi2: float
     params: dict[str, float]
     starts: int
+    is_exchanged: bool = False
 
 
 class NLSQResult(eqx.Module):
@@ -59,7 +64,8 @@ class NLSQResult(eqx.Module):
         contrast: Contrast of each angle.
         offset: Offset of each angle.
         scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
-        chi2: Sum of squared residuals over t1 < t2, divided by sigma² where sigma was given.
+        chi2: Sum of squared residuals over t1 < t2, divided by sigma² where sigma was given;
+            whatever the loss.
         n_pixels: Pixels that counted.
         dof: `n_pixels` less fitted parameters, scaling included.
         total: Weighted sum of squares of the data about the mean of each angle.
@@ -76,8 +82,17 @@ class NLSQResult(eqx.Module):
         photons: Mean counts per pixel and frame that they show; infinite for no shot noise.
         starts: Parameters at each start; `start` is the one that led to the result.
         ends: Parameters where each start led.
-        ends_chi2: Smallest chi-squared there; infinite where it was not finite.
+        ends_chi2: Smallest chi-squared there, `cost` with a robust loss; infinite where it was
+            not finite.
         ends_code: How each ended: keys of `STATUS`.
+        ends_same: Which are the optimum of the result, labels of components apart.
+        ends_exchanged: Which are the result with its components exchanged; None for models
+            without such labels.
+        loss: Loss of a pixel's residual.
+        loss_scale: Residual from which a robust loss departs from the square [noise level].
+        noise_level: Noise level of each angle that it refers to [sigma, or c2 where there is
+            none]; None for plain squares, as are the other two.
+        cost: Robust sum, which was minimised in place of chi2.
     """
 
     all_names: tuple[str, ...] = eqx.field(static=True)
@@ -114,22 +129,37 @@ class NLSQResult(eqx.Module):
     ends: Float[Array, "start param"]
     ends_chi2: Float[Array, " start"]
     ends_code: Int[Array, " start"]
+    ends_same: Bool[Array, " start"] | None = None
+    ends_exchanged: Bool[Array, " start"] | None = None
+    loss: str = eqx.field(static=True, default="linear")
+    loss_scale: Float[Array, ""] | None = None
+    noise_level: Float[Array, " angle"] | None = None
+    cost: Float[Array, ""] | None = None
 
     @property
     def optima(self) -> tuple[Optimum, ...]:
-        """The different places where starts converged, the best first.
+        """The different places where starts converged, the result first.
 
-        Starts count as ended at one place where chi2 agrees to 1e-6.
+        Starts count as ended at one place where chi2 agrees to 1e-6, and where they differ from
+        the result by labels that the data do not decide on.
         """
         chi2, found = np.asarray(self.ends_chi2), list[Optimum]()
+        none = np.zeros(chi2.shape, bool)
+        same = none if self.ends_same is None else np.asarray(self.ends_same)
+        exchanged = none if self.ends_exchanged is None else np.asarray(self.ends_exchanged)
+        converged = np.asarray(self.ends_code) == 0
+        if (same & converged).any():
+            smallest = self.chi2 if self.cost is None else self.cost
+            found.append(Optimum(float(smallest), self.params, int((same & converged).sum())))
         for k in np.argsort(chi2, kind="stable").tolist():
-            if self.ends_code[k] != 0:
+            if same[k] or not converged[k]:
                 continue
-            if found and chi2[k] <= found[-1].chi2 * (1 + 1e-6):
+            if found and abs(chi2[k] - found[-1].chi2) <= 1e-6 * found[-1].chi2:
                 found[-1] = found[-1]._replace(starts=found[-1].starts + 1)
                 continue
             ends = np.asarray(self.ends[k]).tolist()
-            found.append(Optimum(chi2[k].item(), dict(zip(self.all_names, ends, strict=True)), 1))
+            params = dict(zip(self.all_names, ends, strict=True))
+            found.append(Optimum(chi2[k].item(), params, 1, bool(exchanged[k])))
         return tuple(found)
 
     @property
@@ -215,6 +245,16 @@ class NLSQResult(eqx.Module):
             for part in self.undetermined
         )
 
+    @property
+    def table(self) -> report.Table:
+        """Parameters with their standard deviations and bounds."""
+        return report.parameter_table(self)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences that belong under the table."""
+        return report.remarks(self)
+
     def summary(self) -> dict[str, Any]:
         """What was found, by name, for other programs to read."""
         return report.nlsq_summary(self)
@@ -270,6 +310,103 @@ class NLSQResult(eqx.Module):
         return dict(zip(self.names, deviation.tolist(), strict=True))
 
 
+class SequentialResult(eqx.Module):
+    """Least-squares fits of one angle after another, each with parameters of its own.
+
+    Attributes:
+        fits: The fit of each angle.
+    """
+
+    fits: tuple[NLSQResult, ...]
+
+    @property
+    def phi(self) -> Float[np.ndarray, " angle"]:
+        """Detector angles [degree]."""
+        return np.concatenate([np.asarray(fit.phi) for fit in self.fits])
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fits of all angles did."""
+        return all(fit.converged for fit in self.fits)
+
+    @property
+    def status(self) -> str:
+        """How the fits ended, as a sentence."""
+        open_ends = [
+            f"phi = {phi:g} degree {fit.status}"
+            for phi, fit in zip(self.phi, self.fits, strict=True)
+            if not fit.converged
+        ]
+        if not open_ends:
+            return f"converged: each of {len(self.fits)} angles, fitted one after the other"
+        return f"not converged at {len(open_ends)} of {len(self.fits)} angles: " + "; ".join(
+            open_ends
+        )
+
+    @property
+    def table(self) -> report.Table:
+        """Parameters of each angle with their standard deviations."""
+        return report.sequential_table(self)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences that belong under the table."""
+        return report.sequential_remarks(self)
+
+    def summary(self) -> dict[str, Any]:
+        """What was found, by name, for other programs to read."""
+        return {
+            "converged": self.converged,
+            "status": self.status,
+            "angles": [fit.summary() for fit in self.fits],
+        }
+
+    def report(
+        self,
+        curves: Mapping[str, Curve] | None = None,
+        provenance: Provenance | None = None,
+        figures: tuple[str, ...] = (),
+    ) -> str:
+        """The result in words and a table: Markdown that also reads well as plain text.
+
+        Args:
+            curves: Not shown: every angle has its own.
+            provenance: Where the result comes from, if that shall be told.
+            figures: Names of figures to embed.
+        """
+        del curves
+        return report.sequential_report(self, provenance, figures)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        provenance: Provenance | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write result.json and report.md into a new folder, and a folder of each angle in it.
+
+        Args:
+            folder: The folder; may be there if it is empty.
+            provenance: Where the result comes from.
+            overwrite: Whether a result that is there may be replaced.
+
+        Raises:
+            ResultError: If the folder cannot be written, or holds what may not be replaced.
+        """
+        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
+            for name, fit in zip(angle_folders(self), self.fits, strict=True):
+                (temporary / name).mkdir()
+                storage.write_result(temporary / name, fit, _scaling_arrays(fit), {}, provenance)
+            storage.write_parts(temporary, self, angle_folders(self), provenance)
+
+
+def angle_folders(result: SequentialResult) -> tuple[str, ...]:
+    """Names of the folders of the angles inside the folder of a sequential result."""
+    digits = len(str(len(result.fits)))
+    return tuple(f"angle_{k:0{digits}d}" for k in range(1, len(result.fits) + 1))
+
+
 def null_directions(
     eigenvalues: Float[Array, " free"], held: Bool[Array, " free"]
 ) -> Bool[Array, " free"]:
@@ -311,7 +448,7 @@ def _scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
     return {name: np.asarray(getattr(fit, name)) for name in ("phi", "contrast", "offset")}
 
 
-def load_result(folder: str | Path) -> NLSQResult | CMCResult:
+def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:
     """Restore a saved fit or posterior, every number bit for bit.
 
     Args:
@@ -324,12 +461,15 @@ def load_result(folder: str | Path) -> NLSQResult | CMCResult:
     content = folders.read_result_json(Path(folder))
     if content["kind"] == CMCResult.__name__:
         return read_posterior(Path(folder))
+    if content["kind"] == SequentialResult.__name__:
+        parts = [load_result(Path(folder) / name) for name in content["fields"]["parts"]]
+        return SequentialResult(tuple(p for p in parts if isinstance(p, NLSQResult)))
     kind = _KINDS.get(content["kind"])
     if kind is None:
         raise folders.ResultError(
             f"{folder}: the result is of kind {content['kind']!r}; expected one of "
-            f"{', '.join(_KINDS)} or CMCResult; read it with the version that its result.json "
-            "names."
+            f"{', '.join(_KINDS)}, SequentialResult or CMCResult; read it with the version that "
+            "its result.json names."
         )
     return storage.fields_from_json(kind, content["fields"])
 

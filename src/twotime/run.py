@@ -18,8 +18,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime import folders, storage
-from twotime.config.errors import ConfigurationError
-from twotime.config.findings import lookup
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.build import build_model
@@ -30,19 +28,20 @@ from twotime.data.prepare import LoadReport
 from twotime.inference.bands import Band, delta_bands
 from twotime.inference.nlsq import fit_nlsq
 from twotime.inference.residuals import residual_structure
+from twotime.inference.sequential import fit_sequential, one_angle
 from twotime.inference.starts import estimate_starts
 from twotime.posterior import run as posterior_run
 from twotime.posterior.result import CMCResult
 from twotime.report import Curve, Provenance
-from twotime.results import NLSQResult, fitted_arrays, load_result
+from twotime.results import (
+    NLSQResult,
+    SequentialResult,
+    angle_folders,
+    fitted_arrays,
+    load_result,
+)
 
 _log = logging.getLogger(__name__)
-
-_RUNS: Mapping[tuple[str, ...], tuple[Any, ...]] = {
-    ("optimization", "nlsq", "loss"): ("linear",),
-    ("sequential", "enable"): (False,),
-}
-"""Settings of which this version runs some values only."""
 
 
 class Job(NamedTuple):
@@ -57,6 +56,7 @@ class Job(NamedTuple):
         unsaved: Names of the arrays that are not to be saved.
         method: "nlsq", "cmc" or "both".
         sampling: Settings of `fit_cmc`; None where nothing is sampled.
+        is_sequential: Whether angles are fitted one after the other.
     """
 
     model: AbstractTwoTimeModel
@@ -67,6 +67,7 @@ class Job(NamedTuple):
     unsaved: tuple[str, ...]
     method: str
     sampling: Mapping[str, Any] | None
+    is_sequential: bool = False
 
 
 def run(
@@ -75,7 +76,7 @@ def run(
     *,
     overwrite: bool = False,
     progress: Callable[[Any], None] | None = None,
-) -> NLSQResult | CMCResult:
+) -> NLSQResult | SequentialResult | CMCResult:
     """Load, fit, sample and write what a configuration asks for.
 
     With optimization.method "both" the fit is in the folder and the posterior in its subfolder
@@ -92,7 +93,6 @@ def run(
         was sampled.
 
     Raises:
-        ConfigurationError: If this version cannot run a setting.
         DataError: If the data file is damaged or does not hold what is asked for.
         ResultError: If the folder cannot be written, or holds what may not be replaced.
         ValueError: If float64 is off, or the data cannot be fitted.
@@ -107,6 +107,7 @@ def run(
     if job.sampling is None:
         assert result is not None
         return result
+    assert not isinstance(result, SequentialResult)  # the configuration refuses the two together
     post = sample(job, result, folder, overwrite=overwrite)
     write_posterior(job, post, folder, overwrite=overwrite)
     return post
@@ -174,11 +175,9 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         overwrite: Whether a result that is there may be replaced.
 
     Raises:
-        ConfigurationError: If this version cannot run a setting.
         DataError: If the data file is damaged or does not hold what is asked for.
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
-    check_runs(config)
     folders.check_folder(folder, overwrite=overwrite)
     for remark in config.warnings:
         _log.warning("%s", remark)
@@ -193,12 +192,18 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     arguments = {
         "per_angle_mode": nlsq["per_angle_mode"],
         "evaluator": nlsq["evaluator"],
+        "loss": nlsq["loss"],
+        "loss_scale": nlsq["loss_scale"],
         "max_steps": nlsq["max_iterations"],
         "tolerance": nlsq["tolerance"],
         "tile": streaming["chunk_size"],
     }
     if streaming["enable"]:
         arguments["evaluator"] = "tiled"
+    sequential = config.section("sequential")
+    if sequential["enable"]:
+        arguments["max_steps"] = sequential.get("max_iterations", nlsq["max_iterations"])
+        arguments["tolerance"] = sequential.get("convergence_threshold", nlsq["tolerance"])
     model = build_model(config)
     space, starts = _starts(model, data, config)
     return Job(
@@ -214,6 +219,7 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
             if config.optimization_method == "nlsq"
             else posterior_run.sampling_arguments(config)
         ),
+        is_sequential=sequential["enable"],
     )
 
 
@@ -252,25 +258,9 @@ def with_method(config: ConfigManager, method: str) -> ConfigManager:
     return ConfigManager(changed, base_dir=config.base_dir)
 
 
-def check_runs(config: ConfigManager) -> None:
-    """Refuse settings that the configuration knows and this version cannot run.
-
-    Raises:
-        ConfigurationError: If there are any; all are told at once.
-    """
-    written = config.get_config()
-    asked = {path: lookup(written, path) for path in _RUNS}
-    problems = [
-        f"{'.'.join(path)}: {asked[path]!r} cannot be run by this version of twotime; "
-        f"expected {' or '.join(str(value) for value in values)}."
-        for path, values in _RUNS.items()
-        if asked[path] is not None and asked[path] not in values
-    ]
-    if problems:
-        raise ConfigurationError(problems)
-
-
-def fit(job: Job, progress: Callable[[Any], None] | None = None) -> tuple[NLSQResult, float]:
+def fit(
+    job: Job, progress: Callable[[Any], None] | None = None
+) -> tuple[NLSQResult | SequentialResult, float]:
     """Fit a job; returns the result and the time it took, compilation included [s].
 
     Args:
@@ -279,15 +269,23 @@ def fit(job: Job, progress: Callable[[Any], None] | None = None) -> tuple[NLSQRe
             compile the fit anew, so leave it out where nobody looks.
     """
     begun = time.perf_counter()
-    result = fit_nlsq(job.model, job.data, job.space, progress=progress, **job.arguments)
+    verb = fit_sequential if job.is_sequential else fit_nlsq
+    result = verb(job.model, job.data, job.space, progress=progress, **job.arguments)
     result = jax.block_until_ready(result)
     return result, time.perf_counter() - begun
 
 
 def write(
-    job: Job, result: NLSQResult, folder: Path, seconds: float, *, overwrite: bool = False
+    job: Job,
+    result: NLSQResult | SequentialResult,
+    folder: Path,
+    seconds: float,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
+
+    Angles that were fitted one after the other have a folder each, beside an overview of all.
 
     Args:
         job: What was fitted.
@@ -299,19 +297,31 @@ def write(
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
+    timed = dataclasses.replace(job.provenance, wall_time=seconds)
+    with folders.new_folder(folder, overwrite=overwrite) as temporary:
+        if isinstance(result, NLSQResult):
+            _write_fit(job, job.data, result, temporary, timed)
+        else:
+            names = angle_folders(result)
+            for k, (name, one) in enumerate(zip(names, result.fits, strict=True)):
+                (temporary / name).mkdir()
+                _write_fit(job, one_angle(job.data, k), one, temporary / name, timed)
+            storage.write_parts(temporary, result, names, timed)
+    _log.info("wrote %s", folder)
+
+
+def _write_fit(
+    job: Job, data: TwoTimeData, result: NLSQResult, folder: Path, provenance: Provenance
+) -> None:
     from twotime import plots
 
-    structure = residual_structure(job.model, job.data, job.space, result)
-    provenance = dataclasses.replace(
-        job.provenance, wall_time=seconds, judgement=structure.sentence
-    )
-    arrays = fitted_arrays(result, job.model, job.data)
-    curves = functions_of_time(result, job.model, job.data.t)
+    structure = residual_structure(job.model, data, job.space, result)
+    provenance = dataclasses.replace(provenance, judgement=structure.sentence)
+    arrays = fitted_arrays(result, job.model, data)
+    curves = functions_of_time(result, job.model, data.t)
     kept = {name: array for name, array in arrays.items() if name not in job.unsaved}
-    with folders.new_folder(folder, overwrite=overwrite) as temporary:
-        figures = plots.save_figures(temporary, result, arrays, curves)
-        storage.write_result(temporary, result, kept, curves, provenance, figures)
-    _log.info("wrote %s", folder)
+    figures = plots.save_figures(folder, result, arrays, curves)
+    storage.write_result(folder, result, kept, curves, provenance, figures)
 
 
 def functions_of_time(
@@ -359,6 +369,10 @@ def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...
     if isinstance(result, CMCResult):
         target = folder if into is None else Path(into)
         return posterior_run.redraw_posterior(folder, result, target)
+    if isinstance(result, SequentialResult):
+        target = folder if into is None else Path(into)
+        parts = [(name, redraw(folder / name, target / name)) for name in angle_folders(result)]
+        return tuple(f"{part}/{name}" for part, names in parts for name in names)
     arrays = storage.read_arrays(folder)
     missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
     if missing:

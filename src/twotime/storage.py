@@ -149,32 +149,84 @@ def write_result(
         provenance: Where the result comes from.
         figures: Names of figures in the folder.
     """
-    functions = {
-        f"{prefix}{name}": getattr(curve, part)
-        for name, curve in curves.items()
-        for part, prefix in _PARTS.items()
-    }
-    np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **functions)
+    np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **curve_arrays(curves))
     (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
     origin = Provenance() if provenance is None else provenance
-    content = {
+    content = common_content(result, (ARRAYS, REPORT, *figures), origin) | {
+        "functions": curve_words(curves),
+        "judgement": origin.judgement,
+        "fields": fields_to_json(result),
+    }
+    write_json(folder / RESULT, content)
+
+
+def common_content(result: Result, files: tuple[str, ...], origin: Provenance) -> dict[str, Any]:
+    """What the result.json of every kind of result tells.
+
+    Args:
+        result: The result.
+        files: Names of the files beside it.
+        origin: Where the result comes from.
+    """
+    return {
         "kind": type(result).__name__,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
-        "files": [RESULT, ARRAYS, REPORT, *figures],
+        "files": [RESULT, *files],
         "result": result.summary(),
-        "functions": {
-            name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
-            for name, curve in curves.items()
-        },
         "source": origin.source,
         "notes": origin.notes,
         "metadata": origin.metadata,
         "wall_time_s": origin.wall_time,
-        "judgement": origin.judgement,
         "settings": origin.settings,
-        "fields": fields_to_json(result),
     }
+
+
+def curve_arrays(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
+    """Functions of time as arrays by name, values and bands."""
+    return {
+        f"{prefix}{name}": getattr(curve, part)
+        for name, curve in curves.items()
+        for part, prefix in _PARTS.items()
+    }
+
+
+def curve_words(curves: Mapping[str, Curve]) -> dict[str, dict[str, str]]:
+    """What result.json tells of functions of time."""
+    return {
+        name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
+        for name, curve in curves.items()
+    }
+
+
+def restored_curves(
+    words: Mapping[str, Mapping[str, str]], arrays: Mapping[str, np.ndarray]
+) -> dict[str, Curve]:
+    """Functions of time from what `curve_words` and `curve_arrays` gave."""
+    curves = {}
+    for name, facts in words.items():
+        values, lower, upper = (arrays[prefix + name] for prefix in _PARTS.values())
+        curves[name] = Curve(values, lower, upper, **facts)
+    return curves
+
+
+def write_parts(
+    folder: Path,
+    result: Result,
+    parts: tuple[str, ...],
+    provenance: Provenance | None = None,
+) -> None:
+    """Write what holds the parts of a result together into the folder that holds their folders.
+
+    Args:
+        folder: The folder.
+        result: The result.
+        parts: Names of the folders of its parts.
+        provenance: Where the result comes from.
+    """
+    (folder / REPORT).write_text(result.report(provenance=provenance), encoding="utf-8")
+    origin = Provenance() if provenance is None else provenance
+    content = common_content(result, (REPORT, *parts), origin) | {"fields": {"parts": parts}}
     write_json(folder / RESULT, content)
 
 
@@ -213,9 +265,4 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     Raises:
         ResultError: If it holds no result or no arrays.
     """
-    words, arrays = read_result_json(folder)["functions"], read_arrays(folder)
-    curves = {}
-    for name, facts in words.items():
-        values, lower, upper = (arrays[prefix + name] for prefix in _PARTS.values())
-        curves[name] = Curve(values, lower, upper, **facts)
-    return curves
+    return restored_curves(read_result_json(folder)["functions"], read_arrays(folder))

@@ -33,7 +33,7 @@ def need(config: Mapping[str, Any], mode: str, found: Findings) -> None:
 
 def together(config: Mapping[str, Any], mode: str, found: Findings) -> None:
     """Note keys that contradict each other or have no effect as things stand."""
-    for check in (_model, _frames, _angles, _data, _nlsq, _sampling, _switches):
+    for check in (_model, _frames, _angles, _data, _nlsq, _sampling, _sequential, _switches):
         check(config, mode, found)
 
 
@@ -145,6 +145,34 @@ def _sampling(config: Mapping[str, Any], mode: str, found: Findings) -> None:
             ("stratification", "enable"),
             f"needs optimization.cmc.sharding.shard_strategy: random, not {strategy}.",
         )
+
+
+def _sequential(config: Mapping[str, Any], mode: str, found: Findings) -> None:
+    """What cannot go with fitting one angle after the other, or with sampling."""
+    robust = lookup(config, (*_NLSQ, "loss")) or "linear"
+    if _samples(config) and robust != "linear":
+        found.add(
+            (*_NLSQ, "loss"),
+            f"{robust} contradicts sampling, whose likelihood is that of squares. Use linear, or "
+            "optimization.method: nlsq.",
+        )
+    if not lookup(config, ("sequential", "enable")):
+        return
+    if _samples(config):
+        found.add(
+            ("sequential", "enable"),
+            "contradicts sampling, which takes all angles together. Use optimization.method: nlsq.",
+        )
+    if lookup(config, (*_NLSQ, "per_angle_mode")) == "fourier":
+        found.add(
+            (*_NLSQ, "per_angle_mode"),
+            "fourier is a series over the angles; with sequential.enable: true there is one at "
+            "a time. Use auto.",
+        )
+    pairs = (("max_iterations", "max_iterations"), ("tolerance", "convergence_threshold"))
+    for here, there in pairs:
+        if _has(config, *_NLSQ, here) and _has(config, "sequential", there):
+            found.add((*_NLSQ, here), f"has no effect beside sequential.{there}; keep one.")
 
 
 def _samples(config: Mapping[str, Any]) -> bool:

@@ -278,7 +278,7 @@ class NLSQOptimizationConfig(TypedDict, total=False):
         Key(
             "Converged when the projected gradient and the step left are below this, in "
             "standard deviations of the parameters.",
-            default=1e-2,
+            default=3e-2,
             ge=1e-12,
             le=1,
         ),
@@ -321,12 +321,17 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     ]
     loss: Annotated[
         Literal["linear", "soft_l1", "huber"],
-        Key("Loss of a pixel's residual; the robust ones bound outliers.", default="linear"),
+        Key(
+            "Loss of a pixel's residual; the robust ones bound what an outlier counts, by "
+            "weights on every pixel (evaluator tiled).",
+            default="linear",
+        ),
     ]
     loss_scale: Annotated[
         float,
         Key(
-            "Residual in standard deviations from which a robust loss departs from the square.",
+            "Residual from which a robust loss departs from the square, in noise levels: 1.4826 "
+            "times the median size of an angle's residuals.",
             default=1.0,
             gt=0,
             le=1e6,
@@ -432,11 +437,11 @@ class CMCCombinationConfig(TypedDict, total=False):
     """Shard combination strategy for CMC."""
 
     method: Annotated[
-        Literal["consensus", "gaussian"],
+        Literal["importance", "consensus", "gaussian"],
         Key(
-            "Draws of the shards averaged with their precisions, or the product of their "
-            "Gaussians.",
-            default="consensus",
+            "Draws of the shards averaged with their precisions, the product of their Gaussians, "
+            "or draws of this product weighted by the posterior of all pixels (importance).",
+            default="importance",
         ),
     ]
     weights: Annotated[
@@ -613,7 +618,8 @@ class SequentialConfig(TypedDict, total=False):
     enable: Annotated[
         bool,
         Key(
-            "Fit angle by angle, each started from the one before, instead of all together.",
+            "Fit angle by angle instead of all together: each has parameters of its own and "
+            "starts where the last that converged ended; the folder holds one of each angle.",
             default=False,
         ),
     ]

@@ -130,11 +130,16 @@ def profile(
         values: Where to fix it.
 
     Raises:
-        ValueError: If the parameter was not fitted.
+        ValueError: If the parameter was not fitted, or the loss was not that of squares.
     """
     if name not in fit.names:
         raise ValueError(
             f"Parameter {name!r} was not fitted; expected one of {', '.join(fit.names)}."
+        )
+    if fit.loss != "linear":
+        raise ValueError(
+            f"The fit minimised the loss {fit.loss!r}; a profile is that of chi-squared. Profile a "
+            "fit with loss='linear'."
         )
     place, free = fit.all_names.index(name), fit.names.index(name)
     fixed = space.with_vary({name: False})

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from twotime.folders import ResultError, writing
-from twotime.inference.sampler import State, Trace
+from twotime.inference.chains import Trace
+from twotime.inference.warmup import State
 
 _FINGERPRINT = "fingerprint.txt"
 _BLOCK = "block-{:06d}.npz"

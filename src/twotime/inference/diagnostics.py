@@ -81,22 +81,6 @@ def bfmi(energy: Float[np.ndarray, "posterior chain draw"]) -> Float[np.ndarray,
     return change / np.maximum(np.var(energy, axis=2), np.finfo(float).tiny)
 
 
-def disagreement(
-    means: Float[np.ndarray, "shard joint"],
-    covariances: Float[np.ndarray, "shard joint joint"],
-    combined: Float[np.ndarray, " joint"],
-    combined_covariance: Float[np.ndarray, "joint joint"],
-) -> Float[np.ndarray, "shard joint"]:
-    """Distance of each shard's mean from the combined one in its standard deviations.
-
-    The combined mean contains the shard, so the variance of their difference is the shard's less
-    the combined one's.
-    """
-    variance = np.diagonal(covariances, axis1=1, axis2=2) - np.diag(combined_covariance)
-    smallest = 1e-12 * np.diagonal(covariances, axis1=1, axis2=2)
-    return (means - combined) / np.sqrt(np.maximum(variance, smallest))
-
-
 def converged_shards(
     found: Convergence, max_r_hat: float, min_ess: float, min_bfmi: float, max_divergences: int
 ) -> Bool[np.ndarray, " posterior"]:

@@ -1,16 +1,18 @@
 """Which evaluator computes the Gram matrix, and by what right."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.devices import over_angles, over_tiles
 from twotime.inference.factored import factored_gram
-from twotime.inference.gram import TILE, gram
+from twotime.inference.gram import TILE, gram, tile_corners
 
 Evaluator = Literal["auto", "tiled", "factored"]
 
@@ -55,11 +57,42 @@ def evaluate_gram(
     free: tuple[bool, ...],
     shift: Float[Array, ""],
     tile: int = TILE,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "angle basis basis"]:
-    """The Gram matrices of `gram`, by a resolved evaluator."""
-    if evaluator == "factored":
-        return factored_gram(model, data, params, free, shift=shift)
-    return gram(model, data, params, free, shift=shift, tile=tile)
+    """The Gram matrices of `gram`, by a resolved evaluator, on the devices of a mesh.
+
+    Args:
+        evaluator: "tiled" or "factored".
+        model: The model.
+        data: The data.
+        params: All parameters in the order of `model.names`.
+        free: Which parameters are differentiated.
+        shift: Subtracted from the data, to keep digits.
+        tile: Edge of a tile of the tiled evaluator [frame].
+        mesh: Devices that share the angles, or the tiles where there are fewer angles than
+            devices (one angle in factored form stays on one); None for one device.
+
+    Returns:
+        As `gram`, on every device.
+    """
+
+    def of_angles(shared: Any, part: TwoTimeData) -> Array:
+        model, params, shift = shared
+        if evaluator == "factored":
+            return factored_gram(model, part, params, free, shift=shift)
+        return gram(model, part, params, free, shift=shift, tile=tile)
+
+    def of_tiles(shared: Any, corners: Array) -> Array:
+        (model, params, shift), data = shared
+        return gram(model, data, params, free, shift=shift, tile=tile, corners=corners)
+
+    shared = model, params, shift
+    if mesh is None:
+        return of_angles(shared, data)
+    if evaluator == "factored" or data.phi.shape[0] >= mesh.size:
+        return over_angles(mesh, of_angles, shared, data)
+    n = data.c2.shape[-1]
+    return over_tiles(mesh, of_tiles, (shared, data), tile_corners(n, tile), n)
 
 
 def _unmasked(data: TwoTimeData) -> TwoTimeData:

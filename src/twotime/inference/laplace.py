@@ -11,14 +11,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from twotime.config.parameter_space import ParameterSpace
 from twotime.inference.posterior import Posterior
 
 _REACH = 0.5
 _STEEPEST, _FLATTEST = 1e4, 0.05
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.004)
 _NEAR = 0.3
+_PRIOR_DRAWS = 2000
 
 
 class Shape(NamedTuple):
@@ -78,6 +80,37 @@ def find_shape(
         if heights.max() > value:
             place = trials[int(np.argmax(heights))]
     raise AssertionError("unreachable")
+
+
+def prior_shape(posterior: Posterior, space: ParameterSpace, key: PRNGKeyArray) -> Shape:
+    """Mean and spread of the prior, the noise level that of the data about their mean.
+
+    Args:
+        posterior: The density.
+        space: The priors.
+        key: Random key of draws of the prior.
+    """
+    parts = [(posterior.coordinates, posterior.coordinates.names)]
+    sampled = posterior.scaling.sampled
+    if sampled is not None:
+        parts.append((sampled, sampled.names))
+    middle, spread = [], []
+    for coordinates, names in parts:
+        draws = [
+            space.priors[name].sample(jax.random.fold_in(key, 100 + i), (_PRIOR_DRAWS,))
+            for i, name in enumerate(names)
+        ]
+        z = np.asarray(coordinates.from_values(jnp.stack(draws, axis=-1)))
+        middle.append(z.mean(axis=0))
+        spread.append(z.std(axis=0))
+    if posterior.noise == "sampled":
+        moments = posterior.source.moments(
+            posterior.model, jnp.asarray(posterior.start), posterior.varying
+        )
+        square, count = (float(jnp.sum(moments[:, i, i])) for i in (0, 1))
+        middle.append(np.asarray([0.5 * np.log(square / count)]))
+        spread.append(np.asarray([0.1]))
+    return Shape(np.concatenate(middle), np.diag(np.concatenate(spread)), 0.0, 0.0, 0)
 
 
 @eqx.filter_jit

@@ -1,27 +1,31 @@
 """Least squares: a pure function from model, data and space to a result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.rates import AnyArray
-from twotime.core.scaling import Scaling, ScalingSolution, resolve_mode
+from twotime.core.scaling import resolve_mode
 from twotime.data.dataset import TwoTimeData
-from twotime.inference import uncertainty
 from twotime.inference.bend import bend
+from twotime.inference.descent import End, descend
+from twotime.inference.devices import device_mesh, fetch, place
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.gram import DATA, ONE, TILE
-from twotime.inference.problem import Problem, Reduced, evaluate, make_problem
-from twotime.inference.sandwich import SPECKLE, speckle_meat
-from twotime.inference.solver import BoxLevenbergMarquardt, Optimality
+from twotime.inference.fitted import make_result
+from twotime.inference.gram import TILE
+from twotime.inference.implicit import Given, constant
+from twotime.inference.inside import off_bounds
+from twotime.inference.problem import Problem, make_problem
+from twotime.inference.robust import Robust, make_loss, settle_weights
+from twotime.inference.solver import BoxLevenbergMarquardt
 from twotime.inference.starts import spread_starts
 from twotime.results import NLSQResult
 
@@ -33,19 +37,26 @@ def fit_nlsq(
     *,
     per_angle_mode: str = "auto",
     evaluator: str = "auto",
+    loss: str = "linear",
+    loss_scale: float = 1.0,
     starts: int | Float[AnyArray, "start param"] = 1,
     key: Key[Array, ""] | None = None,
     tile: int = TILE,
+    devices: Sequence[Any] | None = None,
     max_steps: int = 300,
-    tolerance: float = 1e-2,
+    tolerance: float = 3e-2,
     throw: bool = False,
     progress: Callable[[Any], None] | None = None,
 ) -> NLSQResult:
     """Fit a model to two-time data by least squares over the pixels with t1 < t2.
 
     Contrast and offset of each angle are solved in closed form inside their bounds at every
-    step. Bounds of the parameters are an active set: a start on a bound leaves it if chi-squared
-    falls inwards. Pure: `jax.jit` and `jax.vmap` work over the leaves of data and space.
+    step. Bounds of the parameters are an active set: an optimum on a bound is found and flagged.
+    A start on a bound, where it could stick, is first moved off it (see `inside`).
+
+    Pure: `jax.jit` and `jax.vmap` work over the leaves of data and space.
+    `values`, `contrast`, `offset` and `chi2` of the result can be differentiated by the leaves
+    of model, data and space (forwards and backwards); the tighter the tolerance, the more exact.
 
     Args:
         model: The model.
@@ -55,11 +66,20 @@ def fit_nlsq(
         evaluator: "tiled" takes any model, mask and sigma; "factored" takes separable models on
             complete data and is faster; "auto" is factored where that is possible. The result
             says which it was.
+        loss: "linear" for squares; "soft_l1" or "huber" bound what an outlier counts. These
+            weigh every pixel by itself: the tiled evaluator, and memory for one more copy of c2
+            in float64.
+        loss_scale: Residual from which a robust loss departs from the square [noise level: sigma
+            where the data have one, else 1.4826 times the median size of an angle's residuals].
         starts: How many starts, the space's own among them; or the starts themselves. The end
             with the smallest chi-squared is the result, which lists all ends.
         key: Source of randomness for more than one start.
         tile: Edge of a tile of the tiled evaluator [frame].
-        max_steps: Largest number of evaluations of the model, for each start.
+        devices: Devices that share the angles, or the tiles where these are more (as
+            `jax.devices()`); None takes the default device. With several processes each passes
+            the same arguments and gets the same result.
+        max_steps: Largest number of evaluations of the model, for each start. With a robust loss
+            no further round of weights begins after so many.
         tolerance: Converged when the projected gradient and the step left are both below it
             [standard deviations of the parameters, pixels taken as independent].
         throw: Raise if the fit does not converge.
@@ -77,9 +97,13 @@ def fit_nlsq(
     """
     check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
-    data, evaluator = choose_evaluator(model, data, evaluator)
+    robust = make_loss(loss, loss_scale, evaluator)
+    data, evaluator = choose_evaluator(model, data, "tiled" if robust else evaluator)
     points = _make_starts(model, data, space, mode, starts, key)
-    result = _fit(model, data, space, points, mode, evaluator, tile, max_steps, tolerance, progress)
+    mesh = device_mesh(devices)
+    data, (model, space, points, robust) = place(mesh, data, (model, space, points, robust))
+    settings = mode, evaluator, tile, mesh, max_steps, tolerance, progress
+    result = fetch(mesh, _fit(data, model, space, points, robust, *settings))
     if throw and not result.converged:
         raise RuntimeError(result.status)
     return result
@@ -161,128 +185,42 @@ def _check_values(data: TwoTimeData, space: ParameterSpace) -> None:
 
 @eqx.filter_jit
 def _fit(
-    model: AbstractTwoTimeModel,
     data: TwoTimeData,
+    model: AbstractTwoTimeModel,
     space: ParameterSpace,
     starts: Float[Array, "start param"],
+    loss: Robust | None,
     mode: str,
     evaluator: str,
     tile: int,
+    mesh: Mesh | None,
     max_steps: int,
     tolerance: float,
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
-    problem = make_problem(model, data, space, mode, evaluator, tile)
+    given = make_problem(model, data, space, mode, evaluator, tile, mesh)
     index = np.flatnonzero(space.varying)
-    lower, upper = (jnp.asarray(b)[index] / problem.scale for b in (space.lower, space.upper))
+    bounds = Given(given, *(jnp.asarray(b)[index] for b in (space.lower, space.upper)))
+    # The search itself has no derivatives; `implicit` gives them to what it found.
+    problem, fixed, points, loss = constant((given, bounds, starts, loss))
     solver = BoxLevenbergMarquardt(
-        lower=lower, upper=upper, tolerance=tolerance, bend=bend, report=progress
+        lower=fixed.lower / problem.scale,
+        upper=fixed.upper / problem.scale,
+        tolerance=tolerance,
+        bend=bend,
+        report=progress,
     )
+
+    log_space = np.asarray(space.log_space)[index]
+
+    def solve(problem: Problem, y: Array) -> End:
+        return descend(problem, solver, y, max_steps)
 
     def from_start(start: Array) -> End:
-        solution = optx.minimise(
-            evaluate,
-            solver,
-            start[index] / problem.scale,
-            problem,
-            has_aux=True,
-            max_steps=max_steps,
-            throw=False,
-        )
-        stats = solution.stats
-        return End(
-            y=solution.value,
-            grams=solution.aux.aux[0],
-            reduced=solution.aux.aux[1],
-            code=stats["code"],
-            optimality=stats["optimality"],
-            n_steps=stats["num_steps"],
-        )
+        y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
+        if loss is None:
+            return solve(problem, y)
+        return settle_weights(problem, y, loss, solve, tolerance, max_steps)
 
-    ends = jax.lax.map(from_start, starts)
-    return _result(problem, space, starts, ends)
-
-
-class End(eqx.Module):
-    """Where a start led to.
-
-    Attributes:
-        y: Scaled free parameters.
-        grams: Gram matrices there.
-        reduced: Their reduction.
-        code: Why the solver stopped.
-        optimality: Its judgement of the point.
-        n_steps: Evaluations.
-    """
-
-    y: Float[Array, "*start free"]
-    grams: Float[Array, "*start angle basis basis"]
-    reduced: Reduced
-    code: Int[Array, "*start"]
-    optimality: Optimality
-    n_steps: Int[Array, "*start"]
-
-
-def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
-    values = jnp.stack([solution.contrast, solution.offset], axis=1)
-    lower, upper = scaling.lower[:1], scaling.upper[:1]
-    near = jnp.minimum(values - lower, upper - values) <= 1e-6 * (upper - lower)
-    return near & (lower < upper)
-
-
-def _total(grams: Float[Array, "angle basis basis"]) -> Float[Array, ""]:
-    """Sum of squares of the data about each angle's mean."""
-    mean = grams[:, DATA, ONE] / grams[:, ONE, ONE]
-    return jnp.sum(grams[:, DATA, DATA] - mean * grams[:, DATA, ONE])
-
-
-def _result(
-    problem: Problem, space: ParameterSpace, starts: Float[Array, "start param"], ends: End
-) -> NLSQResult:
-    chi2 = jnp.where(jnp.isfinite(ends.reduced.chi2), ends.reduced.chi2, jnp.inf)
-    best = jnp.argmin(chi2)
-    end = jax.tree.map(lambda x: x[best], ends)
-    reduced, held = end.reduced, end.optimality.held
-    n_scaling = jnp.sum(reduced.scaling.free)
-    dof = problem.n_pixels - jnp.sum(~held) - n_scaling
-    variance = reduced.chi2 / dof if problem.data.sigma is None else 1.0
-    values, vectors, scale = uncertainty.spectrum(reduced.hessian, held)
-    inverse = uncertainty.inverse(values, vectors, scale, held)
-    params = problem.params(end.y)
-    meat, noise = speckle_meat(problem, params, end.grams, reduced, inverse)
-    return NLSQResult(
-        all_names=tuple(space.names),
-        varying=problem.varying,
-        units=tuple(space.units),
-        model=type(problem.model).__name__,
-        per_angle_mode=problem.scaling.mode,
-        evaluator=problem.evaluator,
-        uncertainty_kind=SPECKLE,
-        values=params,
-        lower=jnp.asarray(space.lower),
-        upper=jnp.asarray(space.upper),
-        start=jnp.where(jnp.asarray(problem.varying), starts[best], problem.start),
-        phi=jnp.asarray(problem.data.phi),
-        contrast=reduced.scaling.contrast,
-        offset=reduced.scaling.offset + problem.shift,
-        scaling_at_bound=_scaling_at_bound(problem.scaling, reduced.scaling),
-        chi2=reduced.chi2,
-        n_pixels=problem.n_pixels,
-        dof=dof,
-        total=_total(end.grams),
-        covariance=inverse @ meat @ inverse,
-        covariance_iid=variance * inverse,
-        held=held,
-        eigenvalues=values,
-        eigenvectors=vectors,
-        code=end.code,
-        gradient=end.optimality.gradient,
-        step=end.optimality.step,
-        n_steps=end.n_steps,
-        starts=starts,
-        ends=jax.vmap(problem.params)(ends.y),
-        ends_chi2=chi2,
-        ends_code=ends.code,
-        pixels=noise.pixels,
-        photons=noise.photons,
-    )
+    ends = jax.lax.map(from_start, points)
+    return make_result(problem, bounds, space, points, ends, loss)

@@ -188,6 +188,22 @@ class System(eqx.Module):
         return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
 
 
+class Guide(eqx.Module):
+    """A Gaussian by which a shard's density is multiplied: it stands for the other shards.
+
+    A shard alone may hardly determine the parameters. Guided it is sampled where all of them
+    meet; the guide is divided out when shards are combined, so that it changes no posterior.
+    """
+
+    centre: Float[AnyArray, " coordinate"]
+    precision: Float[AnyArray, "coordinate coordinate"]
+
+    def log_density(self, position: Float[Array, " coordinate"]) -> Float[Array, ""]:
+        """Logarithm of the Gaussian, up to a constant."""
+        away = position - jnp.asarray(self.centre)
+        return -0.5 * away @ (jnp.asarray(self.precision) @ away)
+
+
 class Posterior(eqx.Module):
     """A posterior, or one shard's part of it, as a density on the whole of space.
 
@@ -204,6 +220,7 @@ class Posterior(eqx.Module):
         power: Power of the likelihood: 1, or less where it is tempered.
         varying: Which parameters are free.
         noise: "known" (weights are 1/sigma²), "sampled" or "marginal".
+        guide: What a shard is multiplied by, if anything.
     """
 
     model: AbstractTwoTimeModel
@@ -215,6 +232,7 @@ class Posterior(eqx.Module):
     power: Float[AnyArray, ""]
     varying: tuple[bool, ...] = eqx.field(static=True)
     noise: Noise = eqx.field(static=True)
+    guide: Guide | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -225,6 +243,12 @@ class Posterior(eqx.Module):
             0 if sampled is None else len(sampled.names),
             int(self.noise == "sampled"),
         )
+
+    @property
+    def place(self) -> Int[np.ndarray, " coordinate"]:
+        """Where the coordinates of a position stand in what `complete` gives."""
+        n, m, k = self.sizes
+        return np.r_[: n + m, n + sum(self.scaling.free) : n + sum(self.scaling.free) + k]
 
     def log_density(self, position: Float[Array, " coordinate"]) -> Float[Array, ""]:
         """Log density up to a constant; -inf where it is not finite."""
@@ -242,6 +266,8 @@ class Posterior(eqx.Module):
             else:
                 value -= 0.5 * self.power * jnp.exp(-2 * log_noise) * chi2
         value -= count * log_noise
+        if self.guide is not None:
+            value += self.guide.log_density(position)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
     def complete(

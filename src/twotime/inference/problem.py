@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from twotime.config.parameter_space import ParameterSpace
@@ -33,6 +34,7 @@ class Problem(eqx.Module):
     varying: tuple[bool, ...] = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
     tile: int = eqx.field(static=True, default=TILE)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the scaled free ones."""
@@ -116,6 +118,7 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
         problem.varying,
         problem.shift,
         problem.tile,
+        problem.mesh,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -138,6 +141,7 @@ def make_problem(
     mode: str,
     evaluator: str,
     tile: int = TILE,
+    mesh: Mesh | None = None,
 ) -> Problem:
     """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
     upper_half = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
@@ -157,6 +161,7 @@ def make_problem(
         varying=varying,
         evaluator=evaluator,
         tile=tile,
+        mesh=mesh,
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.posterior import LinearScaling, PixelList, Plane, Posterior
+from twotime.inference.laplace import Shape
+from twotime.inference.posterior import Guide, LinearScaling, PixelList, Plane, Posterior
 
 Strategy = Literal["random", "interleaved", "contiguous", "angles"]
 
@@ -38,12 +39,36 @@ class Dealing(NamedTuple):
     seed: int = 0
 
 
-def shard_posteriors(posterior: Posterior, dealing: Dealing) -> Posterior:
+def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
+    """The Gaussian that guides every shard: a power of the one at the mode of the posterior.
+
+    The power 1/√n - 1/n narrows shards from √n times the width of the posterior to n^(1/4)
+    times. More would make shards still rounder, but leave more to be divided out of covariances
+    that are known from draws alone: with this power the product is known as well as one shard.
+
+    Args:
+        shape: Mode and shape of the posterior of all pixels.
+        n_shards: Number of shards.
+
+    Returns:
+        The guide, None for one shard, and the width of the guided shards over the posterior's.
+    """
+    if n_shards == 1:
+        return None, 1.0
+    information = np.linalg.inv(shape.root @ shape.root.T)
+    power = n_shards**-0.5 - 1 / n_shards
+    return Guide(shape.mode, power * 0.5 * (information + information.T)), n_shards**0.25
+
+
+def shard_posteriors(
+    posterior: Posterior, dealing: Dealing, guide: Guide | None = None
+) -> Posterior:
     """Cut a posterior of all pixels into shards, stacked along the first axis of the arrays.
 
     Args:
         posterior: The posterior, whose source is a `Plane`.
         dealing: How pixels are dealt.
+        guide: What every shard's density is multiplied by.
 
     Raises:
         ValueError: If there are more shards than pixels (or angles, where these are dealt), a
@@ -71,7 +96,10 @@ def shard_posteriors(posterior: Posterior, dealing: Dealing) -> Posterior:
         scaling = _of_angles(posterior.scaling, [k for k, _, _ in shard], n_angles)
         parts.append(
             eqx.tree_at(
-                lambda p: (p.source, p.scaling, p.share), posterior, (source, scaling, share)
+                lambda p: (p.source, p.scaling, p.share, p.guide),
+                posterior,
+                (source, scaling, share, guide),
+                is_leaf=lambda x: x is None,
             )
         )
     return stacked(parts)

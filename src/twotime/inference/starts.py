@@ -2,74 +2,31 @@
 
 The correlation is averaged over groups of equal lag and similar age; on these few hundred
 numbers thousands of candidates are compared by their χ², contrast and offset at their best.
-Candidates differ in what the data show directly: rates in the middle of the record instead of
-amplitudes at t = 1 s, accumulated phase instead of velocity. The best of one stage are refined
-in the next; the last ones are where fits start.
+The best of one stage of a plan are varied in the next; the last ones, of several families, are
+led downhill, still on the groups. Where they end is where fits start.
 """
 
-from collections.abc import Callable, Mapping
-from functools import singledispatch
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from twotime.config.parameter_space import ParameterSpace
-from twotime.core.correlation import correlation_at
-from twotime.core.models import AbstractTwoTimeModel, LaminarFlow, StaticDiffusion, TwoComponent
-from twotime.core.scaling import Scaling, make_scaling, resolve_mode, solve_scaling
+from twotime.core.models import AbstractTwoTimeModel
+from twotime.core.scaling import Scaling, resolve_mode
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.groups import AGES, Groups, free_scaling, group, groups_chi2
+from twotime.inference.plans import Coordinates, Plan, Stage, is_known, plan
+from twotime.inference.refine import refine
 
-_LAGS, _AGES, _GRID, _CHUNK, _DRAWS = 32, 9, 128, 256, 64
-
-Coordinates = Mapping[str, np.ndarray]
-
-
-class Groups(eqx.Module):
-    """Correlation averaged over pixels of equal lag and similar age.
-
-    Attributes:
-        t1: Earlier time of the group's mean pixel [s].
-        t2: Its later time [s].
-        c2: Mean correlation, 0 where no pixel is usable.
-        weight: Number of usable pixels.
-    """
-
-    t1: Float[Array, " pair"]
-    t2: Float[Array, " pair"]
-    c2: Float[Array, "angle pair"]
-    weight: Float[Array, "angle pair"]
-
-
-class Stage(NamedTuple):
-    """One round of candidates.
-
-    Attributes:
-        change: Coordinate -> (how, values): "set" replaces, "times" multiplies, "plus" adds.
-        keep: How many candidates go on.
-        longest: Longest lag looked at, as a share of the record.
-        central: Whether only pixels about the middle of the record are looked at.
-    """
-
-    change: Mapping[str, tuple[str, np.ndarray]]
-    keep: int
-    longest: float = 1.0
-    central: bool = False
-
-
-class Plan(NamedTuple):
-    """How the start of a model is searched.
-
-    Attributes:
-        stages: Rounds of candidates.
-        params: Coordinates -> parameters in the order of `model.names`.
-    """
-
-    stages: tuple[Stage, ...]
-    params: Callable[[Coordinates], dict[str, Any]]
+_CHUNK, _DRAWS = 256, 64
+_RELATIVES = 2
+_SAME = 1e-5
+_ROUNDS, _PARENTS = 3, 2
+_MARGIN = 0.02
 
 
 def estimate_starts(
@@ -89,90 +46,102 @@ def estimate_starts(
         data: The data.
         space: Bounds, and what is given.
         per_angle_mode: As in `fit_nlsq`.
-        count: How many starts at most, each from another corner of the first stage.
+        count: How many starts at most; optima on the groups before other candidates.
 
     Raises:
         ValueError: If there is no plan for this model.
     """
-    groups = group(data)
     search = plan(model, data, space)
-    scaling = _scaling(data, space, resolve_mode(per_angle_mode, data.phi.shape[0]))
-
-    def ranked(found: Coordinates, stage: Stage) -> tuple[Coordinates, np.ndarray]:
+    groups = group(data)
+    scaling = free_scaling(data, space, resolve_mode(per_angle_mode, data.phi.shape[0]))
+    found: Coordinates = {}
+    family = np.zeros(1, int)
+    for stage in search.stages:
+        found, family = _expand(found, family, stage.change)
         params = _params(model, space, search, found)
-        chi2 = _score(model, data, groups, scaling, _looked_at(groups, stage), params)
-        order = np.argsort(chi2, kind="stable")
-        return _pick(found, order), params[order]
-
-    first, *later = search.stages
-    found, params = ranked(_expand({}, first.change), first)
-    starts = []
-    for beam in _beams(found, first, count):
-        beam = _pick(beam, slice(first.keep))
-        for stage in later:
-            beam, params = ranked(_expand(beam, stage.change), stage)
-            beam = _pick(beam, slice(stage.keep))
-        starts.append(params[0])
+        weight = _looked_at(groups, stage)
+        order = np.argsort(_score(model, data, groups, scaling, weight, params), kind="stable")
+        if stage is search.stages[0]:
+            kept = _apart(found, stage, order)
+            family = np.arange(family.size)
+        else:
+            kept = _mixed(family, order, stage.keep, _RELATIVES)
+        found, family, params = _pick(found, kept), family[kept], params[kept]
+    free = tuple(int(i) for i in np.flatnonzero(~is_known(space)))
+    refined = _refined(model, data, space, groups, scaling, search, free, params)
+    starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
+
+
+def _refined(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    groups: Groups,
+    scaling: Scaling,
+    search: Plan,
+    free: tuple[int, ...],
+    params: Float[np.ndarray, "candidate param"],
+) -> Float[np.ndarray, "end param"]:
+    """Where candidates, and what the plan's moves make of the best, lead; the likeliest first."""
+    size = len(params)
+    ends, costs = params[:0], np.zeros(0)
+    for round_ in range(_ROUNDS + 1):
+        found = refine(model, data, space, groups, scaling, free, jnp.asarray(params))
+        new, chi2 = (np.asarray(x) for x in found)
+        # Of ends that the data hardly tell apart those of plain candidates come first: rates that
+        # begin late or end early have a kink, near which fits converge slowly.
+        chi2 = chi2 * (1.0 + _MARGIN * (round_ > 0))
+        ends, costs = np.concatenate([ends, new]), np.concatenate([costs, chi2])
+        kept = _distinct(costs)
+        ends, costs = ends[kept], costs[kept]
+        if round_ == _ROUNDS:
+            break
+        kinds = [kind for end in ends[:_PARENTS] for kind in search.moves(end)]
+        family = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])
+        moved = np.where(is_known(space), space.initial, np.concatenate(kinds))
+        moved = np.clip(moved, space.lower, space.upper)
+        order = np.argsort(_score(model, data, groups, scaling, groups.weight, moved))
+        params = moved[_mixed(family, order, size, -(-size // len(kinds)))]
+    return ends
 
 
 def _pick(found: Coordinates, which: Any) -> Coordinates:
     return {name: values[which] for name, values in found.items()}
 
 
-def _beams(found: Coordinates, stage: Stage, count: int) -> list[Coordinates]:
-    """All candidates; for further starts those about the likeliest that is nowhere near before."""
+def _apart(found: Coordinates, stage: Stage, order: np.ndarray) -> np.ndarray:
+    """The likeliest candidates of a grid of which none is beside another."""
     steps = np.stack([np.searchsorted(grid, found[k]) for k, (_, grid) in stage.change.items()], 1)
-    beams, free, seed = [found], np.ones(len(steps), bool), steps[0]
-    while len(beams) < count:
-        free &= np.max(np.abs(steps - seed), axis=1) > 1
-        if not free.any():
+    kept: list[int] = []
+    free = np.ones(order.size, bool)
+    while len(kept) < stage.keep and free[order].any():
+        kept.append(int(order[np.argmax(free[order])]))
+        free &= np.max(np.abs(steps - steps[kept[-1]]), axis=1) > 1
+    return np.asarray(kept)
+
+
+def _mixed(
+    family: Int[np.ndarray, " candidate"], order: np.ndarray, keep: int, members: int
+) -> np.ndarray:
+    """The likeliest candidates, of no family more than a few."""
+    taken: dict[int, int] = {}
+    kept = []
+    for i in order:
+        taken[family[i]] = taken.get(family[i], 0) + 1
+        if taken[family[i]] <= members:
+            kept.append(i)
+        if len(kept) == keep:
             break
-        seed = steps[np.argmax(free)]
-        beams.append(_pick(found, free & (np.max(np.abs(steps - seed), axis=1) <= 1)))
-    return beams
+    return np.asarray(kept)
 
 
-@singledispatch
-def plan(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> Plan:
-    """How to search the start of a fit; a model of one's own registers its plan.
-
-    Args:
-        model: The model.
-        data: The data.
-        space: Bounds, and what is given.
-
-    Raises:
-        ValueError: If there is none for this model.
-    """
-    raise ValueError(
-        f"No way to estimate a start from the data is known for {type(model).__name__}; give "
-        "values, or register a plan with twotime.inference.starts.plan.register."
-    )
-
-
-@eqx.filter_jit
-def group(data: TwoTimeData) -> Groups:
-    """Average the usable pixels with t1 < t2 over groups of equal lag and similar age."""
-    c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
-    used = jnp.isfinite(c2) if data.mask is None else jnp.isfinite(c2) & data.mask
-    n = t.shape[0]
-    times, mean, weight = [], [], []
-    for lag in np.unique(np.round(np.geomspace(1, n - 1, _LAGS)).astype(int)):
-        age = np.minimum(
-            ((np.arange(n - lag) + 0.5 * lag) * _AGES / (n - 1)).astype(int), _AGES - 1
-        )
-        ages, place = np.unique(age, return_inverse=True)
-        member = place == np.arange(ages.size)[:, None]
-        counted = jnp.diagonal(used, lag, 1, 2)
-        values = jnp.where(counted, jnp.diagonal(c2, lag, 1, 2), 0.0)
-        count = counted @ member.T.astype(float)
-        mean.append(values @ member.T / jnp.maximum(count, 1.0))
-        weight.append(count)
-        first = member @ np.arange(n - lag) / member.sum(1)
-        times.append(np.stack([first, first + lag]))
-    t1, t2 = jnp.interp(np.concatenate(times, axis=1), np.arange(n), t)
-    return Groups(t1, t2, jnp.concatenate(mean, axis=1), jnp.concatenate(weight, axis=1))
+def _distinct(chi2: Float[np.ndarray, " end"]) -> np.ndarray:
+    """Ends from the likeliest on, each optimum once."""
+    order = np.argsort(chi2, kind="stable")
+    order = order[np.isfinite(chi2[order])]
+    first = np.diff(chi2[order], prepend=-np.inf) > _SAME * chi2[order]
+    return order[first]
 
 
 def _looked_at(groups: Groups, stage: Stage) -> Float[Array, "angle pair"]:
@@ -181,19 +150,23 @@ def _looked_at(groups: Groups, stage: Stage) -> Float[Array, "angle pair"]:
     middle = 0.5 * (groups.t1 + groups.t2) - groups.t1.min()
     wanted = groups.t2 - groups.t1 <= stage.longest * span * (1 + 1e-9)
     if stage.central:
-        wanted &= jnp.abs(middle - 0.5 * span) <= 0.5 * span / _AGES * (1 + 1e-9)
+        wanted &= jnp.abs(middle - 0.5 * span) <= 0.5 * span / AGES * (1 + 1e-9)
     return groups.weight * wanted
 
 
-def _expand(found: Coordinates, change: Mapping[str, tuple[str, np.ndarray]]) -> Coordinates:
-    """Every candidate with every combination of changes."""
+def _expand(
+    found: Coordinates,
+    family: Int[np.ndarray, " candidate"],
+    change: Mapping[str, tuple[str, np.ndarray]],
+) -> tuple[Coordinates, Int[np.ndarray, " expanded"]]:
+    """Every candidate with every combination of changes, and the family that each is of."""
     grids = np.meshgrid(*(values for _, values in change.values()), indexing="ij")
     n_old = next(iter(found.values())).size if found else 1
     out = {name: np.repeat(values, grids[0].size) for name, values in found.items()}
     for (name, (how, _)), grid in zip(change.items(), grids, strict=True):
         new = np.tile(grid.ravel(), n_old)
         out[name] = new if how == "set" else out[name] * new if how == "times" else out[name] + new
-    return out
+    return out, np.repeat(family, grids[0].size)
 
 
 def _params(
@@ -203,21 +176,8 @@ def _params(
     n = next(iter(found.values())).size
     values = search.params(found)
     columns = np.stack([np.broadcast_to(values[name], (n,)) for name in model.names], axis=1)
-    known = _known(space)
+    known = is_known(space)
     return np.where(known, space.initial, np.clip(columns, space.lower, space.upper))
-
-
-def _scaling(data: TwoTimeData, space: ParameterSpace, mode: str) -> Scaling:
-    """The scaling of a fit; what "constant" would freeze is free here."""
-    vary = np.asarray(space.scaling_varying)
-    lower = jnp.where(vary, space.scaling_lower, space.scaling_initial)
-    upper = jnp.where(vary, space.scaling_upper, space.scaling_initial)
-    mode = "individual" if mode == "constant" else mode
-    return make_scaling(mode, jnp.asarray(data.phi), lower, upper)
-
-
-def _known(space: ParameterSpace) -> np.ndarray:
-    return (np.asarray(space.given) > 0) | ~np.asarray(space.varying)
 
 
 def _score(
@@ -232,36 +192,8 @@ def _score(
     fill = -len(params) % _CHUNK
     padded = np.concatenate([params, np.repeat(params[-1:], fill, axis=0)])
     pieces = padded.reshape(-1, _CHUNK, padded.shape[1])
-    found = [_chi2(model, data, groups, scaling, weight, jnp.asarray(p)) for p in pieces]
+    found = [groups_chi2(model, data, groups, scaling, weight, jnp.asarray(p)) for p in pieces]
     return np.concatenate([np.asarray(x) for x in found])[: len(params)]
-
-
-@eqx.filter_jit
-def _chi2(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    groups: Groups,
-    scaling: Scaling,
-    weight: Float[Array, "angle pair"],
-    params: Float[Array, "candidate param"],
-) -> Float[Array, " candidate"]:
-    c2, phi, n = groups.c2, jnp.asarray(data.phi), data.t.shape[0]
-    grid = jnp.asarray(data.t)[np.unique(np.linspace(0, n - 1, _GRID).astype(int))]
-
-    def one(p: Array) -> Array:
-        def curve(angle: Array) -> Array:
-            return correlation_at(model, p, groups.t1, groups.t2, t=grid, q=data.q, phi=angle)
-
-        value = jax.vmap(curve)(phi)
-        basis = jnp.stack([c2, jnp.ones_like(c2), value], axis=1)
-        moments = jnp.einsum("aip,ap,ajp->aij", basis, weight, basis)
-        solution = solve_scaling(moments, scaling)
-        ones = jnp.ones_like(solution.offset)
-        combine = jnp.stack([ones, -solution.offset, -solution.contrast], axis=1)
-        found = jnp.einsum("ai,aij,aj->", combine, moments, combine)
-        return jnp.where(jnp.isfinite(found), found, jnp.inf)
-
-    return jax.vmap(one)(params)
 
 
 def spread_starts(
@@ -297,190 +229,7 @@ def spread_starts(
     initial = jnp.asarray(space.initial)
     candidates = jnp.where(jnp.asarray(space.varying), inside, initial)
     groups = group(data)
-    scaling = _scaling(data, space, mode)
-    chi2 = _chi2(model, data, groups, scaling, groups.weight, candidates)
+    scaling = free_scaling(data, space, mode)
+    chi2 = groups_chi2(model, data, groups, scaling, groups.weight, candidates)
     best = jnp.argsort(chi2)[: count - 1]
     return jnp.concatenate([initial[None], candidates[best]])
-
-
-@plan.register
-def _(model: StaticDiffusion, data: TwoTimeData, space: ParameterSpace) -> Plan:
-    del model
-    scene = _Scene(data, space)
-    first = Stage({"J": ("set", scene.decays(40)), "alpha": ("set", np.zeros(1))}, 12)
-    second = Stage(
-        {
-            "J": ("times", np.geomspace(0.6, 1.6, 5)),
-            "alpha": ("plus", np.linspace(-1.6, 1.6, 17)),
-            "share": ("set", np.array([0.0, 0.3, 0.6])),
-        },
-        8,
-    )
-
-    def params(c: Coordinates) -> dict[str, Any]:
-        return scene.power("D0", "alpha", "D_offset", c["J"], c["alpha"], c.get("share", 0.0))
-
-    return Plan((first, second), params)
-
-
-@plan.register
-def _(model: LaminarFlow, data: TwoTimeData, space: ParameterSpace) -> Plan:
-    scene = _Scene(data, space)
-    per_rate = abs(0.5 * float(scene.q) * float(model.gap)) * scene.span
-    if model.shear_convention == "homodyne":
-        per_rate /= np.pi
-    phase = np.geomspace(0.3, 0.5 * np.pi * scene.frames, 36)
-    stages = (
-        Stage(
-            {
-                "J": ("set", scene.decays(20)),
-                "rate": ("set", phase / per_rate),
-                "phi0": ("set", scene.directions(5)),
-                "alpha": ("set", np.zeros(1)),
-                "beta": ("set", np.zeros(1)),
-            },
-            16,
-        ),
-        Stage(
-            {
-                "J": ("times", np.geomspace(0.7, 1.4, 3)),
-                "rate": ("times", np.geomspace(0.8, 1.25, 3)),
-                "alpha": ("plus", np.linspace(-1.2, 1.2, 9)),
-                "beta": ("plus", np.linspace(-1.2, 1.2, 9)),
-            },
-            16,
-        ),
-        Stage(
-            {
-                "rate": ("times", np.geomspace(0.92, 1.09, 5)),
-                "beta": ("plus", np.linspace(-0.15, 0.15, 5)),
-                "alpha": ("plus", np.linspace(-0.15, 0.15, 3)),
-                "phi0": ("plus", np.linspace(-2.0, 2.0, 5)),
-            },
-            8,
-        ),
-    )
-
-    def params(c: Coordinates) -> dict[str, Any]:
-        return {
-            **scene.power("D0", "alpha", "D_offset", c["J"], c["alpha"]),
-            **scene.power("gamma_dot_t0", "beta", "gamma_dot_t_offset", c["rate"], c["beta"]),
-            "phi0": c["phi0"],
-        }
-
-    return Plan(stages, params)
-
-
-@plan.register
-def _(model: TwoComponent, data: TwoTimeData, space: ParameterSpace) -> Plan:
-    del model
-    scene = _Scene(data, space)
-    per_velocity = float(scene.q) * scene.span
-    radian = 1.0 / per_velocity
-    none = np.zeros(1)
-    stages = (
-        Stage(
-            {
-                "J_ref": ("set", scene.decays(9)),
-                "J_sample": ("set", scene.decays(9)),
-                "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
-                "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])),
-                "phi0": ("set", none),
-                "alpha_ref": ("set", none),
-                "alpha_sample": ("set", none),
-                "beta": ("set", none),
-                "f1": ("set", none),
-            },
-            24,
-            longest=0.34,
-            central=True,
-        ),
-        Stage(
-            {
-                "beta": ("plus", np.linspace(-2.0, 2.0, 101)),
-                "v": ("plus", np.linspace(-1.5, 1.5, 4) * radian),
-            },
-            16,
-            longest=0.34,
-        ),
-        Stage(
-            {
-                "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 5)),
-                "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 5)),
-                "f": ("plus", np.linspace(-0.15, 0.15, 5)),
-                "f1": ("plus", np.linspace(-1.0, 1.0, 5) / scene.span),
-            },
-            12,
-        ),
-        Stage(
-            {
-                "J_ref": ("times", np.geomspace(0.6, 1.6, 3)),
-                "J_sample": ("times", np.geomspace(0.6, 1.6, 3)),
-                "v": ("plus", np.linspace(-0.8, 0.8, 5) * radian),
-                "beta": ("plus", np.linspace(-0.03, 0.03, 3)),
-                "phi0": ("plus", scene.directions(3)),
-            },
-            8,
-        ),
-    )
-
-    def params(c: Coordinates) -> dict[str, Any]:
-        f1, f2, f3 = (scene.known.get(name, value) for name, value in (
-            ("f1", c["f1"]), ("f2", scene.middle), ("f3", 0.0),
-        ))  # fmt: skip
-        growth = np.exp(np.clip(f1 * (scene.middle - f2), -50.0, 50.0))
-        return {
-            **scene.power("D0_ref", "alpha_ref", "D_offset_ref", c["J_ref"], c["alpha_ref"]),
-            **scene.power(
-                "D0_sample", "alpha_sample", "D_offset_sample", c["J_sample"], c["alpha_sample"]
-            ),
-            **scene.power("v0", "beta", "v_offset", c["v"], c["beta"]),
-            "f0": (c["f"] - f3) / growth,
-            "f1": c["f1"],
-            "f2": f2,
-            "f3": f3,
-            "phi0": c["phi0"],
-        }
-
-    return Plan(stages, params)
-
-
-class _Scene:
-    """What candidates are measured in: the record, the wavevector, and what is known."""
-
-    def __init__(self, data: TwoTimeData, space: ParameterSpace) -> None:
-        t = np.asarray(data.t)
-        self.q = np.asarray(data.q)
-        self.frames = t.size
-        self.span = float(t[-1] - t[0])
-        self.middle = float(0.5 * (t[0] + t[-1]))
-        known = _known(space)
-        self.known = {
-            name: float(value)
-            for name, value, is_known in zip(space.names, space.initial, known, strict=True)
-            if is_known
-        }
-        place = space.names.index("phi0") if "phi0" in space.names else None
-        self.phi0 = (0.0, 0.0) if place is None else (space.lower[place], space.upper[place])
-
-    def decays(self, count: int) -> np.ndarray:
-        """Transport that decays C to 1/e within 0.7 frames up to five records [Å²/s]."""
-        step = self.span / (self.frames - 1)
-        return np.geomspace(1.0 / (5 * self.span), 1.0 / (0.7 * step), count) / float(self.q) ** 2
-
-    def directions(self, count: int) -> np.ndarray:
-        """Angles that cover the bounds of phi0 [degree]."""
-        low, high = (float(x) for x in self.phi0)
-        return np.linspace(low, high, 2 * count + 1)[1::2]
-
-    def power(
-        self, amplitude: str, exponent: str, offset: str, rate: Any, slope: Any, share: Any = 0.0
-    ) -> dict[str, Any]:
-        """A power law with offset from its value in the middle of the record."""
-        slope = self.known.get(exponent, slope)
-        constant = self.known.get(offset, share * rate)
-        return {
-            amplitude: (rate - constant) / self.middle**slope,
-            exponent: slope,
-            offset: constant,
-        }

@@ -1,7 +1,6 @@
 """Posteriors to files and back, every number exact, and to ArviZ."""
 
 import dataclasses
-import datetime
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ from twotime.posterior.result import CMCResult, Limits
 from twotime.report import Curve, Provenance
 
 POSTERIOR = "posterior.npz"
-_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
 
 
 def write_posterior(
@@ -38,31 +36,14 @@ def write_posterior(
         t: Frame times of the functions [s].
     """
     arrays = {name: np.asarray(getattr(post, name)) for name in _array_names()}
-    functions = {
-        f"{prefix}{name}": getattr(curve, part)
-        for name, curve in curves.items()
-        for part, prefix in _PARTS.items()
-    }
+    arrays |= storage.curve_arrays(curves)
     axes = {} if t is None else {"t": np.asarray(t)}
-    np.savez(folder / POSTERIOR, allow_pickle=False, **arrays, **functions, **axes)
+    np.savez(folder / POSTERIOR, allow_pickle=False, **arrays, **axes)
     (folder / storage.REPORT).write_text(post.report(curves, provenance, figures), encoding="utf-8")
     origin = Provenance() if provenance is None else provenance
     facts = {name: getattr(post, name) for name in _fact_names()}
-    content = {
-        "kind": "CMCResult",
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": storage.versions(),
-        "files": [RESULT, POSTERIOR, storage.REPORT, *figures],
-        "result": post.summary(),
-        "functions": {
-            name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
-            for name, curve in curves.items()
-        },
-        "source": origin.source,
-        "notes": origin.notes,
-        "metadata": origin.metadata,
-        "wall_time_s": origin.wall_time,
-        "settings": origin.settings,
+    content = storage.common_content(post, (POSTERIOR, storage.REPORT, *figures), origin) | {
+        "functions": storage.curve_words(curves),
         "fields": facts | {"limits": dataclasses.asdict(post.limits)},
     }
     storage.write_json(folder / RESULT, content)
@@ -94,11 +75,7 @@ def read_functions(folder: Path) -> tuple[dict[str, Curve], Float[np.ndarray, " 
     """Read the functions of time that were saved with a posterior, and their frame times [s]."""
     words = read_result_json(folder)["functions"]
     with np.load(folder / POSTERIOR, allow_pickle=False) as found:
-        curves = {
-            name: Curve(*(found[prefix + name] for prefix in _PARTS.values()), **facts)
-            for name, facts in words.items()
-        }
-        return curves, found["t"] if "t" in found else np.zeros(0)
+        return storage.restored_curves(words, found), found["t"] if "t" in found else np.zeros(0)
 
 
 def to_arviz(post: CMCResult) -> Any:

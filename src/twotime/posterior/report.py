@@ -29,6 +29,11 @@ def status(post: "CMCResult") -> str:
         faults.append(f"BFMI is {post.bfmi:.2f}, below {limits.min_bfmi:g}")
     if np.any(post.shard_divergences > limits.max_divergences):
         faults.append(f"{post.divergences} draws diverged, more than {limits.max_divergences}")
+    if not post.weights_hold:
+        faults.append(
+            f"importance weights have a Pareto k of {float(post.pareto_k):.2f} (expected at most "
+            f"{limits.max_pareto_k:g}) and are worth {float(post.ess_weights):.0f} draws"
+        )
     facts = f"R-hat at most {r_hat:.4f}, ESS at least {min(bulk, tail):.0f}, "
     facts += f"BFMI at least {post.bfmi:.2f}, {post.divergences} divergences"
     where = f" in {post.n_shards} shards" if post.n_shards > 1 else ""
@@ -64,6 +69,8 @@ def cmc_summary(post: "CMCResult") -> dict[str, Any]:
             "number": post.n_shards,
             "strategy": post.strategy,
             "combination": post.combination,
+            "pareto_k": post.pareto_k,
+            "ess_weights": post.ess_weights,
             "converged": post.shard_converged,
             "excluded": post.excluded,
             "disagreement": post.disagreement,
@@ -195,6 +202,11 @@ def remarks(post: "CMCResult") -> tuple[str, ...]:
         found.append(f"Standard deviations over those of independent pixels: {ratio}.")
     if post.scaling_kind == "marginal":
         found.append("Contrast and offset were integrated out, their bounds left aside.")
+    if post.combination == "importance":
+        found.append(
+            "Draws of the shards' product were weighted by the posterior of all pixels: Pareto k "
+            f"{float(post.pareto_k):.2f}, worth {float(post.ess_weights):.0f} independent draws."
+        )
     if post.n_shards > 1 and np.abs(post.disagreement).max() > 4:
         found.append("Shards disagree by more than 4 standard deviations: the model does not "
                      "describe all pixels alike, or shards are far from Gaussian.")  # fmt: skip

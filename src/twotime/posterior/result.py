@@ -21,6 +21,7 @@ class Limits(eqx.Module):
     min_ess: float = eqx.field(default=400, static=True)
     min_bfmi: float = eqx.field(default=0.3, static=True)
     max_divergences: int = eqx.field(default=0, static=True)
+    max_pareto_k: float = eqx.field(default=0.7, static=True)
 
 
 class CMCResult(eqx.Module):
@@ -67,6 +68,9 @@ class CMCResult(eqx.Module):
         shard_converged: Whether each shard kept the limits.
         shard_draws: Some draws of each shard, before any correction of the width.
         disagreement: Distance of each shard's mean from the combined one [standard deviations].
+        pareto_k: Shape of the tail of the importance weights, above 0.7 if they cannot be
+            trusted; NaN where draws were not weighted.
+        ess_weights: Independent draws that the weighted ones are worth; NaN likewise.
         power: Power of the likelihood: below 1 where it was tempered.
         width_ratio: Standard deviations after the correction over those before.
         n_pixels: Pixels that counted.
@@ -111,6 +115,8 @@ class CMCResult(eqx.Module):
     shard_converged: Bool[Array, " shard"]
     shard_draws: Float[Array, "shard some free"]
     disagreement: Float[Array, "shard free"]
+    pareto_k: Float[Array, ""]
+    ess_weights: Float[Array, ""]
     power: Float[Array, ""]
     width_ratio: Float[Array, " free"]
     n_pixels: Float[Array, ""]
@@ -169,9 +175,18 @@ class CMCResult(eqx.Module):
 
     @property
     def converged(self) -> bool:
-        """Whether all draws were made and every shard that was combined kept the limits."""
+        """Whether all draws were made, all combined shards kept the limits, and weights hold."""
         kept = np.delete(self.shard_converged, list(self.excluded))
-        return self.is_complete and bool(np.all(kept))
+        return self.is_complete and bool(np.all(kept)) and self.weights_hold
+
+    @property
+    def weights_hold(self) -> bool:
+        """Whether importance weights, if there are any, can be trusted and are enough."""
+        if self.combination != "importance":
+            return True
+        return bool(
+            self.pareto_k <= self.limits.max_pareto_k and self.ess_weights >= self.limits.min_ess
+        )
 
     @property
     def correlation(self) -> Float[Array, "free free"]:
