@@ -18,7 +18,8 @@ CHECKED = (
 def tests(session: nox.Session) -> None:
     """Run the whole test suite, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
-    session.run("pytest", CHECKED, *(session.posargs or ["--doctest-modules", "src", "tests"]))
+    everything = ["-n", "auto", "--doctest-modules", "src", "tests"]
+    session.run("pytest", CHECKED, *(session.posargs or everything))
 
 
 @nox.session

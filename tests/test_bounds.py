@@ -75,6 +75,7 @@ def test_a_contrast_on_its_bound_is_found_and_flagged():
     assert free.chi2 < fit.chi2 and "contrast" not in free.at_bound
 
 
+@pytest.mark.slow
 def test_a_sample_alone_is_found_and_flagged():
     """x_s -> 1: the fraction ends on its bound and the reference is not determined."""
     model = tt.TwoComponent()

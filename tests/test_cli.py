@@ -156,7 +156,6 @@ MISTAKES = {
     "holds other files": (has_other_files, "out: the folder holds other files"),
     "no log folder": (setting(logging__file="no/log"), "logging.file: .*no/log cannot be written"),
     "no such device": (setting(hardware__device="tpu"), "hardware.device is 'tpu'"),
-    "loss not there": (setting(optimization__nlsq__loss="huber"), "nlsq.loss: 'huber'"),
 }
 
 

@@ -242,6 +242,7 @@ def test_pixels_that_are_not_finite_do_not_count(post):
     assert found.evaluator == "pixel lists"
 
 
+@pytest.mark.slow
 def test_unconverged_shards_are_left_out_only_if_asked():
     strict = Limits(min_ess=1e9)
     kept = sampled(width="none", limits=strict)

@@ -135,6 +135,7 @@ def small(**kwargs):
     return fit_cmc(tt.StaticDiffusion(), data, space, key=jax.random.key(3), **options)
 
 
+@pytest.mark.slow
 def test_interrupted_sampling_keeps_what_was_drawn_and_goes_on(tmp_path):
     told = []
 

@@ -120,6 +120,7 @@ def test_planes_of_few_frames_are_the_model_itself():
     np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photons", [jnp.inf, 0.01])
 def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
     """With a correlation time of ten frames, in blocks of four."""

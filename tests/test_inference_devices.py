@@ -64,9 +64,12 @@ def results(process, file):
 def check(found, one):
     for name in [name for name in found if name.endswith("two")]:
         want = one[name.removesuffix("two") + "one"]
-        np.testing.assert_allclose(found[name], want, rtol=1e-10, err_msg=name)
+        # Error bars are second moments of what the values are, and less well conditioned.
+        rtol = 1e-9 if "uncertainties" in name else 1e-10
+        np.testing.assert_allclose(found[name], want, rtol=rtol, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_answer_of_one(tmp_path):
     found = results(start(tmp_path / "a.npz", 2), tmp_path / "a.npz")
     assert len(found) == 16
@@ -111,6 +114,7 @@ def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_sums_on_named_devices_have_derivatives():
     model, data, params, free = problem(3)
 

@@ -108,6 +108,7 @@ def test_factored_equals_tiled(case, n):
         assert_same(got[k], np.asarray(want[k]))
 
 
+@pytest.mark.slow
 def test_factored_survives_clocks_that_overflow():
     model, params = CASES["two"][0], jnp.asarray(CASES["two"][1]).at[3].set(1e6).at[0].set(1e6)
     data = make_data(model, params, n=100)

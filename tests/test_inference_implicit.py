@@ -58,6 +58,7 @@ def by_difference(f, x, step):
 SLOW = [pytest.param(m, marks=pytest.mark.slow) for m in ("laminar_flow", "two_component")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["static", *SLOW])
 def test_derivatives_are_those_of_fits_to_moved_inputs(mode):
     """Forwards by q and along a change of the data; backwards by every pixel of the data."""
@@ -84,6 +85,7 @@ def test_derivatives_are_those_of_fits_to_moved_inputs(mode):
     np.testing.assert_allclose(np.sum(slope * direction), found[0, 0], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_parameter_on_a_bound_moves_with_it_and_the_others_follow():
     model, data, space = case("static", {"alpha": (-0.2, 1.0)})
     space = space.with_values({"alpha": 0.0})
@@ -103,6 +105,7 @@ def test_a_parameter_on_a_bound_moves_with_it_and_the_others_follow():
     assert np.all(np.asarray(jax.jacfwd(other)(0.0)) == 0)
 
 
+@pytest.mark.slow
 def test_values_are_the_same_bits_and_the_rest_is_constant():
     model, data, space = case("static")
     plain = tt.fit_nlsq(model, data, space, tolerance=1e-9)

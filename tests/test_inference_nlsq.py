@@ -87,6 +87,7 @@ def test_no_neighbour_is_better_and_the_result_is_not_the_start(static):
     assert fit.params["D0"] != 20000.0
 
 
+@pytest.mark.slow
 def test_independent_noise_scatters_as_the_iid_uncertainties_say():
     model = StaticDiffusion()
     space = space_of("static", STATIC).with_vary({"D_offset": False})
@@ -130,6 +131,7 @@ def test_fixed_parameters_stay_and_scaling_bounds_are_respected(static):
     assert "contrast" in fit.at_bound
 
 
+@pytest.mark.slow
 def test_what_the_data_do_not_determine_is_said():
     model = TwoComponent()
     truth = {
@@ -148,6 +150,7 @@ def test_what_the_data_do_not_determine_is_said():
     assert fit_nlsq(model, data, space.with_vary({"f2": False})).null_directions == ()
 
 
+@pytest.mark.slow
 def test_individual_contrast_per_angle_and_frozen_estimates():
     model = StaticDiffusion()
     data = data_of(model, STATIC)
@@ -160,6 +163,7 @@ def test_individual_contrast_per_angle_and_frozen_estimates():
     assert int(frozen.dof) == int(frozen.n_pixels) - 3
 
 
+@pytest.mark.slow
 def test_masked_and_nan_pixels_change_nothing_but_their_count(static):
     model, data, space = static
     mask = np.ones(data.c2.shape, bool)

@@ -64,6 +64,7 @@ def cost(data, x, s, loss):
     return float(np.sum(s[:, None] ** 2 * one))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_outliers_move_the_plain_fit_and_not_the_robust_one(fits, loss):
     sigma = np.asarray(list(fits["clean", "linear"].uncertainties_iid.values()))
@@ -73,6 +74,7 @@ def test_outliers_move_the_plain_fit_and_not_the_robust_one(fits, loss):
     np.testing.assert_allclose(fits["spoilt", loss].noise_level, NOISE, rtol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_clean_data_give_the_same_answer(fits, loss):
     plain, robust = fits["clean", "linear"], fits["clean", loss]
@@ -112,6 +114,7 @@ def test_the_scatter_is_what_the_uncertainties_say():
         np.testing.assert_allclose(scatter / mean, 1.0, atol=0.25)
 
 
+@pytest.mark.slow
 def test_sigma_is_the_noise_level_where_the_data_have_one(fits):
     data = spoilt(clean())
     given = eqx.tree_at(lambda d: d.sigma, data, np.asarray(NOISE), is_leaf=lambda x: x is None)
@@ -124,6 +127,7 @@ def test_sigma_is_the_noise_level_where_the_data_have_one(fits):
     )
 
 
+@pytest.mark.slow
 def test_weights_that_still_change_are_no_convergence():
     found = fit(spoilt(clean()), "huber", max_steps=9)
     assert not found.converged and "weights of the robust loss still change" in found.status

@@ -71,6 +71,7 @@ def test_groups_average_usable_pixels():
     np.testing.assert_allclose(groups.c2[1], 1 + 0.3 * want, atol=0.02)
 
 
+@pytest.mark.slow
 def test_several_starts_report_every_optimum():
     model, data, space, truth = case("static")
     fit = tt.fit_nlsq(model, data, space, starts=5, key=jax.random.key(0))

@@ -51,6 +51,7 @@ def test_speckle_widens_the_error_bars_and_the_pixels_are_found():
     assert fit.pixels[0] == pytest.approx(2000, rel=0.5)
 
 
+@pytest.mark.slow
 def test_photons_are_found_where_they_matter():
     data = speckle(pixels=20_000, photons=0.2)
     fit = tt.fit_nlsq(MODEL, data, SPACE)
@@ -92,6 +93,7 @@ def test_more_frames_than_blocks_change_little():
     np.testing.assert_allclose(ratio, 1.0, atol=0.15)
 
 
+@pytest.mark.slow
 def test_vmap_equals_loop_and_a_held_parameter_has_no_error():
     two = [speckle(k) for k in (1, 2)]
     stacked = jnp.stack([jnp.where(d.mask, d.c2, 1.0) for d in two])
@@ -108,6 +110,7 @@ def test_vmap_equals_loop_and_a_held_parameter_has_no_error():
     assert held.covariance[1, 1] == 0 and held.covariance[0, 0] > 0
 
 
+@pytest.mark.slow
 def test_a_model_without_a_field_gets_error_bars_too():
     class Plain(tt.AbstractTwoTimeModel):
         names = MODEL.names
@@ -124,6 +127,7 @@ def test_a_model_without_a_field_gets_error_bars_too():
     np.testing.assert_allclose(deviations(plain.covariance), deviations(full.covariance), rtol=0.02)
 
 
+@pytest.mark.slow
 def test_frame_scores_equal_the_dense_ones():
     data = speckle(angles=4, pixels=300)
     fit = tt.fit_nlsq(MODEL, data, SPACE)

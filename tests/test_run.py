@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from test_results import make
 
 import twotime as tt
@@ -90,6 +91,7 @@ def prepared(tmp_path, **sections):
     return run.prepare(config, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_values_that_nobody_gave_are_estimated(tmp_path):
     job = prepared(tmp_path, parameters={"alpha": {"value": 0.3}})
     values = dict(zip(job.space.names, job.space.initial, strict=True))
@@ -101,6 +103,7 @@ def test_values_that_nobody_gave_are_estimated(tmp_path):
     assert job.space.initial.tolist() == [1e3, 0.5, 10.0] and job.arguments["starts"] == 1
 
 
+@pytest.mark.slow
 def test_streaming_takes_tiles_of_the_given_size(tmp_path):
     job = prepared(tmp_path, streaming={"enable": True, "chunk_size": 16})
     result, _ = run.fit(job)
@@ -110,6 +113,7 @@ def test_streaming_takes_tiles_of_the_given_size(tmp_path):
     np.testing.assert_allclose(result.values, whole.values, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_robust_loss_is_run_and_recorded(tmp_path):
     nlsq = {"nlsq": {"loss": "huber", "loss_scale": 1.5}}
     result, _ = run.fit(prepared(tmp_path, optimization=nlsq))
