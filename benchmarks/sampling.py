@@ -16,8 +16,8 @@ import numpy as np
 import twotime as tt
 from twotime.core.correlation import plane_pixels
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.posterior import Posterior
-from twotime.inference.target import make_posterior, position_of_fit
+from twotime.sampling.posterior import Posterior
+from twotime.sampling.target import make_posterior, position_of_fit
 
 VALUES = {
     "D0_ref": 3e3, "alpha_ref": 0.2, "D_offset_ref": 0.0,

@@ -7,9 +7,9 @@ import pytest
 
 import twotime as tt
 from twotime import folders
-from twotime.inference.predict import predictive
-from twotime.inference.widening import widths
 from twotime.posterior.result import CMCResult, Limits
+from twotime.sampling.predict import predictive
+from twotime.sampling.widening import widths
 
 FEW = {"n_chains": 2, "n_warmup": 60, "n_samples": 100}
 
@@ -125,7 +125,7 @@ def test_what_the_prior_determines_is_not_widened():
     model, data, space = case()
     prior = {"alpha": tt.PriorDistribution.normal(-0.3, 1e-4)}
     fit = tt.fit_nlsq(model, data, space)
-    from twotime.inference.coordinates import parameter_coordinates
+    from twotime.sampling.coordinates import parameter_coordinates
 
     found = widths(parameter_coordinates(space.with_priors(prior)), fit)
     free = widths(parameter_coordinates(space), fit)

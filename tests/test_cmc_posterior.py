@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.coordinates import parameter_coordinates
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.shards import listed
-from twotime.inference.target import choose_scaling, make_posterior
+from twotime.sampling.coordinates import parameter_coordinates
+from twotime.sampling.shards import listed
+from twotime.sampling.target import choose_scaling, make_posterior
 
 FRAMES = 24
 

@@ -14,12 +14,12 @@ import pytest
 
 import twotime as tt
 from twotime.folders import ResultError
-from twotime.inference import diagnostics
-from twotime.inference.chains import BLOCK, Settings
-from twotime.inference.checkpoint import Checkpoint
-from twotime.inference.consensus import fit_cmc
-from twotime.inference.placement import even_part
-from twotime.inference.warmup import make_plan
+from twotime.sampling import diagnostics
+from twotime.sampling.chains import BLOCK, Settings
+from twotime.sampling.checkpoint import Checkpoint
+from twotime.sampling.consensus import fit_cmc
+from twotime.sampling.placement import even_part
+from twotime.sampling.warmup import make_plan
 
 # What every process below does: a small posterior in shards, its draws to a file.
 RUN = """

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.combine import combine_shards
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.posterior import Guide
-from twotime.inference.shards import Dealing, deal, shard_posteriors, used_pixels
-from twotime.inference.target import make_posterior
+from twotime.sampling.combine import combine_shards
+from twotime.sampling.posterior import Guide
+from twotime.sampling.shards import Dealing, deal, shard_posteriors, used_pixels
+from twotime.sampling.target import make_posterior
 
 RNG = np.random.default_rng(0)
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.chains import Settings
-from twotime.inference.consensus import fit_cmc
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.laplace import find_shape
-from twotime.inference.sampler import sample
-from twotime.inference.shards import stacked
-from twotime.inference.target import make_posterior
+from twotime.sampling.chains import Settings
+from twotime.sampling.consensus import fit_cmc
+from twotime.sampling.laplace import find_shape
+from twotime.sampling.sampler import sample
+from twotime.sampling.shards import stacked
+from twotime.sampling.target import make_posterior
 
 NOISE = 0.3
 

@@ -52,7 +52,7 @@ from twotime.version import __version__ as __version__
 
 def __getattr__(name: str) -> object:
     if name == "fit_cmc":
-        return _import_module("twotime.inference.consensus").fit_cmc
+        return _import_module("twotime.sampling.consensus").fit_cmc
     if name == "CMCResult":
         return _import_module("twotime.posterior.result").CMCResult
     if name in ("plots", "run", "testing"):

@@ -1,1 +1,1 @@
-"""What the data say: one reduction, least squares, uncertainties, posteriors."""
+"""What the data say: one reduction, least squares, uncertainties."""

@@ -17,12 +17,12 @@ from twotime.config.manager import ConfigManager
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.bands import draw_bands
-from twotime.inference.consensus import fit_cmc
-from twotime.inference.sampler import Progress
 from twotime.posterior.files import read_functions, write_posterior
 from twotime.posterior.result import CMCResult, Limits
 from twotime.report import Curve, Provenance
 from twotime.results import NLSQResult
+from twotime.sampling.consensus import fit_cmc
+from twotime.sampling.sampler import Progress
 
 _log = logging.getLogger(__name__)
 _BAND_DRAWS = 400

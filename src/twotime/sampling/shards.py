@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.laplace import Shape
-from twotime.inference.posterior import Guide, LinearScaling, PixelList, Plane, Posterior
+from twotime.sampling.laplace import Shape
+from twotime.sampling.posterior import Guide, LinearScaling, PixelList, Plane, Posterior
 
 Strategy = Literal["random", "interleaved", "contiguous", "angles"]
 

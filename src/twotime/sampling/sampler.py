@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from twotime.inference.chains import Settings, Trace
-from twotime.inference.placement import Program, spread
-from twotime.inference.posterior import Posterior
-from twotime.inference.warmup import Piece, State, first_state, make_plan, next_state
+from twotime.sampling.chains import Settings, Trace
+from twotime.sampling.placement import Program, spread
+from twotime.sampling.posterior import Posterior
+from twotime.sampling.warmup import Piece, State, first_state, make_plan, next_state
 
 
 class Progress(NamedTuple):

@@ -9,15 +9,15 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
-from twotime.inference import diagnostics
-from twotime.inference.chains import Settings
-from twotime.inference.combine import Combined, combine_shards
-from twotime.inference.posterior import Guide, Plane, Posterior
-from twotime.inference.reweight import reweighted
-from twotime.inference.sampler import Result
-from twotime.inference.shards import Dealing
-from twotime.inference.widening import WIDTHS, Widths, widen
 from twotime.posterior.result import CMCResult, Limits
+from twotime.sampling import diagnostics
+from twotime.sampling.chains import Settings
+from twotime.sampling.combine import Combined, combine_shards
+from twotime.sampling.posterior import Guide, Plane, Posterior
+from twotime.sampling.reweight import reweighted
+from twotime.sampling.sampler import Result
+from twotime.sampling.shards import Dealing
+from twotime.sampling.widening import WIDTHS, Widths, widen
 
 _SHOWN = 400
 

@@ -20,9 +20,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from twotime.core.models import AbstractTwoTimeModel, Pixel
 from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.coordinates import Coordinates
 from twotime.inference.evaluators import evaluate_gram
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE
+from twotime.sampling.coordinates import Coordinates
 
 Noise = Literal["known", "sampled", "marginal"]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from twotime.inference.posterior import Posterior
+from twotime.sampling.posterior import Posterior
 
 _WIDER = 1.1
 """Draws are this much wider than the Gaussian: a proposal may be too wide, never too narrow."""

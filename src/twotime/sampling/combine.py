@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
-from twotime.inference.posterior import Guide
+from twotime.sampling.posterior import Guide
 
 Combination = Literal["consensus", "gaussian", "importance"]
 

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from twotime.folders import ResultError, writing
-from twotime.inference.chains import Trace
-from twotime.inference.warmup import State
+from twotime.sampling.chains import Trace
+from twotime.sampling.warmup import State
 
 _FINGERPRINT = "fingerprint.txt"
 _BLOCK = "block-{:06d}.npz"

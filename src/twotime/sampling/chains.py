@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.inference.posterior import Posterior
+from twotime.sampling.posterior import Posterior
 
 BLOCK = 25
 _SPREAD = (0.6, 1.4)

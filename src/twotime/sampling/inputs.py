@@ -6,8 +6,8 @@ import numpy as np
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.chains import Settings
 from twotime.results import NLSQResult
+from twotime.sampling.chains import Settings
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -20,11 +20,14 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.scaling import resolve_mode
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.chains import Settings
-from twotime.inference.checkpoint import Checkpoint
-from twotime.inference.combine import check_method
 from twotime.inference.evaluators import choose_evaluator
-from twotime.inference.inputs import (
+from twotime.inference.nlsq import check_inputs, fit_nlsq
+from twotime.posterior.result import CMCResult, Limits
+from twotime.results import NLSQResult
+from twotime.sampling.chains import Settings
+from twotime.sampling.checkpoint import Checkpoint
+from twotime.sampling.combine import check_method
+from twotime.sampling.inputs import (
     check_chi2,
     check_choice,
     check_settings,
@@ -32,16 +35,13 @@ from twotime.inference.inputs import (
     checked_fit,
     informed,
 )
-from twotime.inference.laplace import find_shape, prior_shape
-from twotime.inference.nlsq import check_inputs, fit_nlsq
-from twotime.inference.outcome import Facts, make_result
-from twotime.inference.placement import meet
-from twotime.inference.sampler import Progress, sample
-from twotime.inference.shards import Dealing, listed, make_guide, shard_posteriors, stacked
-from twotime.inference.target import choose_scaling, make_posterior, position_of_fit
-from twotime.inference.widening import WIDTHS, widths
-from twotime.posterior.result import CMCResult, Limits
-from twotime.results import NLSQResult
+from twotime.sampling.laplace import find_shape, prior_shape
+from twotime.sampling.outcome import Facts, make_result
+from twotime.sampling.placement import meet
+from twotime.sampling.sampler import Progress, sample
+from twotime.sampling.shards import Dealing, listed, make_guide, shard_posteriors, stacked
+from twotime.sampling.target import choose_scaling, make_posterior, position_of_fit
+from twotime.sampling.widening import WIDTHS, widths
 
 PIXEL_LISTS = "pixel lists"
 _LISTED = 2e6

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
-from twotime.inference.posterior import Posterior
+from twotime.sampling.posterior import Posterior
 
 _REACH = 0.5
 _STEEPEST, _FLATTEST = 1e4, 0.05

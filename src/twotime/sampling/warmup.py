@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from twotime.inference.chains import BLOCK, Settings, Trace
+from twotime.sampling.chains import BLOCK, Settings, Trace
 
 _FIRST, _WINDOWS = 0.15, (0.15, 0.25, 0.3)
 """Parts of the warm-up: for the step alone, for each measure of the shape; the rest for the step

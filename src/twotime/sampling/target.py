@@ -9,10 +9,10 @@ from twotime.config.prior_families import PriorType
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.scaling import Scaling
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.coordinates import parameter_coordinates, scaling_coordinates
-from twotime.inference.posterior import LinearScaling, Plane, Posterior
 from twotime.inference.problem import make_problem
 from twotime.results import NLSQResult
+from twotime.sampling.coordinates import parameter_coordinates, scaling_coordinates
+from twotime.sampling.posterior import LinearScaling, Plane, Posterior
 
 _NORMAL = (PriorType.NORMAL, PriorType.TRUNCATED_NORMAL)
 

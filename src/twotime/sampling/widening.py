@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from twotime.inference.coordinates import Coordinates
 from twotime.inference.width import open_faced_map, temper_power
 from twotime.results import NLSQResult
+from twotime.sampling.coordinates import Coordinates
 
 WIDTHS = {
     "sandwich": "widened by the open-faced sandwich: draws mapped about their mean so that their "

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from twotime.inference.chains import Settings, Trace, draw_block
-from twotime.inference.posterior import Posterior
-from twotime.inference.warmup import Piece, State
+from twotime.sampling.chains import Settings, Trace, draw_block
+from twotime.sampling.posterior import Posterior
+from twotime.sampling.warmup import Piece, State
 
 
 def meet() -> None:

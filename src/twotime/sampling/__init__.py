@@ -1,0 +1,1 @@
+"""Posteriors: densities, chains, shards and their combination."""
