@@ -18,7 +18,7 @@ CHECKED = (
 def tests(session: nox.Session) -> None:
     """Run the whole test suite, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
-    everything = ["-n", "auto", "--doctest-modules", "src", "tests"]
+    everything = ["-n", "auto", "--dist", "worksteal", "--doctest-modules", "src", "tests"]
     session.run("pytest", CHECKED, *(session.posargs or everything))
 
 
