@@ -8,7 +8,7 @@ from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
 
-settings.register_profile("default", deadline=None, max_examples=50)
+settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("deep", deadline=None, max_examples=1000)
 settings.load_profile("default")
 
