@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
-from twotime.core.rates import AnyArray
 from twotime.inference.problem import Problem
-from twotime.inference.tiles import arrange, slopes
+from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
 BLOCKS = 100
 _EDGE = 128
@@ -73,19 +72,16 @@ def residual_blocks(
     blocks, frames = jnp.arange(in_tile)[:, None], jnp.arange(edge)
 
     def add(sums: Array, corner: Array) -> tuple[Array, None]:
-        first = jnp.minimum(corner * s, n - edge)
-        early, late = (
-            jax.tree.map(lambda x, i=i: jax.lax.dynamic_slice_in_dim(x, i, edge, 1), channels)
-            for i in first
-        )
-        c2, weight = _cut(problem, k, first, corner * s, edge)
-        value = problem.model.pixel(_pairs(early, late))
-        used = (weight > 0).astype(weight.dtype)
-        residual = (c2 - used * (problem.shift + contrast * value + offset)) * used
-        planes = jax.lax.optimization_barrier(jnp.stack([residual, weight, used][:kinds]))
+        tile = cut_tile(problem.data, k, problem.shift, corner * s, edge)
+        value = problem.model.pixel(tile_pixels(channels, tile.first, edge))
+        used = (tile.weight > 0).astype(tile.weight.dtype)
+        residual = tile.c2 - used * (contrast * value + offset)
+        planes = jnp.stack([residual, tile.weight, used][:kinds])
         # Sums over blocks as products with their members: scatters are slow on CPUs.
-        member = (first[:, None, None] + frames) // s == corner[:, None, None] + blocks
-        rows, columns = member.astype(weight.dtype)
+        rows, columns = (
+            ((first + frames) // s == own + blocks).astype(used.dtype)
+            for first, own in zip(tile.first, corner, strict=True)
+        )
         local = jnp.einsum("bi,xic->xbc", rows, planes @ columns.T)
         return jax.lax.dynamic_update_slice(sums, local, (0, *corner)), None
 
@@ -126,28 +122,6 @@ def complete_blocks(
     return Blocks(_symmetric(mean * used), weight * _symmetric(jnp.asarray(count)))
 
 
-def _cut(
-    problem: Problem, k: Array, first: Array, own: Array, edge: int
-) -> tuple[Float[Array, "tile tile"], Float[Array, "tile tile"]]:
-    """Data and weights of a tile; both zero where t1 >= t2 and in frames before its `own`."""
-    d = problem.data
-
-    def cut(plane: Array) -> Array:
-        return jax.lax.dynamic_slice(plane, (k, first[0], first[1]), (1, edge, edge))[0]
-
-    rows, columns = first[:, None] + jnp.arange(edge)
-    used = (rows[:, None] < columns) & (rows >= own[0])[:, None] & (columns >= own[1])
-    c2 = cut(jnp.asarray(d.c2))
-    used &= jnp.isfinite(c2)
-    if d.mask is not None:
-        used &= cut(jnp.asarray(d.mask))
-    weight = used.astype(problem.shift.dtype)
-    if d.sigma is not None:
-        sigma = cut(jnp.asarray(d.sigma)) if jnp.ndim(d.sigma) else d.sigma
-        weight = weight / jnp.where(used, sigma, 1.0) ** 2
-    return jnp.where(used, c2, 0.0), weight
-
-
 def block_planes(problem: Problem, channels: Channels, by_free: Channels) -> Planes:
     """Evaluate a model on blocks of frames.
 
@@ -158,7 +132,7 @@ def block_planes(problem: Problem, channels: Channels, by_free: Channels) -> Pla
     """
     n = problem.data.t.shape[0]
     here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by_free))
-    pixel = _pairs(here, here)
+    pixel = tile_pixels(here, (0, 0), here.level.shape[1])
     value, planes = slopes(problem.model, pixel)
     field = _field(problem.model, pixel, value)
     # Half of the diagonal in each triangle, so that the two add up to the plane.
@@ -220,27 +194,6 @@ def _at_points(x: Array, n_frames: int) -> Array:
         (1 - f) * x[..., i] + f * x[..., i + 1] for i, f in zip(left, places - left, strict=True)
     ]
     return jnp.stack(read, axis=-1).reshape(*x.shape[:-2], 2 * x.shape[-2])
-
-
-def _pairs(early: Channels, late: Channels) -> Pixel:
-    """Pixels of all pairs; those with early after late are finite and meaningless."""
-
-    def rows(x: AnyArray) -> Array:
-        return jnp.asarray(x)[:, :, None]
-
-    def columns(x: AnyArray) -> Array:
-        return jnp.asarray(x)[:, None, :]
-
-    sin1, cos1, sin2, cos2 = (f(x.phase) for x in (early, late) for f in (jnp.sin, jnp.cos))
-    shape = (early.level.shape[0], early.level.shape[1], late.level.shape[1])
-    return Pixel(
-        decay=jnp.exp(jnp.minimum(rows(early.decay) - columns(late.decay), 0.0)),
-        shift=columns(late.phase) - rows(early.phase),
-        sin=columns(sin2) * rows(cos1) - columns(cos2) * rows(sin1),
-        cos=columns(cos2) * rows(cos1) + columns(sin2) * rows(sin1),
-        level1=jnp.broadcast_to(rows(early.level), shape),
-        level2=jnp.broadcast_to(columns(late.level), shape),
-    )
 
 
 def _field(model: AbstractTwoTimeModel, pixel: Pixel, value: Array) -> Array:

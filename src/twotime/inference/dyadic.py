@@ -48,7 +48,7 @@ def frame_scores(
 
         def add(total: Array, corner: Array) -> tuple[Array, None]:
             tile = cut_tile(problem.data, k, problem.shift, corner, TILE)
-            value, planes = slopes(problem.model, tile_pixels(channels, tile))
+            value, planes = slopes(problem.model, tile_pixels(channels, tile.first, TILE))
             g = jnp.stack(planes)
             pull = tile.weight * (tile.c2 - contrast * value - offset)
             rows, columns = _tile_scores(pull, value, g, sides, tile.first, contrast, projection[k])

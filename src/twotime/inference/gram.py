@@ -66,7 +66,7 @@ def gram(
 
         def add_tile(sums: list[_Sums], corner: Array) -> tuple[list[_Sums], None]:
             cut = cut_tile(data, k, shift, corner, tile)
-            value, g = slopes(model, tile_pixels(channels, cut))
+            value, g = slopes(model, tile_pixels(channels, cut.first, tile))
             return _add_tile(products, sums, cut, value, g, sides.column), None
 
         start = [_no_sums(product, sides.row) for product in products]

@@ -5,16 +5,46 @@ correlation depends on the square of a fraction near 0 and 1, and a fraction tha
 depends on nothing. A search that judges by slopes would stay, and call it converged.
 """
 
+from functools import singledispatch
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from twotime.core.models import AbstractTwoTimeModel, TwoComponent
 from twotime.inference.blocks import channel_slopes
 from twotime.inference.problem import Problem
 
 _INWARDS = 1e-3
 _NO_EFFECT = 1e-3
+_BELOW_ONE = 0.98
+
+
+@singledispatch
+def off_plateau(
+    model: AbstractTwoTimeModel, params: Float[Array, " param"], t: Float[Array, " time"]
+) -> Float[Array, " param"]:
+    """Parameters moved off a plateau of the model, where none of some parameters has an effect.
+
+    Args:
+        model: The model; one of one's own registers where its plateaus are.
+        params: All parameters.
+        t: Frame times [s].
+    """
+    del model, t
+    return params
+
+
+@off_plateau.register
+def _(
+    model: TwoComponent, params: Float[Array, " param"], t: Float[Array, " time"]
+) -> Float[Array, " param"]:
+    """A fraction that is clipped to 1 at all times is made smaller."""
+    f0, f1, f2, f3 = (params[model.names.index(name)] for name in ("f0", "f1", "f2", "f3"))
+    lowest = jnp.min(f0 * jnp.exp(jnp.minimum(f1 * (t - f2), 300.0)) + f3)
+    factor = jnp.where(lowest >= 1.0, _BELOW_ONE / lowest, 1.0)
+    return params.at[np.array([model.names.index("f0"), model.names.index("f3")])].mul(factor)
 
 
 def off_bounds(
@@ -27,7 +57,7 @@ def off_bounds(
     """Free parameters at a start, off their bounds.
 
     What lies on a bound moves inwards by a thousandth of its width; to the middle of the bounds
-    if it moves no channel of the model there. Everything else stays.
+    if it moves no channel of the model there. Everything else stays, off plateaus.
 
     Args:
         problem: The fit.
@@ -36,7 +66,9 @@ def off_bounds(
         upper: Their upper bounds.
         log_space: Whether their middle is that of logarithms.
     """
-    values = start[np.flatnonzero(problem.varying)]
+    moved = off_plateau(problem.model, start, jnp.asarray(problem.data.t))
+    start = jnp.where(np.asarray(problem.varying), moved, start)
+    values = jnp.clip(start[np.flatnonzero(problem.varying)], lower, upper)
     reach = jnp.minimum(problem.scale, upper - lower)
 
     def effect(phi: Array) -> Array:

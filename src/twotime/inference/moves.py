@@ -2,7 +2,8 @@
 
 Fits that start in a wrong corner stay there because a power law with offset can be flat, rise,
 fall, begin late or end early, and no small step leads from one of these to another. So every
-function of time of a candidate is exchanged for others of the same mean.
+function of time of a candidate is exchanged for others of the same mean. Two components may
+also have taken each other's place, which the fraction's law does not allow them for all time.
 """
 
 import numpy as np
@@ -13,6 +14,10 @@ Several = Float[np.ndarray, "other param"]
 
 _SCALES = (0.4, 1.0, 2.5)
 _FRACTIONS = (0.1, 0.35, 0.6, 0.85)
+_BEGINS = (*_FRACTIONS, 1.1)
+_PACES = (1.0, 4.0, 16.0, 40.0)
+_SPEEDS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+_LATE = 0.75
 
 
 class Moves:
@@ -39,18 +44,29 @@ class Moves:
         self._rates, self._signed = rates, signed
         self._fraction, self._exchange = fraction, exchange
         self._shapes = self._rate_shapes()
-        self._laws = self._fraction_laws()
 
     def __call__(self, params: Params) -> list[Several]:
         """Other parameters, one array for each kind of move."""
         found = [self._reshaped(params, rate, _SCALES) for rate in self._rates]
-        if self._exchange is not None:
+        if self._exchange is not None and self._fraction is not None:
             one, two = self._exchange
             both = [self._reshaped(p, two, (1.0,)) for p in self._reshaped(params, one, (1.0,))]
-            found.append(np.concatenate(both))
-        if self._fraction is not None:
-            found += self._with_fractions(params)
+            late = self._late_fraction(params)
+            found += [
+                np.concatenate(both),
+                self._with_laws(params, (late, *_FRACTIONS)),
+                self._with_laws(self.exchanged(params), (1.0 - late, *_FRACTIONS)),
+            ]
+            steady = self._steady(self.exchanged(params))
+            found.append(np.concatenate([self._with_laws(p, (1.0 - late,)) for p in steady]))
         return found
+
+    def exchanged(self, params: Params) -> Params:
+        """Parameters with the two exchangeable rates in each other's place."""
+        out = params.copy()
+        one, two = (slice(k, k + 3) for k in self._exchange or ())
+        out[one], out[two] = params[two], params[one]
+        return out
 
     def _rate_shapes(self) -> Float[np.ndarray, "shape 3"]:
         """Amplitude, exponent and offset of rates whose mean is 1."""
@@ -63,13 +79,16 @@ class Moves:
         mean = np.trapezoid(np.maximum(a * t**p + b, 0.0), t, axis=1) / (t[-1] - t[0])
         return np.stack([a[:, 0] / mean, p[:, 0], b[:, 0] / mean], axis=1)
 
-    def _reshaped(self, params: Params, rate: int, scales: tuple[float, ...]) -> Several:
-        """A rate exchanged for others of like mean."""
+    def _values(self, params: Params, rate: int) -> Float[np.ndarray, " time"]:
+        """Size of a rate at each time."""
         t = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
         a, p, b = params[rate : rate + 3]
         values = a * np.exp(np.minimum(p * np.log(t), 300.0)) + b
-        values = np.abs(values) if rate in self._signed else np.maximum(values, 0.0)
-        mean = np.trapezoid(values, t) / (t[-1] - t[0])
+        return np.abs(values) if rate in self._signed else np.maximum(values, 0.0)
+
+    def _reshaped(self, params: Params, rate: int, scales: tuple[float, ...]) -> Several:
+        """A rate exchanged for others of like mean."""
+        mean = np.trapezoid(self._values(params, rate), self._t) / (self._t[-1] - self._t[0])
         out = np.repeat(params[None], len(scales) * len(self._shapes), axis=0)
         size = mean * np.repeat(scales, len(self._shapes))
         shapes = np.tile(self._shapes, (len(scales), 1))
@@ -78,30 +97,34 @@ class Moves:
         out[:, rate + 2] = size * shapes[:, 2]
         return out
 
-    def _fraction_laws(self) -> Float[np.ndarray, "law 4"]:
-        """f0, f1, f2 = 0 and f3 of fractions that go from one value to another."""
-        span, first = self._t[-1] - self._t[0], self._t[0]
-        laws = []
-        for begin in _FRACTIONS:
-            for end in _FRACTIONS:
-                for rate in (1.0, 4.0, 16.0) if begin != end else (1.0,):
-                    k = rate / span if end > begin else -rate / span
-                    place = self._t[-1] if end > begin else first
-                    laws.append((abs(end - begin) * np.exp(-k * place), k, 0.0, min(begin, end)))
-        return np.asarray(laws)
+    def _steady(self, params: Params) -> Several:
+        """Signed rates exchanged for constants about their median."""
+        out = np.repeat(params[None], len(_SPEEDS), axis=0)
+        for rate in self._signed:
+            out[:, rate] = np.median(self._values(params, rate)) * np.asarray(_SPEEDS)
+            out[:, rate + 1 : rate + 3] = 0.0
+        return out
 
-    def _with_fractions(self, params: Params) -> list[Several]:
-        k = self._fraction
-        assert k is not None and self._exchange is not None
-        laws = self._laws.copy()
-        laws[:, 0] *= np.exp(np.clip(laws[:, 1] * params[k + 2], -300.0, 300.0))
-        laws[:, 2] = params[k + 2]
-        plain = np.repeat(params[None], len(laws), axis=0)
-        plain[:, k : k + 4] = laws
-        one, two = self._exchange
-        swapped = plain.copy()
-        swapped[:, one : one + 3], swapped[:, two : two + 3] = (
-            plain[:, two : two + 3],
-            plain[:, one : one + 3],
-        )
-        return [plain, swapped]
+    def _late_fraction(self, params: Params) -> float:
+        """The fraction late in the record, not quite 0 or 1."""
+        f0, f1, f2, f3 = params[self._fraction : (self._fraction or 0) + 4]
+        t = self._t[0] + _LATE * (self._t[-1] - self._t[0])
+        return float(np.clip(f0 * np.exp(np.clip(f1 * (t - f2), -300.0, 300.0)) + f3, 0.02, 0.98))
+
+    def _with_laws(self, params: Params, ends: tuple[float, ...]) -> Several:
+        """The fraction exchanged for others that go from some value to some of these."""
+        k = self._fraction or 0
+        span, first, last = self._t[-1] - self._t[0], self._t[0], self._t[-1]
+        laws = [(0.5 * end, 0.0, 0.5 * end) for end in ends]
+        for end in ends:
+            for begin in _BEGINS:
+                for pace in _PACES:
+                    rate, place = (pace, last) if end > begin else (-pace, first)
+                    size = abs(end - begin) * np.exp(-rate / span * place)
+                    laws.append((size, rate / span, min(begin, end)))
+        f0, f1, f3 = np.asarray(laws).T
+        out = np.repeat(params[None], len(laws), axis=0)
+        f2 = params[k + 2]
+        out[:, k] = f0 * np.exp(np.clip(f1 * f2, -300.0, 300.0))
+        out[:, k + 1], out[:, k + 3] = f1, f3
+        return out

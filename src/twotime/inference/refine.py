@@ -15,7 +15,7 @@ from twotime.inference.groups import Groups, curves
 from twotime.inference.problem import reduce_gram
 from twotime.inference.solver import BoxLevenbergMarquardt, Quadratic
 
-_STEPS, _TOLERANCE = 80, 0.1
+_STEPS, _CHUNK, _TOLERANCE = 12, 4, 0.1
 
 
 class _Coarse(eqx.Module):
@@ -49,7 +49,6 @@ def _evaluate(y: Array, coarse: _Coarse) -> tuple[Array, Quadratic]:
     return 0.5 * found.chi2, Quadratic(found.grad, found.hessian, variance, found.noise, None)
 
 
-@eqx.filter_jit
 def refine(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
@@ -57,9 +56,9 @@ def refine(
     groups: Groups,
     scaling: Scaling,
     free: tuple[int, ...],
-    candidates: Float[Array, "candidate param"],
-) -> tuple[Float[Array, "candidate param"], Float[Array, " candidate"]]:
-    """Lead candidates downhill on the groups, inside the bounds.
+    candidates: Float[np.ndarray, "candidate param"],
+) -> tuple[Float[np.ndarray, "candidate param"], Float[np.ndarray, " candidate"]]:
+    """Lead candidates some steps downhill on the groups, inside the bounds.
 
     Args:
         model: The model.
@@ -73,6 +72,24 @@ def refine(
     Returns:
         Where they end, and χ² on the groups there.
     """
+    fill = -len(candidates) % _CHUNK
+    padded = np.concatenate([candidates, np.repeat(candidates[-1:], fill, axis=0)])
+    pieces = padded.reshape(-1, _CHUNK, padded.shape[1])
+    found = [_refine(model, data, space, groups, scaling, free, jnp.asarray(p)) for p in pieces]
+    ends, chi2 = (np.concatenate(parts)[: len(candidates)] for parts in zip(*found, strict=True))
+    return ends, chi2
+
+
+@eqx.filter_jit
+def _refine(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    groups: Groups,
+    scaling: Scaling,
+    free: tuple[int, ...],
+    candidates: Float[Array, "candidate param"],
+) -> tuple[Float[Array, "candidate param"], Float[Array, " candidate"]]:
     index = np.asarray(free)
     scale = jnp.asarray(space.scale)[index]
     lower, upper = (jnp.asarray(b)[index] / scale for b in (space.lower, space.upper))

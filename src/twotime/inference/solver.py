@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NONFINITE, UNSETTLED = -1, 0, 1, 2, 3, 4
 _BETTER = 0.3
+_PATIENCE = 30
 
 
 class Quadratic(eqx.Module):
@@ -85,6 +86,8 @@ class _State(eqx.Module):
     left_out: Float[Array, "y y"]
     use_left_out: Bool[Array, ""]
     search: Any
+    mark: Float[Array, ""]
+    idle: Int[Array, ""]
     code: Int[Array, ""]
     optimality: Optimality
 
@@ -126,6 +129,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             left_out=jnp.zeros((y.shape[0],) * 2, y.dtype),
             use_left_out=jnp.asarray(False),
             search=_search().init(y, None),
+            mark=zero + jnp.inf,
+            idle=jnp.asarray(0),
             code=jnp.asarray(RUNNING),
             optimality=Optimality(zero, zero, jnp.zeros(y.shape, bool)),
         )
@@ -150,6 +155,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             (state.trial, value, local),
             (y, state.value, state.local),
         )
+        mark, idle = self._progress(value, local, state)
         state = _State(
             first=jnp.asarray(False),
             straight=y,
@@ -160,6 +166,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             left_out=left_out,
             use_left_out=use_left_out,
             search=search,
+            mark=mark,
+            idle=idle,
             code=state.code,
             optimality=self.optimality(y, local),
         )
@@ -184,6 +192,16 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         left = jnp.sqrt(jnp.maximum(scaled @ jnp.linalg.solve(matrix, scaled), 0.0))
         return Optimality(jnp.max(jnp.abs(scaled), initial=0.0), left, held)
 
+    def _progress(self, value: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
+        """The cost at which there was progress last, and for how many evaluations there is none.
+
+        At an optimum in a kink (where a rate reaches its floor, say) steps would go on forever,
+        and reduce the cost by less than any gradient within tolerance could.
+        """
+        enough = jnp.maximum(0.1 * self.tolerance**2 * local.variance, local.noise)
+        progress = state.first | (state.mark - value > enough)
+        return jnp.where(progress, value, state.mark), jnp.where(progress, 0, state.idle + 1)
+
     def _propose(self, y: Array, state: _State, radius: Array, args: Any) -> _State:
         """Choose the next trial, or stop."""
         held = state.optimality.held
@@ -201,7 +219,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         found = state.optimality
         done = (found.gradient <= self.tolerance) & (found.step <= self.tolerance)
         moved = jnp.any(jnp.abs(trial - y) > 4 * jnp.finfo(y.dtype).eps * jnp.abs(y))
-        code = jnp.where(done, CONVERGED, jnp.where(moved, RUNNING, STALLED))
+        goes_on = moved & (state.idle < _PATIENCE)
+        code = jnp.where(done, CONVERGED, jnp.where(goes_on, RUNNING, STALLED))
         code = jnp.where(jnp.isfinite(state.value), code, NONFINITE)
         return eqx.tree_at(lambda s: (s.straight, s.trial, s.code), state, (straight, trial, code))
 

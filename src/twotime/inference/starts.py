@@ -7,7 +7,7 @@ led downhill, still on the groups. Where they end is where fits start.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ from twotime.inference.refine import refine
 _CHUNK, _DRAWS = 256, 64
 _RELATIVES = 2
 _SAME = 1e-5
-_ROUNDS, _PARENTS = 3, 2
-_MARGIN = 0.02
+_ROUNDS, _PARENTS, _CONSIDERED, _TRIED = 4, 2, 5, 32
+_GO_ON, _MEMBERS, _FINALISTS, _LEADERS = 12, 4, 4, 2
 
 
 def estimate_starts(
@@ -67,43 +67,71 @@ def estimate_starts(
         else:
             kept = _mixed(family, order, stage.keep, _RELATIVES)
         found, family, params = _pick(found, kept), family[kept], params[kept]
-    free = tuple(int(i) for i in np.flatnonzero(~is_known(space)))
-    refined = _refined(model, data, space, groups, scaling, search, free, params)
+    refined = _refined(_Search(model, data, space, groups, scaling, search), params)
     starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
 
 
+class _Search(NamedTuple):
+    """What the likeliest candidates are led downhill on."""
+
+    model: AbstractTwoTimeModel
+    data: TwoTimeData
+    space: ParameterSpace
+    groups: Groups
+    scaling: Scaling
+    plan: Plan
+
+    def score(self, params: Float[np.ndarray, "candidate param"]) -> np.ndarray:
+        setting = self.model, self.data, self.groups, self.scaling
+        return _score(*setting, self.groups.weight, params)
+
+    def downhill(self, params: Float[np.ndarray, "candidate param"]) -> tuple[Any, Any]:
+        free = tuple(int(i) for i in np.flatnonzero(~is_known(self.space)))
+        return refine(self.model, self.data, self.space, self.groups, self.scaling, free, params)
+
+
 def _refined(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    space: ParameterSpace,
-    groups: Groups,
-    scaling: Scaling,
-    search: Plan,
-    free: tuple[int, ...],
-    params: Float[np.ndarray, "candidate param"],
+    search: _Search, params: Float[np.ndarray, "candidate param"]
 ) -> Float[np.ndarray, "end param"]:
     """Where candidates, and what the plan's moves make of the best, lead; the likeliest first."""
-    size = len(params)
-    ends, costs = params[:0], np.zeros(0)
-    for round_ in range(_ROUNDS + 1):
-        found = refine(model, data, space, groups, scaling, free, jnp.asarray(params))
-        new, chi2 = (np.asarray(x) for x in found)
-        # Of ends that the data hardly tell apart those of plain candidates come first: rates that
-        # begin late or end early have a kink, near which fits converge slowly.
-        chi2 = chi2 * (1.0 + _MARGIN * (round_ > 0))
-        ends, costs = np.concatenate([ends, new]), np.concatenate([costs, chi2])
-        kept = _distinct(costs)
-        ends, costs = ends[kept], costs[kept]
-        if round_ == _ROUNDS:
+    found = _led(search, params, np.arange(len(params)), params[:0])
+    tried: set[bytes] = set()
+    for _ in range(_ROUNDS):
+        parents = [end for end in found[0][:_CONSIDERED] if end.tobytes() not in tried][:_PARENTS]
+        tried |= {end.tobytes() for end in parents}
+        kinds = [kind for end in parents for kind in search.plan.moves(end)]
+        if not kinds:
             break
-        kinds = [kind for end in ends[:_PARENTS] for kind in search.moves(end)]
         family = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])
-        moved = np.where(is_known(space), space.initial, np.concatenate(kinds))
-        moved = np.clip(moved, space.lower, space.upper)
-        order = np.argsort(_score(model, data, groups, scaling, groups.weight, moved))
-        params = moved[_mixed(family, order, size, -(-size // len(kinds)))]
-    return ends
+        moved = np.where(is_known(search.space), search.space.initial, np.concatenate(kinds))
+        moved = np.clip(moved, search.space.lower, search.space.upper)
+        kept = _mixed(family, np.argsort(search.score(moved)), _TRIED, -(-_TRIED // len(kinds)))
+        new = _led(search, moved[kept], family[kept], found[0][:_LEADERS])
+        ends, chi2 = (np.concatenate([old, x]) for old, x in zip(found, new, strict=True))
+        order = _distinct(chi2)
+        found = ends[order], chi2[order]
+    return found[0]
+
+
+def _led(
+    search: _Search,
+    params: Float[np.ndarray, "candidate param"],
+    family: Int[np.ndarray, " candidate"],
+    leaders: Float[np.ndarray, "leader param"],
+) -> tuple[Float[np.ndarray, "end param"], Float[np.ndarray, " end"]]:
+    """Where candidates lead: after some steps only the likeliest go on, and the leaders."""
+    params, chi2 = search.downhill(params)
+    kept = _mixed(family, np.argsort(chi2), _GO_ON, _MEMBERS)
+    params, chi2 = params[kept], chi2[kept]
+    for _ in range(2):
+        params, chi2 = search.downhill(params)
+    best = np.concatenate([params[np.argsort(chi2)[:_FINALISTS]], leaders])
+    for _ in range(4):
+        best, cost = search.downhill(best)
+    ends, costs = np.concatenate([best, params]), np.concatenate([cost, chi2])
+    order = _distinct(costs)
+    return ends[order], costs[order]
 
 
 def _pick(found: Coordinates, which: Any) -> Coordinates:

@@ -74,15 +74,15 @@ def cut_tile(data: TwoTimeData, k: Array, shift: Scalar, corner: Array, size: in
     return Tile((first[0], first[1]), jnp.where(used, c2.astype(dtype) - shift, 0.0), weight)
 
 
-def tile_pixels(channels: Channels, tile: Tile) -> Pixel:
-    """Pixels of a tile; below the diagonal they are finite and meaningless."""
-    size = tile.c2.shape[0]
+def tile_pixels(channels: Channels, first: tuple[Array | int, Array | int], size: int) -> Pixel:
+    """Pixels of a tile that begins at `first`; below the diagonal they are meaningless."""
+    size = min(size, channels.level.shape[1])
 
     def rows(x: AnyArray) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x, tile.first[0], size, axis=1)[:, :, None]
+        return jax.lax.dynamic_slice_in_dim(x, first[0], size, axis=1)[:, :, None]
 
     def columns(x: AnyArray) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x, tile.first[1], size, axis=1)[:, None, :]
+        return jax.lax.dynamic_slice_in_dim(x, first[1], size, axis=1)[:, None, :]
 
     fall = rows(channels.decay) - columns(channels.decay)
     sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
