@@ -26,6 +26,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.load import load_with_report
 from twotime.data.prepare import LoadReport
 from twotime.inference.bands import Band, delta_bands
+from twotime.inference.devices import all_devices
 from twotime.inference.nlsq import fit_nlsq
 from twotime.inference.residuals import residual_structure
 from twotime.inference.sequential import fit_sequential, one_angle
@@ -261,7 +262,7 @@ def with_method(config: ConfigManager, method: str) -> ConfigManager:
 def fit(
     job: Job, progress: Callable[[Any], None] | None = None
 ) -> tuple[NLSQResult | SequentialResult, float]:
-    """Fit a job; returns the result and the time it took, compilation included [s].
+    """Fit a job on all devices; returns the result and the time, compilation included [s].
 
     Args:
         job: What to fit.
@@ -270,7 +271,9 @@ def fit(
     """
     begun = time.perf_counter()
     verb = fit_sequential if job.is_sequential else fit_nlsq
-    result = verb(job.model, job.data, job.space, progress=progress, **job.arguments)
+    devices = all_devices()
+    shared = {"devices": devices} if len(devices) > 1 else {}
+    result = verb(job.model, job.data, job.space, progress=progress, **shared, **job.arguments)
     result = jax.block_until_ready(result)
     return result, time.perf_counter() - begun
 

@@ -21,6 +21,12 @@ _AXIS = "device"
 _SHARE, _WHOLE = PartitionSpec(_AXIS), PartitionSpec()
 
 
+def all_devices() -> list[Any]:
+    """All devices of the kind that is computed on, of all processes."""
+    chosen = jax.config.values["jax_default_device"]
+    return jax.devices() if chosen is None else jax.devices(chosen.platform)
+
+
 def device_mesh(devices: Sequence[Any] | None) -> Mesh | None:
     """The mesh over devices, or None for JAX's default device.
 

@@ -17,6 +17,7 @@ from twotime.config.manager import ConfigManager
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.bands import draw_bands
+from twotime.inference.devices import all_devices
 from twotime.posterior.files import read_functions, write_posterior
 from twotime.posterior.result import CMCResult, Limits
 from twotime.report import Curve, Provenance
@@ -119,18 +120,12 @@ def sample_job(
     if fit is not None:
         chosen["start"] = fit
     post = fit_cmc(
-        model, data, space, **chosen, devices=_devices(), checkpoint=kept,
+        model, data, space, **chosen, devices=all_devices(), checkpoint=kept,
         resume=kept.exists(), progress=progress,
     )  # fmt: skip
     if post.is_complete:
         shutil.rmtree(kept)
     return post
-
-
-def _devices() -> list[Any]:
-    """All devices of the kind that is computed on."""
-    chosen = jax.config.values["jax_default_device"]
-    return jax.devices() if chosen is None else jax.devices(chosen.platform)
 
 
 def write_sampling(
