@@ -376,7 +376,7 @@ def test_ctrl_c_stops_a_running_fit(place):
         assert line.startswith("read "), line
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
         said = process.stderr.read()
         assert (code, said.strip()) == (130, "error: interrupted; nothing was written")
     assert content(place) == before
