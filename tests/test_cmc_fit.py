@@ -107,6 +107,7 @@ def test_predictions_cover_the_data(post):
         predictive(post, model, data, 0)
 
 
+@pytest.mark.slow
 def test_the_width_correction_gives_the_robust_width():
     model, data, space = case()
     fit = tt.fit_nlsq(model, data, space)

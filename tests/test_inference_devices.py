@@ -98,7 +98,7 @@ def problem(angles):
     return model, data, params, (True, False, False, True, True, False, True)
 
 
-@pytest.mark.parametrize("angles", [1, 3])
+@pytest.mark.parametrize("angles", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     model, data, params, free = problem(angles)
     mask = np.ones(data.c2.shape, bool)

@@ -177,6 +177,7 @@ def test_masked_and_nan_pixels_change_nothing_but_their_count(static):
     np.testing.assert_allclose(masked.chi2, fit_nlsq(model, cut, space).chi2, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_laminar_flow_from_a_start_well_off():
     model = LaminarFlow(integration="exact")
     data = data_of(model, LAMINAR)
