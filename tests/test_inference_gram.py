@@ -9,7 +9,7 @@ from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
 from twotime.data.dataset import TwoTimeData
 from twotime.inference import factored
 from twotime.inference import gram as tiled
-from twotime.inference.evaluators import choose_evaluator
+from twotime.inference.evaluators import choose_evaluator, evaluate_gram
 
 factored_gram = eqx.filter_jit(factored.factored_gram)
 gram = eqx.filter_jit(tiled.gram)
@@ -153,3 +153,28 @@ def test_auto_takes_the_factored_evaluator_only_where_it_is_right():
         choose_evaluator(laminar, data, "factored")
     with pytest.raises(ValueError, match="evaluator is 'fast'"):
         choose_evaluator(laminar, data, "fast")
+
+
+@pytest.mark.parametrize(("case", "evaluator"), [("laminar", "tiled"), ("two", "factored")])
+def test_rows_without_products_of_derivatives_are_those_of_the_whole(case, evaluator):
+    model, params = CASES[case]
+    params = jnp.asarray(params)
+    data = make_data(model, params)
+    free = tuple(k % 3 > 0 for k in range(params.size))
+
+    @jax.jit
+    def both(p):
+        def rows(free, with_normal):
+            shift = jnp.asarray(1.1)
+            return evaluate_gram(
+                evaluator, model, data, p, free, shift, 23, with_normal=with_normal
+            )
+
+        return rows(free, True), rows(free, False), rows((False,) * len(free), False)
+
+    whole, some, plain = both(params)
+    assert some.shape == (2, 3, 3 + sum(free))
+    size = np.sqrt(np.asarray(jnp.diagonal(whole, axis1=1, axis2=2)))
+    unit = size[:, :3, None] * size[:, None, :]
+    np.testing.assert_allclose(some / unit, whole[:, :3] / unit, atol=1e-12)
+    np.testing.assert_allclose(plain, whole[:, :3, :3], rtol=1e-12)

@@ -271,9 +271,10 @@ def fit(
     """
     begun = time.perf_counter()
     verb = fit_sequential if job.is_sequential else fit_nlsq
-    devices = all_devices()
-    shared = {"devices": devices} if len(devices) > 1 else {}
-    result = verb(job.model, job.data, job.space, progress=progress, **shared, **job.arguments)
+    devices = all_devices() if len(all_devices()) > 1 else None
+    result = verb(
+        job.model, job.data, job.space, devices=devices, progress=progress, **job.arguments
+    )
     result = jax.block_until_ready(result)
     return result, time.perf_counter() - begun
 

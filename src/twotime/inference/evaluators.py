@@ -58,7 +58,8 @@ def evaluate_gram(
     shift: Float[Array, ""],
     tile: int = TILE,
     mesh: Mesh | None = None,
-) -> Float[Array, "angle basis basis"]:
+    with_normal: bool = True,
+) -> Float[Array, "angle row basis"]:
     """The Gram matrices of `gram`, by a resolved evaluator, on the devices of a mesh.
 
     Args:
@@ -71,6 +72,7 @@ def evaluate_gram(
         tile: Edge of a tile of the tiled evaluator [frame].
         mesh: Devices that share the angles, or the tiles where there are fewer angles than
             devices (one angle in factored form stays on one); None for one device.
+        with_normal: Whether products of derivatives are wanted.
 
     Returns:
         As `gram`, on every device.
@@ -79,12 +81,15 @@ def evaluate_gram(
     def of_angles(shared: Any, part: TwoTimeData) -> Array:
         model, params, shift = shared
         if evaluator == "factored":
-            return factored_gram(model, part, params, free, shift=shift)
-        return gram(model, part, params, free, shift=shift, tile=tile)
+            return factored_gram(model, part, params, free, shift=shift, with_normal=with_normal)
+        return gram(model, part, params, free, shift=shift, tile=tile, with_normal=with_normal)
 
     def of_tiles(shared: Any, corners: Array) -> Array:
         (model, params, shift), data = shared
-        return gram(model, data, params, free, shift=shift, tile=tile, corners=corners)
+        return gram(
+            model, data, params, free, shift=shift, tile=tile, corners=corners,
+            with_normal=with_normal,
+        )  # fmt: skip
 
     shared = model, params, shift
     if mesh is None:

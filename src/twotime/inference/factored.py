@@ -49,7 +49,8 @@ def factored_gram(
     free: tuple[bool, ...],
     *,
     shift: Scalar = 0.0,
-) -> Float[Array, "angle basis basis"]:
+    with_normal: bool = True,
+) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle of a separable model; every pixel t1 < t2 counts alike.
 
     Args:
@@ -58,18 +59,20 @@ def factored_gram(
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
         shift: Subtracted from the data, to keep digits.
+        with_normal: Whether products of derivatives are wanted.
 
     Returns:
-        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma².
+        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
+        rows of data, 1 and model alone if not `with_normal`.
     """
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
 
     def one_angle(k: Array) -> Array:
         ranks = angle_ranks(model, data, params, free, jnp.asarray(data.phi)[k])
-        inner, ones = _among_models(ranks)
+        inner, ones = _among_models(ranks, with_normal)
         products, moments = _with_data(ranks, data, k, shift)
         mixed = jnp.stack([products, ones])
-        return weight * jnp.block([[moments, mixed], [mixed.T, inner]])
+        return weight * jnp.block([[moments, mixed], [mixed[:, : inner.shape[0]].T, inner]])
 
     return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
 
@@ -101,11 +104,15 @@ def angle_ranks(
     return Ranks(base, decay, early, late)
 
 
-def _among_models(ranks: Ranks) -> tuple[Array, Array]:
-    """Sums over t1 < t2 of products of (model, derivatives), and of each with 1."""
+def _among_models(ranks: Ranks, with_normal: bool) -> tuple[Array, Array]:
+    """Sums over t1 < t2 of products of (model, derivatives), and of each with 1.
+
+    The products are of all with all, or of the model with all.
+    """
     blocks = _cut(ranks, BLOCK)
-    far = _between_blocks(blocks)
-    near = _inside_blocks(blocks)
+    n_left = blocks.early.shape[2] if with_normal else 1
+    far = _between_blocks(blocks, n_left)
+    near = _inside_blocks(blocks, n_left)
     return far[0] + near[0], far[1] + near[1]
 
 
@@ -132,14 +139,17 @@ def _cut(ranks: Ranks, size: int) -> _Blocks:
     return _Blocks(base, cut(ranks.decay, "edge"), early, late, real)
 
 
-def _between_blocks(blocks: _Blocks) -> tuple[Array, Array]:
+def _between_blocks(blocks: _Blocks, n_left: int) -> tuple[Array, Array]:
     """Pixels whose frames lie in different blocks: inner products, summed from the last block."""
     n_rank, n_slot = blocks.early.shape[1:3]
+    # Of each rank the base and the first slots; and the row of ones.
+    left = np.arange(n_rank * (n_slot + 1)).reshape(n_rank, -1)[:, : n_left + 1]
+    left = np.append(left, n_rank * (n_slot + 1))
     first, last = blocks.decay[..., 0], blocks.decay[..., -1]
     early = _with_one(blocks.base, blocks.early, jnp.exp(blocks.decay - last[..., None]), blocks)
     late = _with_one(blocks.base, blocks.late, jnp.exp(first[..., None] - blocks.decay), blocks)
-    own = jnp.einsum("nab,ncb->nac", early, early)
-    other = jnp.einsum("nab,ncb->nac", late, late)
+    own = jnp.einsum("nab,ncb->nac", early[:, left], early)
+    other = jnp.einsum("nab,ncb->nac", late[:, left], late)
 
     def rows(x: Array) -> Array:
         of_base_and_slots = jnp.repeat(x, n_slot + 1, axis=1)
@@ -149,8 +159,8 @@ def _between_blocks(blocks: _Blocks) -> tuple[Array, Array]:
 
     def add_block(later: Array, x: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         product, to_next, across = x
-        later = product + later * (across[:, None] * across[None, :])
-        later = later * (to_next[:, None] * to_next[None, :])
+        later = product + later * (across[left, None] * across[None, :])
+        later = later * (to_next[left, None] * to_next[None, :])
         return later, later
 
     start = jnp.zeros_like(other[0])
@@ -172,18 +182,20 @@ def _contract(own: Array, later: Array, n_rank: int, n_slot: int) -> tuple[Array
     (ea·eb)(b'·b') + (b·b)(la'·lb') + (ea·b)(b'·lb') + (b·eb)(la'·b').
     """
     size = n_rank * (n_slot + 1)
-    shape = (-1, n_rank, n_slot + 1, n_rank, n_slot + 1)
-    e, f = own[:, :size, :size].reshape(shape), later[:, :size, :size].reshape(shape)
+    count, n_left = own.shape[0], (own.shape[1] - 1) // n_rank
+    shape = (count, n_rank, n_left, n_rank, n_slot + 1)
+    e, f = (x[:, :-1, :size].reshape(shape) for x in (own, later))
     total = jnp.einsum("nrasb,nrs->ab", e[:, :, 1:, :, 1:], f[:, :, 0, :, 0])
     total += jnp.einsum("nrasb,nrs->ab", f[:, :, 1:, :, 1:], e[:, :, 0, :, 0])
-    cross = jnp.einsum("nras,nrsb->ab", e[:, :, 1:, :, 0], f[:, :, 0, :, 1:])
-    e1, f1 = (x[:, size, :size].reshape(-1, n_rank, n_slot + 1) for x in (own, later))
+    total += jnp.einsum("nras,nrsb->ab", e[:, :, 1:, :, 0], f[:, :, 0, :, 1:])
+    total += jnp.einsum("nrsb,nras->ab", e[:, :, 0, :, 1:], f[:, :, 1:, :, 0])
+    e1, f1 = (x[:, -1, :size].reshape(count, n_rank, n_slot + 1) for x in (own, later))
     ones = jnp.einsum("nra,nr->a", e1[:, :, 1:], f1[:, :, 0])
     ones += jnp.einsum("nra,nr->a", f1[:, :, 1:], e1[:, :, 0])
-    return total + cross + cross.T, ones
+    return total, ones
 
 
-def _inside_blocks(blocks: _Blocks) -> tuple[Array, Array]:
+def _inside_blocks(blocks: _Blocks, n_left: int) -> tuple[Array, Array]:
     """Pixels whose frames lie in the same block, formed one by one."""
     size = blocks.real.shape[-1]
     upper = jnp.triu(jnp.ones((size, size), bool), 1)
@@ -199,10 +211,11 @@ def _inside_blocks(blocks: _Blocks) -> tuple[Array, Array]:
             values += block.late[r][:, None, :] * left[r]
         values = values.reshape(n_slot, -1)
         products, ones = total
-        return (products + values @ values.T, ones + values @ jnp.ones_like(values[0])), None
+        products += values[:n_left] @ values.T
+        return (products, ones + values @ jnp.ones_like(values[0])), None
 
     slots = jnp.zeros(n_slot, blocks.base.dtype)
-    return jax.lax.scan(add_block, (slots[:, None] * slots, slots), blocks)[0]
+    return jax.lax.scan(add_block, (slots[:n_left, None] * slots, slots), blocks)[0]
 
 
 def _falls(early: Array, late: Array) -> Array:

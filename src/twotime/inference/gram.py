@@ -42,7 +42,8 @@ def gram(
     shift: Scalar = 0.0,
     tile: int = TILE,
     corners: Int[Array, "tile 2"] | None = None,
-) -> Float[Array, "angle basis basis"]:
+    with_normal: bool = True,
+) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle, tile by tile; takes any model, mask and sigma.
 
     Args:
@@ -53,16 +54,18 @@ def gram(
         shift: Subtracted from the data, to keep digits.
         tile: Edge of a tile in frames.
         corners: First frames of the tiles to sum; None takes all.
+        with_normal: Whether products of derivatives are wanted.
 
     Returns:
-        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma².
+        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
+        rows of data, 1 and model alone if not `with_normal`.
     """
     n = data.c2.shape[-1]
     corners = tile_corners(n, tile) if corners is None else corners
 
     def one_angle(k: Array) -> Array:
         channels, sides = channel_sides(model, data, params, free, jnp.asarray(data.phi)[k])
-        products = _products(channels)
+        products = _products(channels, with_normal)
 
         def add_tile(sums: list[_Sums], corner: Array) -> tuple[list[_Sums], None]:
             cut = cut_tile(data, k, shift, corner, tile)
@@ -70,7 +73,8 @@ def gram(
             return _add_tile(products, sums, cut, value, g, sides.column), None
 
         start = [_no_sums(product, sides.row) for product in products]
-        return _assembled(products, jax.lax.scan(add_tile, start, corners)[0], sides)
+        gram = _assembled(products, jax.lax.scan(add_tile, start, corners)[0], sides)
+        return gram if with_normal else gram[:FIRST]
 
     return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
 
@@ -99,15 +103,15 @@ class _Sums(eqx.Module):
     across: Float[Array, "time wide"] | None
 
 
-def _products(channels: Channels) -> list[_Product]:
-    """All products in the Gram matrix. Clocks have rows and columns, levels one of them."""
+def _products(channels: Channels, with_normal: bool) -> list[_Product]:
+    """The products in the Gram matrix. Clocks have rows and columns, levels one of them."""
     n_clock, n_level = channels.decay.shape[0] + channels.phase.shape[0], channels.level.shape[0]
     has_row = [True] * (n_clock + n_level) + [False] * n_level
     has_column = [True] * n_clock + [False] * n_level + [True] * n_level
     found = [_Product(i, j, True, False, ()) for i in range(FIRST) for j in range(i + 1)]
     for k, (row, column) in enumerate(zip(has_row, has_column, strict=True)):
         found += [_Product(FIRST + k, j, row, column, ()) for j in range(FIRST)]
-        for m in range(k + 1):
+        for m in range(k + 1 if with_normal else 0):
             sides = row and has_row[m], column and has_column[m]
             across = (m,) * (row and has_column[m]) + (k,) * (m < k and has_row[m] and column)
             found.append(_Product(FIRST + k, FIRST + m, *sides, across))

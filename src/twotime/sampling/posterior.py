@@ -45,27 +45,27 @@ class Plane(eqx.Module):
         index = np.flatnonzero(free)
         others = jax.lax.stop_gradient(params)
 
-        def grams(x: Array) -> Array:
-            return evaluate_gram(
-                self.evaluator, model, self.data, others.at[index].set(x), free, self.shift
-            )
+        def rows(x: Array, free: tuple[bool, ...]) -> Array:
+            at = others.at[index].set(x)
+            settings = self.evaluator, model, self.data, at, free, self.shift
+            return evaluate_gram(*settings, with_normal=False)
 
         @jax.custom_jvp
         def corner(x: Array) -> Array:
-            return grams(x)[:, :FIRST, :FIRST]
+            return rows(x, (False,) * len(free))
 
         @corner.defjvp
         def corner_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-            gram = grams(primals[0])
-            by = gram[:, :FIRST, FIRST:] @ tangents[0]
+            gram = rows(primals[0], free)
+            by = gram[:, :, FIRST:] @ tangents[0]
             zero = jnp.zeros_like(by[:, 0])
-            rows = (
+            changes = (
                 (zero, zero, by[:, DATA]),
                 (zero, zero, by[:, ONE]),
                 (by[:, DATA], by[:, ONE], 2 * by[:, MODEL]),
             )
-            change = jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
-            return gram[:, :FIRST, :FIRST], change
+            change = jnp.stack([jnp.stack(row, axis=-1) for row in changes], axis=-2)
+            return gram[:, :, :FIRST], change
 
         return corner(params[index])
 
