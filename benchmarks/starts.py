@@ -38,7 +38,7 @@ MODELS = {
     "laminar_flow": tt.LaminarFlow(gap=GAP),
     "two_component": tt.TwoComponent(),
 }
-FLOW = {"laminar_flow": 3, "two_component": 6}
+FLOW = {tt.LaminarFlow: 3, tt.TwoComponent: 6}
 
 
 class Bench(NamedTuple):
@@ -52,24 +52,23 @@ class Bench(NamedTuple):
     @property
     def flow(self) -> int | None:
         """Where the three parameters of the flow begin."""
-        return FLOW.get("laminar_flow" if len(self.space.names) == 7 else
-                        "two_component" if len(self.space.names) == 14 else "")  # fmt: skip
+        return FLOW.get(self.model.__class__)
 
 
-def set_up(mode: str, angles: int, frames: int) -> Bench:
+def set_up(mode: str, phi: np.ndarray, frames: int) -> Bench:
     """Model, space, frame times and angles of a run."""
     space = tt.ParameterSpace.from_config({"analysis_mode": mode})
     if mode == "two_component":
         space = space.with_vary({"f2": False})
     t = DT * 100 / frames * np.arange(1, frames + 1)
-    return Bench(MODELS[mode], space, t, np.linspace(0.0, 60.0, angles))
+    return Bench(MODELS[mode], space, t, phi)
 
 
 def path(bench: Bench, params: np.ndarray) -> float:
     """Integral of the absolute rate of the flow over the record."""
     k = bench.flow
     rate = params[k] * bench.t ** params[k + 1] + params[k + 2]
-    rate = np.maximum(rate, 0.0) if k == FLOW["laminar_flow"] else rate
+    rate = np.maximum(rate, 0.0) if k == FLOW[tt.LaminarFlow] else rate
     return float(np.trapezoid(np.abs(rate), bench.t))
 
 
@@ -106,10 +105,10 @@ def draw(bench: Bench, rng: np.random.Generator, *, with_flow: bool) -> tuple[np
 
 
 def _flow_is_visible(bench: Bench, params: np.ndarray, q: float) -> bool:
-    factor = 0.5 * q * GAP if bench.flow == FLOW["laminar_flow"] else q
+    factor = 0.5 * q * GAP if bench.flow == FLOW[tt.LaminarFlow] else q
     if not 1 < factor * path(bench, params) < 150:
         return False
-    if bench.flow == FLOW["laminar_flow"]:
+    if bench.flow == FLOW[tt.LaminarFlow]:
         return True
     f0, f1, f2, f3 = params[9:13]
     x = f0 * np.exp(np.clip(f1 * (bench.t - f2), -300, 300)) + f3
@@ -134,7 +133,13 @@ def draw_drifting(bench: Bench, rng: np.random.Generator) -> tuple[np.ndarray, f
 
 
 def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> float:
-    """Largest projected gradient of a fit in standard deviations, from all pixels one by one."""
+    """Largest projected gradient of a fit in standard deviations, from all pixels one by one.
+
+    The root of what chi-squared would fall by along one parameter, as far as its bounds let it,
+    in units of the variance: for a parameter whose deviation has room inside the bounds its
+    gradient in deviations, and 0 on a bound that it presses against. Of a parameter with next
+    to no slope (a rate at its floor) it says what crossing all of its bounds would gain.
+    """
     i, j = np.triu_indices(bench.t.size, 1)
     values, slopes = _dense(bench.model, fit.values, data.t, data.q, data.phi)
     c, free = float(fit.contrast[0]), np.flatnonzero(bench.space.varying)
@@ -147,11 +152,10 @@ def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> flo
     slope = slope - scaling @ np.linalg.lstsq(scaling, slope, rcond=None)[0]
     gradient, size = -slope.T @ residual, np.linalg.norm(slope, axis=0)
     at, low, high = (np.asarray(x)[free] for x in (fit.values, fit.lower, fit.upper))
-    edge = 1e-12 * (high - low)
-    outwards = ((at <= low + edge) & (gradient >= 0)) | ((at >= high - edge) & (gradient <= 0))
-    deviation = np.sqrt(np.mean(residual**2))
-    gradient = np.where(outwards | (size == 0), 0.0, gradient / np.where(size == 0, 1.0, size))
-    return float(np.max(np.abs(np.concatenate([gradient, inner])))) / deviation
+    room = np.where(gradient > 0, at - low, high - at)
+    way = np.minimum(np.abs(gradient) / np.maximum(size**2, np.finfo(float).tiny), room)
+    gain = np.abs(gradient) * way - 0.5 * (size * way) ** 2
+    return float(np.max(np.concatenate([np.sqrt(2 * gain), np.abs(inner)])) / residual.std())
 
 
 @jax.jit
@@ -204,7 +208,7 @@ def one(bench: Bench, seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     way = 0.0 if bench.flow is None else path(bench, params)
     if way > 0:
-        row["phase"] = q * way * (0.5 * GAP if bench.flow == FLOW["laminar_flow"] else 1.0)
+        row["phase"] = q * way * (0.5 * GAP if bench.flow == FLOW[tt.LaminarFlow] else 1.0)
         row["drift"] = path(bench, np.asarray(fit.values)) / way - 1
         row["best_drift"] = path(bench, np.asarray(best.values)) / way - 1
     return row
@@ -249,6 +253,8 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--starts", type=int, default=1)
     parser.add_argument("--angles", type=int, default=3)
+    parser.add_argument("--sector", type=float, nargs=2, default=(0.0, 60.0), metavar="DEGREE",
+                        help="first and last angle")  # fmt: skip
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--flow", action="store_true", help="problems whose flow is visible")
     parser.add_argument("--speckle", action="store_true", help="speckle noise and 5 to 60 rad")
@@ -256,7 +262,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", help="JSON file of all problems")
     chosen = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    bench = set_up(chosen.model, chosen.angles, chosen.frames)
+    bench = set_up(chosen.model, np.linspace(*chosen.sector, chosen.angles), chosen.frames)
     rows = []
     for seed in range(chosen.first, chosen.first + chosen.n):
         rows.append(one(bench, seed, chosen))

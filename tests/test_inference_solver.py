@@ -10,6 +10,7 @@ from twotime.inference.solver import (
     CONVERGED,
     MAX_STEPS,
     NONFINITE,
+    STALLED,
     BoxLevenbergMarquardt,
     Quadratic,
 )
@@ -96,3 +97,13 @@ def test_a_trial_that_is_not_finite_is_only_a_rejected_step():
     got = solve(residual, [4.0], [-10.0], [10.0])
     assert int(got.stats["code"]) == CONVERGED
     assert 0 < got.value[0] < 4
+
+
+def test_an_optimum_in_a_kink_ends_soon_and_is_not_called_converged():
+    def residual(y):
+        return jnp.stack([1 + jnp.where(y[0] > 0.3, y[0] - 0.3, 0.6 - 2 * y[0]), y[1] - 1, 0.5])
+
+    got = solve(residual, [0.7, 0.0], [-5.0, -5.0], [5.0, 5.0], max_steps=300)
+    assert int(got.stats["code"]) == STALLED
+    assert int(got.stats["num_steps"]) < 80
+    np.testing.assert_allclose(got.value, [0.3, 1.0], atol=1e-2)

@@ -31,7 +31,10 @@ def case(mode, noise=0.02):
     return model, data, space, dict(zip(model.names, truth, strict=True))
 
 
-@pytest.mark.parametrize("mode", CASES)
+@pytest.mark.parametrize(
+    "mode",
+    ["static", *(pytest.param(m, marks=pytest.mark.slow) for m in CASES if m != "static")],
+)
 def test_the_fit_started_from_the_data_ends_where_the_one_from_the_truth_does(mode):
     model, data, space, truth = case(mode)
     (start,) = estimate_starts(model, data, space)

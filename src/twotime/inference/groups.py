@@ -13,7 +13,7 @@ from twotime.core.scaling import Scaling, make_scaling, solve_scaling
 from twotime.data.dataset import TwoTimeData
 
 AGES = 9
-_LAGS, _GRID = 32, 128
+LAGS, _GRID = 32, 128
 _EARLY = (0.01, 0.025, 0.05)  # power laws and fractions change most at the beginning
 
 
@@ -34,14 +34,19 @@ class Groups(eqx.Module):
 
 
 @eqx.filter_jit
-def group(data: TwoTimeData) -> Groups:
-    """Average the usable pixels with t1 < t2 over groups of equal lag and similar age."""
+def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
+    """Average the usable pixels with t1 < t2 over groups of equal lag and similar age.
+
+    Args:
+        data: The data.
+        lags: How many lags, spaced evenly in their logarithm.
+    """
     c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
     used = jnp.isfinite(c2) if data.mask is None else jnp.isfinite(c2) & data.mask
     n = t.shape[0]
     edges = (n - 1) * np.concatenate([_EARLY, np.arange(1, AGES) / AGES])
     times, mean, weight = [], [], []
-    for lag in np.unique(np.round(np.geomspace(1, n - 1, _LAGS)).astype(int)):
+    for lag in np.unique(np.round(np.geomspace(1, n - 1, lags)).astype(int)):
         age = np.searchsorted(edges, np.arange(n - lag), side="right")
         ages, place = np.unique(age, return_inverse=True)
         member = place == np.arange(ages.size)[:, None]

@@ -17,17 +17,18 @@ _FRACTIONS = (0.1, 0.35, 0.6, 0.85)
 _BEGINS = (*_FRACTIONS, 1.1)
 _PACES = (1.0, 4.0, 16.0, 40.0)
 _SPEEDS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
-_LATE = 0.75
+_LATE, _CHANGED, _DRAWS = 0.75, 0.7, 300
 
 
 class Moves:
-    """Moves of a model, in its parameters.
+    """Moves of a model, in its parameters; some are drawn anew at each call.
 
     Attributes:
         rates: Where the amplitude, exponent and offset of each rate begin.
         signed: The rates that may be negative.
         fraction: Where f0, f1, f2 and f3 begin, or None.
         exchange: Two rates that trade places where the fraction becomes one minus itself.
+        turn: A rate, where the direction of its flow is, and directions to try, or None.
     """
 
     def __init__(
@@ -38,16 +39,20 @@ class Moves:
         signed: tuple[int, ...] = (),
         fraction: int | None = None,
         exchange: tuple[int, int] | None = None,
+        turn: tuple[int, int, Float[np.ndarray, " direction"]] | None = None,
     ) -> None:
         n = t.size
         self._t = t[np.unique(np.linspace(0, n - 1, min(n, 200)).astype(int))]
         self._rates, self._signed = rates, signed
-        self._fraction, self._exchange = fraction, exchange
+        self._fraction, self._exchange, self._turn = fraction, exchange, turn
         self._shapes = self._rate_shapes()
+        self._rng = np.random.default_rng(0)
 
     def __call__(self, params: Params) -> list[Several]:
         """Other parameters, one array for each kind of move."""
         found = [self._reshaped(params, rate, _SCALES) for rate in self._rates]
+        if self._turn is not None:
+            found.append(self._turned(params, *self._turn))
         if self._exchange is not None and self._fraction is not None:
             one, two = self._exchange
             both = [self._reshaped(p, two, (1.0,)) for p in self._reshaped(params, one, (1.0,))]
@@ -57,9 +62,25 @@ class Moves:
                 self._with_laws(params, (late, *_FRACTIONS)),
                 self._with_laws(self.exchanged(params), (1.0 - late, *_FRACTIONS)),
             ]
-            steady = self._steady(self.exchanged(params))
-            found.append(np.concatenate([self._with_laws(p, (1.0 - late,)) for p in steady]))
+            for source, end in ((params, late), (self.exchanged(params), 1.0 - late)):
+                steady = self._steady(source)
+                found.append(np.concatenate([self._with_laws(p, (end,)) for p in steady]))
+                found.append(self._drawn(self._with_laws(source, (end, *_FRACTIONS))))
+                found.append(self._drawn(found[-2]))
         return found
+
+    def _drawn(self, several: Several) -> Float[np.ndarray, "drawn param"]:
+        """Some of these, most of their rates of the size of either and of any course."""
+        out = several[self._rng.integers(len(several), size=_DRAWS)]
+        places = self._exchange or ()
+        means = np.asarray([self._mean(several[0], rate) for rate in places])
+        for rate in places:
+            size = self._rng.choice(means, _DRAWS) * np.exp(self._rng.uniform(-1.0, 1.0, _DRAWS))
+            shapes = self._shapes[self._rng.integers(len(self._shapes), size=_DRAWS)]
+            drawn = shapes * np.stack([size, np.ones(_DRAWS), size], axis=1)
+            changes = self._rng.uniform(size=(_DRAWS, 1)) < _CHANGED
+            out[:, rate : rate + 3] = np.where(changes, drawn, out[:, rate : rate + 3])
+        return out
 
     def exchanged(self, params: Params) -> Params:
         """Parameters with the two exchangeable rates in each other's place."""
@@ -86,9 +107,12 @@ class Moves:
         values = a * np.exp(np.minimum(p * np.log(t), 300.0)) + b
         return np.abs(values) if rate in self._signed else np.maximum(values, 0.0)
 
+    def _mean(self, params: Params, rate: int) -> float:
+        return float(np.trapezoid(self._values(params, rate), self._t) / (self._t[-1] - self._t[0]))
+
     def _reshaped(self, params: Params, rate: int, scales: tuple[float, ...]) -> Several:
         """A rate exchanged for others of like mean."""
-        mean = np.trapezoid(self._values(params, rate), self._t) / (self._t[-1] - self._t[0])
+        mean = self._mean(params, rate)
         out = np.repeat(params[None], len(scales) * len(self._shapes), axis=0)
         size = mean * np.repeat(scales, len(self._shapes))
         shapes = np.tile(self._shapes, (len(scales), 1))
@@ -103,6 +127,18 @@ class Moves:
         for rate in self._signed:
             out[:, rate] = np.median(self._values(params, rate)) * np.asarray(_SPEEDS)
             out[:, rate + 1 : rate + 3] = 0.0
+        return out
+
+    def _turned(
+        self, params: Params, rate: int, place: int, directions: Float[np.ndarray, " direction"]
+    ) -> Float[np.ndarray, "turned param"]:
+        """A flow in other directions, of some sizes, as it is, steady, rising and falling."""
+        courses = np.concatenate([params[None], self._reshaped(params, rate, (1.0,))[:3]])
+        out = np.repeat(courses, len(_SPEEDS) * len(directions), axis=0)
+        size = np.tile(np.repeat(_SPEEDS, len(directions)), len(courses))
+        out[:, rate] *= size
+        out[:, rate + 2] *= size
+        out[:, place] = np.tile(directions, len(courses) * len(_SPEEDS))
         return out
 
     def _late_fraction(self, params: Params) -> float:

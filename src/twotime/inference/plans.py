@@ -136,7 +136,7 @@ def _(model: LaminarFlow, data: TwoTimeData, space: ParameterSpace) -> Plan:
             "phi0": c["phi0"],
         }
 
-    return Plan(stages, params, Moves(scene.t, (0, 3)))
+    return Plan(stages, params, Moves(scene.t, (0, 3), turn=(3, 6, scene.directions(5))))
 
 
 @plan.register
@@ -149,8 +149,8 @@ def _(model: TwoComponent, data: TwoTimeData, space: ParameterSpace) -> Plan:
     stages = (
         Stage(
             {
-                "J_ref": ("set", scene.decays(9)),
-                "J_sample": ("set", scene.decays(9)),
+                "J_ref": ("set", scene.decays(7)),
+                "J_sample": ("set", scene.decays(7)),
                 "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
                 "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])),
                 "phi0": ("set", none),
@@ -173,8 +173,8 @@ def _(model: TwoComponent, data: TwoTimeData, space: ParameterSpace) -> Plan:
         ),
         Stage(
             {
-                "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 5)),
-                "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 5)),
+                "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 3)),
+                "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 3)),
                 "f": ("plus", np.linspace(-0.15, 0.15, 3)),
                 "f1": ("plus", np.array([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0]) / scene.span),
                 "f3": ("set", np.array([0.0, 0.8])),
@@ -211,7 +211,10 @@ def _(model: TwoComponent, data: TwoTimeData, space: ParameterSpace) -> Plan:
             "phi0": c["phi0"],
         }
 
-    moves = Moves(scene.t, (0, 3, 6), signed=(6,), fraction=9, exchange=(0, 3))
+    moves = Moves(
+        scene.t, (0, 3, 6), signed=(6,), fraction=9, exchange=(0, 3),
+        turn=(6, 13, scene.directions(5)),
+    )  # fmt: skip
     return Plan(stages, params, moves)
 
 

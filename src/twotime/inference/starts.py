@@ -22,10 +22,10 @@ from twotime.inference.groups import AGES, Groups, free_scaling, group, groups_c
 from twotime.inference.plans import Coordinates, Plan, Stage, is_known, plan
 from twotime.inference.refine import refine
 
-_CHUNK, _DRAWS = 256, 64
+_CHUNK, _DRAWS, _FEW_LAGS = 256, 64, 16
 _RELATIVES = 2
-_SAME = 1e-5
-_ROUNDS, _PARENTS, _CONSIDERED, _TRIED = 4, 2, 5, 32
+_SAME, _LIKE, _MARGIN = 1e-5, 1e-3, 5e-3
+_ROUNDS, _PARENTS, _TRIED = 4, 2, 44
 _GO_ON, _MEMBERS, _FINALISTS, _LEADERS = 12, 4, 4, 2
 
 
@@ -52,7 +52,7 @@ def estimate_starts(
         ValueError: If there is no plan for this model.
     """
     search = plan(model, data, space)
-    groups = group(data)
+    groups = group(data, _FEW_LAGS)
     scaling = free_scaling(data, space, resolve_mode(per_angle_mode, data.phi.shape[0]))
     found: Coordinates = {}
     family = np.zeros(1, int)
@@ -67,7 +67,8 @@ def estimate_starts(
         else:
             kept = _mixed(family, order, stage.keep, _RELATIVES)
         found, family, params = _pick(found, kept), family[kept], params[kept]
-    refined = _refined(_Search(model, data, space, groups, scaling, search), params)
+    on = _Search(model, data, space, group(data), groups, scaling, search)
+    refined = _refined(on, params, _ROUNDS + count - 1)
     starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
 
@@ -79,12 +80,13 @@ class _Search(NamedTuple):
     data: TwoTimeData
     space: ParameterSpace
     groups: Groups
+    few: Groups
     scaling: Scaling
     plan: Plan
 
     def score(self, params: Float[np.ndarray, "candidate param"]) -> np.ndarray:
-        setting = self.model, self.data, self.groups, self.scaling
-        return _score(*setting, self.groups.weight, params)
+        setting = self.model, self.data, self.few, self.scaling
+        return _score(*setting, self.few.weight, params)
 
     def downhill(self, params: Float[np.ndarray, "candidate param"]) -> tuple[Any, Any]:
         free = tuple(int(i) for i in np.flatnonzero(~is_known(self.space)))
@@ -92,14 +94,16 @@ class _Search(NamedTuple):
 
 
 def _refined(
-    search: _Search, params: Float[np.ndarray, "candidate param"]
+    search: _Search, params: Float[np.ndarray, "candidate param"], rounds: int
 ) -> Float[np.ndarray, "end param"]:
     """Where candidates, and what the plan's moves make of the best, lead; the likeliest first."""
-    found = _led(search, params, np.arange(len(params)), params[:0])
-    tried: set[bytes] = set()
-    for _ in range(_ROUNDS):
-        parents = [end for end in found[0][:_CONSIDERED] if end.tobytes() not in tried][:_PARENTS]
-        tried |= {end.tobytes() for end in parents}
+    found = plain = _led(search, params, np.arange(len(params)), params[:0])
+    tried = np.zeros(0)
+    for _ in range(rounds):
+        ends, chi2 = (x[:rounds] for x in found)
+        is_new = np.all(np.abs(chi2[:, None] - tried) > _LIKE * tried, axis=1)
+        parents = np.concatenate([ends[is_new], ends])[:_PARENTS]
+        tried = np.append(tried, chi2[is_new][:_PARENTS])
         kinds = [kind for end in parents for kind in search.plan.moves(end)]
         if not kinds:
             break
@@ -111,7 +115,10 @@ def _refined(
         ends, chi2 = (np.concatenate([old, x]) for old, x in zip(found, new, strict=True))
         order = _distinct(chi2)
         found = ends[order], chi2[order]
-    return found[0]
+    # Of ends that the data hardly tell apart those of plain candidates come first: rates that
+    # begin late or end early have a kink, near which fits converge slowly.
+    first = plain[0][:1] if np.all(plain[1][:1] <= (1 + _MARGIN) * found[1][:1]) else plain[0][:0]
+    return np.concatenate([first, found[0]])
 
 
 def _led(
