@@ -46,8 +46,7 @@ class Optimality(eqx.Module):
 
     Attributes:
         gradient: Largest projected gradient along one coordinate [standard deviations of that
-            coordinate with the others fixed]: the root of what twice the cost would fall by
-            along it, as far as its bounds let it, in units of the variance.
+            coordinate with the others fixed].
         step: Newton step that is left [standard deviations].
         held: Coordinates on a bound with the gradient pointing outwards.
     """
@@ -184,23 +183,14 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
     def optimality(self, y: Float[Array, " y"], local: Quadratic) -> Optimality:
         """Judge a point by its projected gradient and the Newton step left inside the box."""
         held = ((y <= self.lower) & (local.grad >= 0)) | ((y >= self.upper) & (local.grad <= 0))
-        curvature = jnp.diag(local.hessian)
-        # What is not above rounding says nothing of how far a parameter could go.
-        known = curvature > jnp.finfo(y.dtype).eps * jnp.max(curvature, initial=0.0)
-        size = jnp.abs(jnp.where(held, 0.0, local.grad))
-        room = jnp.where(local.grad > 0, y - self.lower, self.upper - y)
-        newton = jnp.where(known, size / jnp.where(known, curvature, 1.0), jnp.inf)
-        way = jnp.where(size > 0, jnp.minimum(newton, room), 0.0)
-        gain = size * way - jnp.where(known, 0.5 * curvature * way**2, 0.0)
-        largest = jnp.sqrt(2 * jnp.max(gain, initial=0.0) / local.variance)
-        grad, hessian = _released(local, held | ~known)
+        grad, hessian = _released(local, held)
         deviation = jnp.sqrt(jnp.diag(hessian) * local.variance)
         deviation = jnp.where(deviation > 0, deviation, 1.0)
         scaled = grad / deviation
         matrix = hessian * local.variance / (deviation[:, None] * deviation[None, :])
         matrix = matrix + 1e-10 * jnp.eye(y.shape[0], dtype=y.dtype)
         left = jnp.sqrt(jnp.maximum(scaled @ jnp.linalg.solve(matrix, scaled), 0.0))
-        return Optimality(largest, left, held)
+        return Optimality(jnp.max(jnp.abs(scaled), initial=0.0), left, held)
 
     def _progress(self, value: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
         """The cost at which there was progress last, and for how many evaluations there is none.
