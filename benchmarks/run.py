@@ -93,13 +93,14 @@ def best_time(call: Callable[[], Any], repeats: int = 7) -> float:
 
 
 def iteration(case: Case) -> dict[str, Any]:
-    """One Gauss-Newton iteration in units of one pass over the data."""
+    """One Gauss-Newton iteration in passes over the data, and the error bars in iterations."""
     import equinox as eqx
     import jax
     import jax.numpy as jnp
 
     from twotime.inference.evaluators import choose_evaluator
     from twotime.inference.problem import evaluate, make_problem
+    from twotime.inference.sandwich import speckle_meat
 
     model, data, space = problem(case)
     data, evaluator = choose_evaluator(model, data, "auto")
@@ -110,12 +111,18 @@ def iteration(case: Case) -> dict[str, Any]:
     c2 = jnp.asarray(data.c2)
     passed = best_time(lambda: one_pass(c2).block_until_ready(), 50)
     took = best_time(lambda: jax.block_until_ready(step(y, set_up)))
+    at_truth = jnp.asarray(TRUTH[case.mode])[np.flatnonzero(set_up.varying)] / set_up.scale
+    grams, reduced = step(at_truth, set_up)[1].aux
+    found = set_up.params(at_truth), grams, reduced, jnp.linalg.pinv(reduced.hessian)
+    covariance = eqx.filter_jit(lambda *given: speckle_meat(*given))
+    error_bars = best_time(lambda: jax.block_until_ready(covariance(set_up, *found)))
     return {
         "case": case.name,
         "evaluator": evaluator,
         "iteration_ms": 1e3 * took,
         "pass_ms": 1e3 * passed,
         "ratio": took / passed,
+        "error_bars_in_iterations": error_bars / took,
         "ns_per_pixel": 1e9 * took / (case.angles * case.frames * (case.frames - 1) / 2),
     }
 
