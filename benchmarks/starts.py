@@ -133,13 +133,7 @@ def draw_drifting(bench: Bench, rng: np.random.Generator) -> tuple[np.ndarray, f
 
 
 def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> float:
-    """Largest projected gradient of a fit in standard deviations, from all pixels one by one.
-
-    The root of what chi-squared would fall by along one parameter, as far as its bounds let it,
-    in units of the variance: for a parameter whose deviation has room inside the bounds its
-    gradient in deviations, and 0 on a bound that it presses against. Of a parameter with next
-    to no slope (a rate at its floor) it says what crossing all of its bounds would gain.
-    """
+    """Largest projected gradient of a fit in standard deviations, from all pixels one by one."""
     i, j = np.triu_indices(bench.t.size, 1)
     values, slopes = _dense(bench.model, fit.values, data.t, data.q, data.phi)
     c, free = float(fit.contrast[0]), np.flatnonzero(bench.space.varying)
@@ -152,10 +146,11 @@ def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> flo
     slope = slope - scaling @ np.linalg.lstsq(scaling, slope, rcond=None)[0]
     gradient, size = -slope.T @ residual, np.linalg.norm(slope, axis=0)
     at, low, high = (np.asarray(x)[free] for x in (fit.values, fit.lower, fit.upper))
-    room = np.where(gradient > 0, at - low, high - at)
-    way = np.minimum(np.abs(gradient) / np.maximum(size**2, np.finfo(float).tiny), room)
-    gain = np.abs(gradient) * way - 0.5 * (size * way) ** 2
-    return float(np.max(np.concatenate([np.sqrt(2 * gain), np.abs(inner)])) / residual.std())
+    edge = 1e-12 * (high - low)
+    outwards = ((at <= low + edge) & (gradient >= 0)) | ((at >= high - edge) & (gradient <= 0))
+    deviation = np.sqrt(np.mean(residual**2))
+    gradient = np.where(outwards | (size == 0), 0.0, gradient / np.where(size == 0, 1.0, size))
+    return float(np.max(np.abs(np.concatenate([gradient, inner])))) / deviation
 
 
 @jax.jit
