@@ -1,5 +1,6 @@
 """What every test runs under."""
 
+import os
 from pathlib import Path
 
 import jax
@@ -7,6 +8,19 @@ import pytest
 from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
+
+# Compiling is most of what tests do: what was compiled serves commands and the next run. Each
+# worker keeps its own, for JAX does not lock what it writes.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    kept = Path(__file__).parents[1] / ".pytest_cache" / f"compiled-{worker}"
+    settings_of_jax = {
+        "jax_compilation_cache_dir": str(kept),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+    }
+    for name, value in settings_of_jax.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 settings.register_profile("default", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("deep", deadline=None, max_examples=1000)

@@ -49,15 +49,8 @@ np.save(folder + f"/{os.environ.get('NAME', 'draws')}.npy", post.draws)
 """
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-def start(folder, cache, shards=2, devices=1, **environment):
+def start(folder, shards=2, devices=1, **environment):
     env = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     return subprocess.Popen(
@@ -72,31 +65,31 @@ def finish(process):
 
 
 @pytest.mark.slow
-def test_a_killed_run_that_goes_on_gives_the_same_draws(tmp_path, cache):
+def test_a_killed_run_that_goes_on_gives_the_same_draws(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    finish(start(whole, cache))
-    process = start(killed, cache, SLOW="1")
+    finish(start(whole))
+    process = start(killed, SLOW="1")
     while int(process.stdout.readline()) < 80:  # in the middle of sampling
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "draws.npy").exists()
-    finish(start(killed, cache))
+    finish(start(killed))
     assert np.array_equal(np.load(whole / "draws.npy"), np.load(killed / "draws.npy"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 4])
-def test_devices_and_processes_do_not_change_the_draws(tmp_path, cache, shards):
-    finish(start(tmp_path, cache, shards, 1, NAME="one"))
-    finish(start(tmp_path, cache, shards, 2, NAME="two"))
+def test_devices_and_processes_do_not_change_the_draws(tmp_path, shards):
+    finish(start(tmp_path, shards, 1, NAME="one"))
+    finish(start(tmp_path, shards, 2, NAME="two"))
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     pair = [
-        start(tmp_path, cache, shards, 1, PORT=port, RANK=rank, NAME=f"process{rank}")
+        start(tmp_path, shards, 1, PORT=port, RANK=rank, NAME=f"process{rank}")
         for rank in ("0", "1")
     ]
     for process in pair:

@@ -12,12 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import matplotlib
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
-
-from twotime import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -33,21 +29,6 @@ def blocks(page):
         for match in BLOCK.finditer(text)
         if match[1] in ("python", "bash")
     ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Code that one page compiled serves the next, in this process and in commands."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        cli.set_up("auto")
-        reset_cache()  # JAX decides at its first compilation whether there is a cache
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    reset_cache()
 
 
 @pytest.fixture(autouse=True)

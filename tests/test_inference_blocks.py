@@ -117,7 +117,7 @@ def test_planes_of_few_frames_are_the_model_itself():
     g1 = field(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
     np.testing.assert_allclose(planes.field, g1, atol=1e-10)
     size = np.abs(slope).max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-6)
+    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-9)
 
 
 @pytest.mark.slow

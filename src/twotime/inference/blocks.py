@@ -15,7 +15,6 @@ from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
 BLOCKS = 100
 _EDGE = 128
-_STEP = 1e-5
 
 
 class Blocks(eqx.Module):
@@ -141,13 +140,10 @@ def block_planes(problem: Problem, channels: Channels, by_free: Channels) -> Pla
     value, g, field = value * half, jnp.stack(planes) * half, field * half
     row, column = arrange(by, axis=1)
     k = 1 if stride(n) == 1 else 2
-    in_blocks = row.shape[0], row.shape[1], size // k, k
-    parts = g.reshape(g.shape[0], size // k, k, size // k, k)
-    by_row = jnp.einsum("miaj,pmia->pij", parts.sum(4), row.reshape(in_blocks))
-    by_column = jnp.einsum("mijb,pmjb->pij", parts.sum(2), column.reshape(in_blocks))
+    derivative = _contracted(g, row, k) + _contracted(g.mT, column, k).mT
     return Planes(
         value=_both(_pooled(value, k)),
-        derivative=_both((by_row + by_column) / k**2),
+        derivative=_both(derivative),
         field=_both(_pooled(field, k)),
     )
 
@@ -157,8 +153,7 @@ def channel_slopes(
 ) -> tuple[Channels, Channels]:
     """Channels at the frames and, along a first axis, their derivatives by the free parameters.
 
-    Central differences: six digits are plenty here, and they compile in a third of the time of
-    forward derivatives.
+    One derivative after the other, for they compile in a fraction of the time of all at once.
 
     Args:
         problem: The fit.
@@ -166,19 +161,14 @@ def channel_slopes(
         phi: Detector angle [degree].
     """
     d, free = problem.data, np.flatnonzero(problem.varying)
-    step = _STEP * problem.scale
 
-    def at(moved: Array) -> Channels:
-        return problem.model.channels(params.at[free].add(moved), d.t, t=d.t, q=d.q, phi=phi)
+    def at(values: Array) -> Channels:
+        return problem.model.channels(params.at[free].set(values), d.t, t=d.t, q=d.q, phi=phi)
 
-    moves = jnp.concatenate([jnp.zeros((1, free.size)), jnp.diag(step), -jnp.diag(step)])
-    channels = jax.vmap(at)(moves)
-    forward, backward = slice(1, free.size + 1), slice(free.size + 1, None)
-    slope = 0.5 / step[:, None, None]
-    return (
-        jax.tree.map(lambda x: x[0], channels),
-        jax.tree.map(lambda x: (x[forward] - x[backward]) * slope, channels),
-    )
+    def along(direction: Array) -> Channels:
+        return jax.jvp(at, (params[free],), (direction,))[1]
+
+    return at(params[free]), jax.lax.map(along, jnp.eye(free.size, dtype=params.dtype))
 
 
 def _at_points(x: Array, n_frames: int) -> Array:
@@ -201,6 +191,18 @@ def _field(model: AbstractTwoTimeModel, pixel: Pixel, value: Array) -> Array:
     if type(model).field is AbstractTwoTimeModel.field:
         return jnp.sqrt(jnp.maximum(value, 0.0))
     return model.field(pixel)
+
+
+def _contracted(g: Array, side: Array, k: int) -> Array:
+    """Mean over each k by k square of the sum over slopes of their planes times their sides.
+
+    One product of matrices for each row of squares.
+    """
+    n_param, (n_slope, size, _) = side.shape[0], g.shape
+    planes = g.reshape(n_slope, size // k, k, size // k, k).sum(4) / k**2
+    planes = jnp.moveaxis(planes, 1, 0).reshape(size // k, n_slope * k, size // k)
+    side = jnp.moveaxis(side.reshape(n_param, n_slope, size // k, k), 2, 0)
+    return jnp.moveaxis(side.reshape(size // k, n_param, n_slope * k) @ planes, 1, 0)
 
 
 def _pooled(plane: Array, k: int) -> Array:

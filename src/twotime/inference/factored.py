@@ -19,7 +19,6 @@ from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
 
 BLOCK = 32
-STRIP = 64
 
 
 class Ranks(eqx.Module):
@@ -196,26 +195,45 @@ def _contract(own: Array, later: Array, n_rank: int, n_slot: int) -> tuple[Array
 
 
 def _inside_blocks(blocks: _Blocks, n_left: int) -> tuple[Array, Array]:
-    """Pixels whose frames lie in the same block, formed one by one."""
+    """Pixels whose frames lie in the same block, formed one by one.
+
+    With the model alone on the left the derivatives need no planes of their own, only the sums
+    over rows and columns of what their slots multiply.
+    """
     size = blocks.real.shape[-1]
     upper = jnp.triu(jnp.ones((size, size), bool), 1)
     n_slot = blocks.early.shape[2]
 
-    def add_block(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
+    def planes(block: _Blocks) -> tuple[Array, Array]:
         decay = jnp.where(upper, _falls(block.decay, block.decay), 0.0)
-        right = decay * block.base[:, None, :]
-        left = decay * block.base[:, :, None]
-        values = jnp.zeros((n_slot, size, size), decay.dtype)
+        return decay * block.base[:, None, :], decay * block.base[:, :, None]
+
+    def add_model(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
+        right, left = planes(block)
+        value = 2 * jnp.sum(block.early[:, 0, :, None] * right, axis=0)
+        sums = [
+            jnp.einsum("rai,ri->a", block.early, jnp.einsum("ij,rij->ri", plane, right))
+            + jnp.einsum("raj,rj->a", block.late, jnp.einsum("ij,rij->rj", plane, left))
+            for plane in (value, jnp.ones_like(value))
+        ]
+        return (total[0] + sums[0], total[1] + sums[1]), None
+
+    def add_all(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
+        right, left = planes(block)
+        values = jnp.zeros((n_slot, size, size), right.dtype)
         for r in range(block.base.shape[0]):
             values += block.early[r][:, :, None] * right[r]
             values += block.late[r][:, None, :] * left[r]
         values = values.reshape(n_slot, -1)
         products, ones = total
-        products += values[:n_left] @ values.T
+        products += values @ values.T
         return (products, ones + values @ jnp.ones_like(values[0])), None
 
     slots = jnp.zeros(n_slot, blocks.base.dtype)
-    return jax.lax.scan(add_block, (slots[:n_left, None] * slots, slots), blocks)[0]
+    if n_left == 1:
+        products, ones = jax.lax.scan(add_model, (slots, slots), blocks)[0]
+        return products[None], ones
+    return jax.lax.scan(add_all, (slots[:, None] * slots, slots), blocks)[0]
 
 
 def _falls(early: Array, late: Array) -> Array:
@@ -226,7 +244,7 @@ def _falls(early: Array, late: Array) -> Array:
 def _with_data(ranks: Ranks, data: TwoTimeData, k: Array, shift: Scalar) -> tuple[Array, Array]:
     """Sums of data times (model, derivatives), and of products of (data, 1), strip by strip."""
     n = ranks.base.shape[-1]
-    size = min(STRIP, n)
+    size = min(BLOCK, n)
     own = np.arange(0, n, size)
     first = np.minimum(own, n - size)
     # Floating-point numbers, because processors compare few 64-bit integers at once.

@@ -84,14 +84,24 @@ def tile_pixels(channels: Channels, first: tuple[Array | int, Array | int], size
     def columns(x: AnyArray) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, first[1], size, axis=1)[:, None, :]
 
-    fall = rows(channels.decay) - columns(channels.decay)
+    # Sine and cosine of differences as products of matrices, whose factors compilers do not form
+    # again for each pixel.
     sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
+    early, late = (
+        [jax.lax.dynamic_slice_in_dim(x, k, size, axis=1) for x in (sin, cos)] for k in first
+    )
+
+    def product(x: list[Array], y: list[Array]) -> Array:
+        planes = [a.T @ b for a, b in zip(jnp.stack(x, 1), jnp.stack(y, 1), strict=True)]
+        return jnp.stack(planes) if planes else fall[:0]
+
+    fall = rows(channels.decay) - columns(channels.decay)
     shape = (channels.level.shape[0], size, size)
     return Pixel(
         decay=jnp.exp(jnp.where(fall <= 0.0, fall, 0.0)),
         shift=columns(channels.phase) - rows(channels.phase),
-        sin=columns(sin) * rows(cos) - columns(cos) * rows(sin),
-        cos=columns(cos) * rows(cos) + columns(sin) * rows(sin),
+        sin=product([-early[0], early[1]], late[::-1]),
+        cos=product(early, late),
         level1=jnp.broadcast_to(rows(channels.level), shape),
         level2=jnp.broadcast_to(columns(channels.level), shape),
     )
