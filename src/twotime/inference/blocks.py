@@ -153,7 +153,7 @@ def channel_slopes(
 ) -> tuple[Channels, Channels]:
     """Channels at the frames and, along a first axis, their derivatives by the free parameters.
 
-    One derivative after the other, for they compile in a fraction of the time of all at once.
+    Exact, one parameter after the other.
 
     Args:
         problem: The fit.
