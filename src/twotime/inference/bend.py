@@ -31,6 +31,8 @@ _LAGS, _AGES = 16, 12
 def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     """End of a step along which the channels move as on the straight step's first order.
 
+    Clocks are integrated over the sampled frames alone.
+
     Args:
         proposal: The straight step.
         problem: The fit.
@@ -38,12 +40,11 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     Returns:
         The end of the bent step, inside the box.
     """
-    early, late, share = _sample_pairs(problem.data.t.shape[0])
-    phi = jnp.asarray(problem.data.phi)
+    frames, early, late, share = _sample_pairs(problem.data.t.shape[0])
+    phi, t = jnp.asarray(problem.data.phi), problem.data.t[frames]
 
     def channels(y: Array, angle: Array) -> Channels:
-        d = problem.data
-        return problem.model.channels(problem.params(y), d.t, t=d.t, q=d.q, phi=angle)
+        return problem.model.channels(problem.params(y), t, t=t, q=problem.data.q, phi=angle)
 
     def sensitivity(angle: Array) -> Array:
         here = pixels(channels(proposal.start, angle), early, late, same=early == late)
@@ -90,10 +91,10 @@ def _value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, A
     return value, jacobian
 
 
-def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A few hundred pixels: first and second frame, and how many pixels each stands for.
+def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A few hundred pixels: frames, each pixel's first and second among them, and what it counts.
 
-    Lags are spaced evenly in their logarithm, ages evenly.
+    Lags are spaced evenly in their logarithm, ages evenly; a pixel counts as many as it stands for.
     """
     lags = np.unique(np.round(np.geomspace(1, n_frames - 1, _LAGS)).astype(int))
     width = np.diff(np.concatenate([[0], 0.5 * (lags[1:] + lags[:-1]), [n_frames - 1]]))
@@ -102,4 +103,5 @@ def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ages = np.unique(np.linspace(0, n_frames - 1 - lag, _AGES).astype(int))
         rows += [(age, age + lag, lags_meant * (n_frames - lag) / ages.size) for age in ages]
     early, late, share = np.asarray(rows).T
-    return early.astype(int), late.astype(int), share
+    frames, index = np.unique(np.concatenate([early, late]).astype(int), return_inverse=True)
+    return frames, *index.reshape(2, -1), share

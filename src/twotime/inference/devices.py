@@ -108,19 +108,23 @@ def has_angles(data: TwoTimeData) -> TwoTimeData:
 
 
 def over_angles(
-    mesh: Mesh, grams: Callable[[Any, TwoTimeData], Array], shared: Any, data: TwoTimeData
+    mesh: Mesh,
+    grams: Callable[[Any, TwoTimeData, Any], Array],
+    shared: Any,
+    data: TwoTimeData,
+    strips: Any,
 ) -> Array:
-    """`grams(shared, data)` with the angles of the data shared among devices.
+    """`grams(shared, data, strips)` with the angles of data and strips shared among devices.
 
     Where they cannot be shared evenly the last angle is repeated; the repeats are left out.
     """
     n = data.phi.shape[0]
     planes, rest = eqx.partition(data, has_angles(data))
-    planes = jax.tree.map(lambda x: _filled(jnp.asarray(x), -n % mesh.size), planes)
+    planes = jax.tree.map(lambda x: _filled(jnp.asarray(x), -n % mesh.size), (planes, strips))
 
-    def share(mine: TwoTimeData, arrays: Any) -> Array:
+    def share(mine: tuple[TwoTimeData, Any], arrays: Any) -> Array:
         whole, of_all = eqx.combine(arrays, static)
-        return grams(whole, eqx.combine(mine, of_all))
+        return grams(whole, eqx.combine(mine[0], of_all), mine[1])
 
     arrays, static = eqx.partition((shared, rest), eqx.is_array)
     found = _mapped(mesh, share, (_SHARE, _WHOLE))(planes, arrays)

@@ -5,7 +5,7 @@ product of few vectors: for each term w e^{Λ - Λ_I} (cos Θ, sin Θ) at t1 and
 (cos Θ, sin Θ) at t2, with the clocks Λ_I at the end of the row block and Λ_J at the start of
 the column block as references. Nothing overflows, and references need no derivative, for they
 cancel. Sums of products of model and derivatives are then inner products of these vectors;
-the data enter through two thin products that each read them once.
+the data, cut into strips once a fit, enter through two thin products with each strip.
 """
 
 import equinox as eqx
@@ -14,11 +14,46 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.core.models import AbstractTwoTimeModel
+from twotime.core.models import AbstractTwoTimeModel, Terms
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
 
 BLOCK = 32
+
+
+class Strips(eqx.Module):
+    """Data as the factored form reads them: less a shift, in strips of `BLOCK` rows.
+
+    Attributes:
+        far: Pixels t1 < t2 whose frames lie in different blocks, 0 elsewhere.
+        near: Pixels t1 < t2 whose frames lie in the same block, 0 elsewhere.
+        moments: Sums of products of (data, 1).
+    """
+
+    far: Float[Array, "angle block frame time"]
+    near: Float[Array, "angle block frame frame"]
+    moments: Float[Array, "angle 2 2"]
+
+
+def cut_strips(data: TwoTimeData, shift: Scalar) -> Strips:
+    """Cut data into strips; as much memory as the data in float64.
+
+    Args:
+        data: Data without mask, all finite above the diagonal.
+        shift: Subtracted from the data, to keep digits.
+    """
+    n_angles, n = data.c2.shape[:2]
+    upper = np.triu(np.ones((n, n), bool), 1)
+    c2 = jnp.where(upper, jnp.asarray(data.c2).astype(jnp.result_type(data.t)) - shift, 0.0)
+    total, square = jnp.sum(c2, axis=(1, 2)), jnp.einsum("kij,kij->k", c2, c2)
+    count = jnp.full_like(total, n * (n - 1) / 2)
+    moments = jnp.stack([jnp.stack([square, total], -1), jnp.stack([total, count], -1)], -2)
+    fill = -n % BLOCK
+    c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill))).reshape(n_angles, -1, BLOCK, n + fill)
+    blocks = np.arange(c2.shape[1])
+    near = c2.reshape(*c2.shape[:3], -1, BLOCK)[:, blocks, :, blocks]
+    own = (np.arange(n + fill) // BLOCK == blocks[:, None])[:, None]
+    return Strips(jnp.where(own, 0.0, c2), jnp.moveaxis(near, 0, 1), moments)
 
 
 class Ranks(eqx.Module):
@@ -48,6 +83,7 @@ def factored_gram(
     free: tuple[bool, ...],
     *,
     shift: Scalar = 0.0,
+    strips: Strips | None = None,
     with_normal: bool = True,
 ) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle of a separable model; every pixel t1 < t2 counts alike.
@@ -58,6 +94,7 @@ def factored_gram(
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
         shift: Subtracted from the data, to keep digits.
+        strips: The same data and shift cut beforehand; None cuts them here.
         with_normal: Whether products of derivatives are wanted.
 
     Returns:
@@ -65,13 +102,17 @@ def factored_gram(
         rows of data, 1 and model alone if not `with_normal`.
     """
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
+    cut = cut_strips(data, shift) if strips is None else strips
 
     def one_angle(k: Array) -> Array:
         ranks = angle_ranks(model, data, params, free, jnp.asarray(data.phi)[k])
-        inner, ones = _among_models(ranks, with_normal)
-        products, moments = _with_data(ranks, data, k, shift)
-        mixed = jnp.stack([products, ones])
-        return weight * jnp.block([[moments, mixed], [mixed[:, : inner.shape[0]].T, inner]])
+        blocks = _cut(ranks)
+        near = _inside_with_all if with_normal else _inside_with_model
+        rows = near(blocks, cut.near[k])
+        far, ones = _between_blocks(blocks, rows.shape[0] - 2)
+        rows += jnp.concatenate([jnp.stack([_between_with_data(blocks, cut.far, k), ones]), far])
+        mixed = rows[:2, : rows.shape[0] - 2].T
+        return weight * jnp.block([[cut.moments[k], rows[:2]], [mixed, rows[2:]]])
 
     return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
 
@@ -86,33 +127,27 @@ def angle_ranks(
     """The vectors of one angle: one rank for a term that decays, two for one that oscillates."""
     index = np.flatnonzero(free)
 
-    def of_free(values: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def terms_at(values: Array) -> Terms:
         channels = model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
-        terms = model.terms(channels)
-        cosine = terms.weight * jnp.cos(terms.phase)
-        wave = np.flatnonzero(terms.oscillates)
-        sine = terms.weight[wave] * jnp.sin(terms.phase[wave])
-        out = jnp.concatenate([cosine, sine]), jnp.concatenate([terms.decay, terms.decay[wave]])
-        return out, out
+        return model.terms(channels)
 
-    slopes, (base, decay) = jax.jacfwd(of_free, has_aux=True)(params[index])
-    by_base, by_decay = (jnp.moveaxis(s, -1, 1) for s in slopes)
-    growth, half = base[:, None] * by_decay, 0.5 * base[:, None]
-    early = jnp.concatenate([half, by_base + growth], axis=1)
-    late = jnp.concatenate([half, by_base - growth], axis=1)
-    return Ranks(base, decay, early, late)
+    terms = terms_at(params[index])
+    wave = np.flatnonzero(terms.oscillates)
+    cos, sin = jnp.cos(terms.phase), jnp.sin(terms.phase)
+    even, odd = terms.weight * cos, terms.weight * sin
+    base = jnp.concatenate([even, odd[wave]])
 
+    def along(direction: Array) -> tuple[Array, Array]:
+        by = jax.jvp(terms_at, (params[index],), (direction,))[1]
+        by_even, by_odd = by.weight * cos - odd * by.phase, by.weight * sin + even * by.phase
+        by_base = jnp.concatenate([by_even, by_odd[wave]])
+        growth = base * jnp.concatenate([by.decay, by.decay[wave]])
+        return by_base + growth, by_base - growth
 
-def _among_models(ranks: Ranks, with_normal: bool) -> tuple[Array, Array]:
-    """Sums over t1 < t2 of products of (model, derivatives), and of each with 1.
-
-    The products are of all with all, or of the model with all.
-    """
-    blocks = _cut(ranks, BLOCK)
-    n_left = blocks.early.shape[2] if with_normal else 1
-    far = _between_blocks(blocks, n_left)
-    near = _inside_blocks(blocks, n_left)
-    return far[0] + near[0], far[1] + near[1]
+    # One parameter after the other: compilers would form power laws again for each at once.
+    slopes = jax.lax.map(along, jnp.eye(index.size, dtype=params.dtype))
+    early, late = (jnp.moveaxis(jnp.concatenate([0.5 * base[None], s]), 0, 1) for s in slopes)
+    return Ranks(base, jnp.concatenate([terms.decay, terms.decay[wave]]), early, late)
 
 
 class _Blocks(eqx.Module):
@@ -125,13 +160,12 @@ class _Blocks(eqx.Module):
     real: Float[Array, "block frame"]
 
 
-def _cut(ranks: Ranks, size: int) -> _Blocks:
-    n = ranks.base.shape[-1]
-    fill = -n % size
+def _cut(ranks: Ranks) -> _Blocks:
+    fill = -ranks.base.shape[-1] % BLOCK
 
     def cut(x: Array, mode: str) -> Array:
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], -1, size), -2, 0)
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], -1, BLOCK), -2, 0)
 
     real = cut(jnp.ones_like(ranks.base[0]), "constant")
     base, early, late = (cut(x, "constant") for x in (ranks.base, ranks.early, ranks.late))
@@ -194,95 +228,72 @@ def _contract(own: Array, later: Array, n_rank: int, n_slot: int) -> tuple[Array
     return total, ones
 
 
-def _inside_blocks(blocks: _Blocks, n_left: int) -> tuple[Array, Array]:
-    """Pixels whose frames lie in the same block, formed one by one.
+def _planes(blocks: _Blocks) -> tuple[Array, Array, Array]:
+    """Pixels of one block: which have t1 < t2; of each rank the decay times b(t2) and b(t1)."""
+    upper = jnp.asarray(np.triu(np.ones((BLOCK, BLOCK)), 1))
+    fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
+    decay = upper * jnp.exp(jnp.minimum(fall, 0.0))
+    return upper, decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
 
-    With the model alone on the left the derivatives need no planes of their own, only the sums
-    over rows and columns of what their slots multiply.
+
+def _inside_with_all(
+    blocks: _Blocks, near: Float[Array, "block frame frame"]
+) -> Float[Array, "row slot"]:
+    """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
+    upper, right, left = _planes(blocks)
+    ranks = range(blocks.base.shape[1])
+    # Slots stand first, so that pixels lie side by side in the product of matrices.
+    early, late = (jnp.moveaxis(x, 0, 2) for x in (blocks.early, blocks.late))
+    slots = sum(
+        early[r][..., :, None] * right[:, r] + late[r][..., None, :] * left[:, r] for r in ranks
+    )
+    ones = jnp.broadcast_to(upper, near.shape)
+    planes = jnp.concatenate([jnp.stack([near, ones]), jnp.asarray(slots)])
+    planes = planes.reshape(planes.shape[0], -1)
+    return (planes @ planes.T)[:, 2:]
+
+
+def _inside_with_model(
+    blocks: _Blocks, near: Float[Array, "block frame frame"]
+) -> Float[Array, "3 slot"]:
+    """As `_inside_with_all` for (data, 1, model) alone: derivatives need no planes of their own.
+
+    The sums over rows and columns of what their slots multiply are enough.
     """
-    size = blocks.real.shape[-1]
-    upper = jnp.triu(jnp.ones((size, size), bool), 1)
-    n_slot = blocks.early.shape[2]
 
-    def planes(block: _Blocks) -> tuple[Array, Array]:
-        decay = jnp.where(upper, _falls(block.decay, block.decay), 0.0)
-        return decay * block.base[:, None, :], decay * block.base[:, :, None]
-
-    def add_model(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
-        right, left = planes(block)
+    def add_block(total: Array, x: tuple[_Blocks, Array]) -> tuple[Array, None]:
+        block, data = x
+        upper, right, left = _planes(block)
         value = 2 * jnp.sum(block.early[:, 0, :, None] * right, axis=0)
         sums = [
             jnp.einsum("rai,ri->a", block.early, jnp.einsum("ij,rij->ri", plane, right))
             + jnp.einsum("raj,rj->a", block.late, jnp.einsum("ij,rij->rj", plane, left))
-            for plane in (value, jnp.ones_like(value))
+            for plane in (data, upper, value)
         ]
-        return (total[0] + sums[0], total[1] + sums[1]), None
+        return total + jnp.stack(sums), None
 
-    def add_all(total: tuple[Array, Array], block: _Blocks) -> tuple[tuple[Array, Array], None]:
-        right, left = planes(block)
-        values = jnp.zeros((n_slot, size, size), right.dtype)
-        for r in range(block.base.shape[0]):
-            values += block.early[r][:, :, None] * right[r]
-            values += block.late[r][:, None, :] * left[r]
-        values = values.reshape(n_slot, -1)
-        products, ones = total
-        products += values @ values.T
-        return (products, ones + values @ jnp.ones_like(values[0])), None
-
-    slots = jnp.zeros(n_slot, blocks.base.dtype)
-    if n_left == 1:
-        products, ones = jax.lax.scan(add_model, (slots, slots), blocks)[0]
-        return products[None], ones
-    return jax.lax.scan(add_all, (slots[:, None] * slots, slots), blocks)[0]
+    start = jnp.zeros((3, blocks.early.shape[2]), blocks.base.dtype)
+    return jax.lax.scan(add_block, start, (blocks, near))[0]
 
 
-def _falls(early: Array, late: Array) -> Array:
-    """exp(-(late - early)) for each pair along the last axes, 1 where it would grow."""
-    return jnp.exp(jnp.minimum(early[..., :, None] - late[..., None, :], 0.0))
+def _between_with_data(
+    blocks: _Blocks, far: Float[Array, "angle block frame time"], k: Array
+) -> Float[Array, " slot"]:
+    """Pixels whose frames lie in different blocks: sums of data times the slots, strip by strip."""
+    count, n_rank, size = blocks.base.shape
+    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
+    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
+    early_side, late_side = rise * blocks.base, jnp.moveaxis(fall * blocks.base, 1, 0)
+    after = np.triu(np.ones((count, count), bool), 1)[:, None]
+    gap = jnp.where(after, jnp.exp(jnp.minimum(last[..., None] - first.T, 0.0)), 0.0)[..., None]
 
+    def add_strip(late: Array, x: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        i, side, gap = x
+        strip = jax.lax.dynamic_slice(far, (k, i, 0, 0), (1, 1, size, count * size))[0, 0]
+        early = (late_side * gap).reshape(n_rank, -1) @ strip.T
+        return late + (side @ strip).reshape(late.shape) * gap, early
 
-def _with_data(ranks: Ranks, data: TwoTimeData, k: Array, shift: Scalar) -> tuple[Array, Array]:
-    """Sums of data times (model, derivatives), and of products of (data, 1), strip by strip."""
-    n = ranks.base.shape[-1]
-    size = min(BLOCK, n)
-    own = np.arange(0, n, size)
-    first = np.minimum(own, n - size)
-    # Floating-point numbers, because processors compare few 64-bit integers at once.
-    frames = jnp.arange(n, dtype=ranks.base.dtype)
-    ones = jnp.ones_like(frames)
-
-    def add_strip(later: Array, x: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-        start, own_start = x
-        rows = start + frames[:size]
-        c2 = jax.lax.dynamic_slice(data.c2, (k, start, 0), (1, size, n))[0]
-        after = jnp.where(rows >= own_start, rows, jnp.inf)[:, None]
-        c2 = jnp.where(after < frames[None, :], c2.astype(ranks.base.dtype) - shift, 0.0)
-        inside, base, decay = (
-            jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-            for x in (c2, ranks.base, ranks.decay)
-        )
-        end = decay[:, -1:]
-        rise = jnp.exp(decay - end)
-        fall = jnp.where(frames > rows[-1], jnp.exp(jnp.minimum(end - ranks.decay, 0.0)), 0.0)
-        near = inside * _falls(decay, decay)
-        early = rise * (c2 @ (fall * ranks.base).T).T + jnp.einsum("rij,rj->ri", near, base)
-        later = later + fall * ((rise * base) @ c2)
-        mine = jax.lax.dynamic_slice_in_dim(later, start, size, axis=1)
-        mine = mine + jnp.einsum("rij,ri->rj", near, base)
-        later = jax.lax.dynamic_update_slice_in_dim(later, mine, start, axis=1)
-        # Sums as products with ones, because these are vectorised.
-        sums = jnp.stack([jnp.sum((c2 * c2) @ ones), jnp.sum(c2 @ ones)])
-        return later, (early, sums)
-
-    start = jnp.zeros_like(ranks.base)
-    later, (early, sums) = jax.lax.scan(add_strip, start, (jnp.asarray(first), jnp.asarray(own)))
-    early = jnp.moveaxis(early, 1, 0)
-    again = int(own[-1] - first[-1])
-    early = jnp.concatenate(
-        [early[:, :-1].reshape(early.shape[0], -1), early[:, -1, again:]], axis=1
-    )
-    products = jnp.einsum("rai,ri->a", ranks.early, early)
-    products += jnp.einsum("raj,rj->a", ranks.late, later)
-    squares, total = jnp.sum(sums, axis=0)
-    count = jnp.asarray(n * (n - 1) / 2, squares.dtype)
-    return products, jnp.stack([jnp.stack([squares, total]), jnp.stack([total, count])])
+    steps = jnp.arange(count), early_side, gap
+    late, early = jax.lax.scan(add_strip, jnp.zeros_like(late_side), steps)
+    products = jnp.einsum("nrai,nri->a", blocks.early, rise * early)
+    return products + jnp.einsum("nraj,nrj->a", blocks.late, fall * jnp.moveaxis(late, 1, 0))

@@ -17,6 +17,7 @@ from twotime.core.scaling import (
 )
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import evaluate_gram
+from twotime.inference.factored import Strips, cut_strips
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE, TILE
 from twotime.inference.solver import Quadratic
 
@@ -31,6 +32,7 @@ class Problem(eqx.Module):
     shift: Float[Array, ""]
     n_pixels: Int[Array, ""]
     scaling: Scaling
+    strips: Strips | None
     varying: tuple[bool, ...] = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
     tile: int = eqx.field(static=True, default=TILE)
@@ -119,6 +121,7 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
         problem.shift,
         problem.tile,
         problem.mesh,
+        strips=problem.strips,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -158,6 +161,7 @@ def make_problem(
         shift=shift,
         n_pixels=jnp.sum(used),
         scaling=_make_scaling(data, space, mode, shift),
+        strips=cut_strips(data, shift) if evaluator == "factored" else None,
         varying=varying,
         evaluator=evaluator,
         tile=tile,

@@ -184,14 +184,15 @@ def _row_products(
 ) -> tuple[Array, Array]:
     """Sums of products of residuals some frames apart in a row, and what noise makes of them."""
 
-    def at(lag: Array) -> tuple[Array, Array]:
+    def at(lag: int) -> tuple[Array, Array]:
         inside = jnp.arange(weight.shape[0]) < weight.shape[0] - lag
         both = jnp.where(inside, jnp.sqrt(weight * jnp.roll(weight, -lag, axis=1)), 0.0)
         expected = both * row_covariance(field, beta, lag, value)
         found = both * residual * jnp.roll(residual, -lag, axis=1)
         return jnp.sum(found), jnp.sum(expected, axis=(1, 2))
 
-    return jax.lax.map(at, jnp.arange(_ROW_LAGS + 1))
+    found, expected = zip(*(at(lag) for lag in range(_ROW_LAGS + 1)), strict=True)
+    return jnp.stack(found), jnp.stack(expected)
 
 
 def _solve_noise(angles: _Angle, taken: Float[Array, "angle 3"]) -> tuple[Array, Array, Array]:

@@ -53,7 +53,7 @@ def make_posterior(
         )
     return Posterior(
         model=model,
-        source=Plane(data, problem.shift, count, evaluator),
+        source=Plane(data, problem.shift, count, problem.strips, evaluator),
         start=problem.start,
         coordinates=parameter_coordinates(space),
         scaling=linear,
