@@ -347,6 +347,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"twotime {tt.__version__}\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_running_fit(place):
     configure(
         analyzer_parameters__dt=0.01,

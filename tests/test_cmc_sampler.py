@@ -152,6 +152,7 @@ def test_interrupted_sampling_keeps_what_was_drawn_and_goes_on(tmp_path):
     assert np.array_equal(part.draws, whole.draws[:, :BLOCK])
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_any_draw_is_passed_on():
     def stop(progress):
         raise KeyboardInterrupt

@@ -89,6 +89,7 @@ def test_clean_data_give_the_same_answer(fits, loss):
     assert plain.cost is None and plain.noise_level is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_cost_written_down_once_more_is_smallest_there(fits, loss):
     data, found = spoilt(clean()), fits["spoilt", loss]
@@ -133,6 +134,7 @@ def test_weights_that_still_change_are_no_convergence():
     assert not found.converged and "weights of the robust loss still change" in found.status
 
 
+@pytest.mark.slow
 def test_the_report_says_the_loss(fits):
     text = fits["spoilt", "huber"].report()
     assert "huber" in text and "robust cost" in text

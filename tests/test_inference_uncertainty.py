@@ -155,6 +155,7 @@ def test_frame_scores_equal_the_dense_ones():
         np.testing.assert_allclose(got[k] / size, want / size, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_cross_checks_see_the_same_noise():
     data = speckle(angles=4, pixels=300)
     fit = tt.fit_nlsq(MODEL, data, SPACE)
@@ -205,6 +206,7 @@ def test_profile_is_a_parabola_of_the_robust_width():
         profile(MODEL, data, SPACE, fit, "D_offset", values)
 
 
+@pytest.mark.slow
 def test_residuals_tell_noise_from_a_wrong_model():
     params = PARAMS.at[0].set(5e4)
     space = SPACE.with_values({"D0": 5e4})
