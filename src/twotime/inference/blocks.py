@@ -44,8 +44,8 @@ class Planes(eqx.Module):
 
 
 def stride(n_frames: int) -> int:
-    """Frames in a block: pairs already where single frames would make as many blocks as allowed."""
-    return max(1 if n_frames <= BLOCKS // 2 else 2, -(-n_frames // BLOCKS))
+    """Frames in a block."""
+    return -(-n_frames // BLOCKS)
 
 
 def residual_blocks(
