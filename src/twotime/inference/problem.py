@@ -88,8 +88,7 @@ def reduce_gram(grams: Float[Array, "angle basis basis"], scaling: Scaling) -> R
     unit = normal / (size[:, None] * size[None, :]) + 1e-14 * jnp.eye(free.shape[0])
     cross = cross / size[:, None]
     hessian = hessian - cross.T @ jnp.linalg.solve(unit, cross)
-    terms = jnp.einsum("ai,aij,aj->", *map(jnp.abs, (combine, moments, combine)))
-    noise = 4 * jnp.finfo(c.dtype).eps * terms
+    noise = 4 * jnp.finfo(c.dtype).eps * jnp.sum(jnp.abs(moments[:, DATA, DATA]))
     return Reduced(jnp.maximum(chi2, 0.0), grad, hessian, noise, solution)
 
 
