@@ -27,7 +27,7 @@ import jax.numpy as jnp, numpy as np, twotime as tt
 t, found = np.arange(1, 41) * 0.1, {}
 for name, model, truth, free, angles in (
     ("static 3", tt.StaticDiffusion(), [9e3, -0.4, 500.0], ("D0", "alpha"), 3),
-    ("laminar 1", tt.LaminarFlow(), [9e3, 0.2, 0.0, 3e-4, 0.3, 0.0, 4.0],
+    ("laminar 1", tt.LaminarFlow(), [9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0],
      ("D0", "gamma_dot_t0"), 1),
 ):
     space = tt.ParameterSpace.from_config(
@@ -90,7 +90,7 @@ def test_two_processes_give_the_answer_of_one(tmp_path):
 
 
 def problem(angles):
-    model, params = tt.LaminarFlow(), jnp.asarray([9e3, 0.2, 0.0, 3e-4, 0.3, 0.0, 4.0])
+    model, params = tt.LaminarFlow(), jnp.asarray([9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0])
     data = tt.simulate(
         model, params, t=jnp.arange(1, 31) * 0.1, q=0.005, phi=jnp.linspace(0.0, 60.0, angles),
         contrast=0.3, offset=1.0, noise=0.01, key=jax.random.key(1),

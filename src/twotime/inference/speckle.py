@@ -12,7 +12,7 @@ are traces of products of matrices.
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Complex, Float
 
 from twotime.core.rates import Scalar
 
@@ -96,7 +96,7 @@ def _correlation(g: Field, correlation: Plane | None) -> Array:
 
 
 def row_covariance(
-    g: Field, contrast: Scalar, lag: int | Int[Array, ""], correlation: Plane | None = None
+    g: Field, contrast: Scalar, lag: int, correlation: Plane | None = None
 ) -> Float[Array, "3 time time"]:
     """Covariance of pixels (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
 
@@ -124,6 +124,6 @@ def row_covariance(
     )
     one_photon = b * link + 2 * b**2 * loop - b**2 * product
     # The photons of t2 are common to both only where they are the same pixel.
-    same = jnp.where(lag == 0, 1.0, 0.0)
+    same = float(lag == 0)
     one_photon += same * (b * strength + 2 * b**2 * own * G - b**2 * product)
     return jnp.stack([light, one_photon, same * (1 + b * G)])
