@@ -83,6 +83,24 @@ def test_curved_valley_and_its_bounded_version():
     np.testing.assert_allclose(boxed.value[1], 0.25, atol=1e-6)
 
 
+def test_rounding_of_the_cost_does_not_keep_a_fit_from_its_optimum():
+    exact = least_squares(rosenbrock)
+
+    def fn(y, args):
+        value, local = exact(y, args)
+        noise = 1e-9
+        local = Quadratic(local.grad, local.hessian, local.variance, jnp.asarray(noise), None)
+        return value + 30 * noise * jnp.sin(1e11 * jnp.sum(y)), local
+
+    solver = BoxLevenbergMarquardt(jnp.full(2, -5.0), jnp.full(2, 5.0), tolerance=1e-9)
+    got = optx.minimise(
+        fn, solver, jnp.asarray([-1.2, 1.0]), has_aux=True, max_steps=200, throw=False
+    )
+    assert int(got.stats["code"]) == CONVERGED
+    grad = jax.grad(lambda y: 0.5 * jnp.sum(rosenbrock(y) ** 2))(got.value)
+    np.testing.assert_allclose(grad, 0.0, atol=1e-8)
+
+
 def test_the_step_limit_and_a_bad_start_are_said():
     few = solve(rosenbrock, [-1.2, 1.0], [-5.0, -5.0], [5.0, 5.0], max_steps=3)
     assert int(few.stats["code"]) == MAX_STEPS

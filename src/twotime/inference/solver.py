@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 RUNNING, CONVERGED, MAX_STEPS, STALLED, NONFINITE, UNSETTLED = -1, 0, 1, 2, 3, 4
 _BETTER = 0.3
 _PATIENCE = 30
+_UNCLEAR = 100.0
 
 
 class Quadratic(eqx.Module):
@@ -141,15 +142,16 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             jax.debug.callback(self.report, value)
         largest = jnp.max(jnp.diag(local.hessian), initial=0.0)
         unit = jnp.where(state.first, jnp.maximum(self.damping * largest, 1e-300), state.unit)
+        change = _change(y, value, local, state)
         radius, accept, _, search = _search().step(
             state.first,
             y,
             state.straight,
-            _information(state.value, _completed(state.local, state), unit),
-            optx.FunctionInfo.Eval((value - state.local.noise) / unit),
+            _information(_completed(state.local, state), unit),
+            optx.FunctionInfo.Eval(change / unit),
             state.search,
         )
-        left_out, use_left_out = _learn(y, value, local, state)
+        left_out, use_left_out = _learn(y, change, local, state)
         y, value, local = jax.tree.map(
             lambda new, old: jnp.where(accept, new, old),
             (state.trial, value, local),
@@ -207,7 +209,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         held = state.optimality.held
         grad, hessian = _released(_completed(state.local, state), held)
         free = Quadratic(grad, hessian, state.local.variance, state.local.noise, None)
-        info = _information(state.value, free, state.unit)
+        info = _information(free, state.unit)
         descent: Any = optx.DampedNewtonDescent(lx.Cholesky())
         step, _ = descent.step(radius, descent.query(y, info, descent.init(y, info)))
         straight = y + jnp.where(held, 0.0, step)
@@ -229,10 +231,10 @@ def _search() -> optx.ClassicalTrustRegion:
     return optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 
-def _information(value: Array, local: Quadratic, unit: Array) -> Any:
-    """The local model in units in which a damping of 1 is the first damping."""
+def _information(local: Quadratic, unit: Array) -> Any:
+    """The local model in units in which a damping of 1 is the first; cost counted from here."""
     matrix = lx.MatrixLinearOperator(local.hessian / unit, lx.positive_semidefinite_tag)
-    return optx.FunctionInfo.EvalGradHessian(value / unit, local.grad / unit, matrix)
+    return optx.FunctionInfo.EvalGradHessian(jnp.zeros_like(unit), local.grad / unit, matrix)
 
 
 def _released(local: Quadratic, held: Array) -> tuple[Array, Array]:
@@ -248,13 +250,27 @@ def _completed(local: Quadratic, state: _State) -> Quadratic:
     return Quadratic(local.grad, hessian, local.variance, local.noise, None)
 
 
-def _learn(y: Array, value: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
+def _change(y: Array, value: Array, local: Quadratic, state: _State) -> Array:
+    """Change of the cost by the last step: from the gradients at its ends where it is rounding.
+
+    Near an optimum the cost cannot tell a step that gains from one that loses, long before its
+    gradient cannot.
+
+    Reference:
+        Hager & Zhang, SIAM J. Optim. 16, 170 (2005), sec. 4 (the approximate Wolfe conditions).
+    """
+    by_cost = value - state.value
+    by_gradients = 0.5 * (state.local.grad + local.grad) @ (state.trial - y)
+    unclear = jnp.abs(by_cost) <= _UNCLEAR * local.noise
+    return jnp.where(unclear & ~state.first, by_gradients, by_cost)
+
+
+def _learn(y: Array, change: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
     """Symmetric rank-one update from the gradients of the last step, and whether it helped."""
     old, step = state.local, state.trial - y
-    actual = value - state.value
     plain = old.grad @ step + 0.5 * step @ old.hessian @ step
     extra = 0.5 * step @ state.left_out @ step
-    better = jnp.abs(actual - plain - extra) < _BETTER * jnp.abs(actual - plain)
+    better = jnp.abs(change - plain - extra) < _BETTER * jnp.abs(change - plain)
     miss = local.grad - old.grad - local.hessian @ step - state.left_out @ step
     along = miss @ step
     usable = jnp.abs(along) > 1e-8 * jnp.linalg.norm(miss) * jnp.linalg.norm(step)
