@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.devices import over_angles, over_tiles
-from twotime.inference.factored import Strips, factored_gram
+from twotime.inference.factored import Squares, factored_gram
 from twotime.inference.gram import TILE, gram, tile_corners
 
 Evaluator = Literal["auto", "tiled", "factored"]
@@ -59,7 +59,7 @@ def evaluate_gram(
     tile: int = TILE,
     mesh: Mesh | None = None,
     with_normal: bool = True,
-    strips: Strips | None = None,
+    squares: Squares | None = None,
 ) -> Float[Array, "angle row basis"]:
     """The Gram matrices of `gram`, by a resolved evaluator, on the devices of a mesh.
 
@@ -74,17 +74,17 @@ def evaluate_gram(
         mesh: Devices that share the angles, or the tiles where there are fewer angles than
             devices (one angle in factored form stays on one); None for one device.
         with_normal: Whether products of derivatives are wanted.
-        strips: The data less the shift cut for the factored evaluator; None cuts them each time.
+        squares: The data less the shift cut for the factored evaluator; None cuts them each time.
 
     Returns:
         As `gram`, on every device.
     """
 
-    def of_angles(shared: Any, part: TwoTimeData, strips: Strips | None) -> Array:
+    def of_angles(shared: Any, part: TwoTimeData, squares: Squares | None) -> Array:
         model, params, shift = shared
         if evaluator == "factored":
             return factored_gram(
-                model, part, params, free, shift=shift, strips=strips, with_normal=with_normal
+                model, part, params, free, shift=shift, squares=squares, with_normal=with_normal
             )
         return gram(model, part, params, free, shift=shift, tile=tile, with_normal=with_normal)
 
@@ -97,9 +97,9 @@ def evaluate_gram(
 
     shared = model, params, shift
     if mesh is None:
-        return of_angles(shared, data, strips)
+        return of_angles(shared, data, squares)
     if evaluator == "factored" or data.phi.shape[0] >= mesh.size:
-        return over_angles(mesh, of_angles, shared, data, strips)
+        return over_angles(mesh, of_angles, shared, data, squares)
     n = data.c2.shape[-1]
     return over_tiles(mesh, of_tiles, (shared, data), tile_corners(n, tile), n)
 

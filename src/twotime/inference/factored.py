@@ -1,12 +1,14 @@
 """The Gram matrix of separable models, at little more than the cost of reading the data once.
 
-Where C is a sum of products (`AbstractTwoTimeModel.terms`), a tile off the diagonal is an outer
-product of few vectors: for each term w e^{Λ - Λ_I} (cos Θ, sin Θ) at t1 and w e^{-(Λ - Λ_J)}
-(cos Θ, sin Θ) at t2, with the clocks Λ_I at the end of the row block and Λ_J at the start of
-the column block as references. Nothing overflows, and references need no derivative, for they
-cancel. Sums of products of model and derivatives are then inner products of these vectors;
-the data, cut into strips once a fit, enter through two thin products with each strip.
+Where C is a sum of products (`AbstractTwoTimeModel.terms`), a rectangle off the diagonal is an
+outer product of few vectors: for each term w e^{Λ - Λ_I} (cos Θ, sin Θ) at t1 and
+w e^{-(Λ - Λ_J)} (cos Θ, sin Θ) at t2, with clocks Λ_I at the end of its rows and Λ_J at the start
+of its columns as references. Nothing overflows, and references need no derivative, for they
+cancel. Sums of products of model and derivatives are then inner products of these vectors; the
+data, cut into squares once a fit, enter through two thin products with each square.
 """
+
+import math
 
 import equinox as eqx
 import jax
@@ -18,42 +20,54 @@ from twotime.core.models import AbstractTwoTimeModel, Terms
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
 
-BLOCK = 32
+LEAF = 16
 
 
-class Strips(eqx.Module):
-    """Data as the factored form reads them: less a shift, in strips of `BLOCK` rows.
+class Squares(eqx.Module):
+    """Data as the factored form reads them: less a shift, in squares beside the diagonal.
+
+    The triangle t1 < t2 is a square and two triangles half as large, and so on, down to blocks of
+    at most `LEAF` frames.
 
     Attributes:
-        far: Pixels t1 < t2 whose frames lie in different blocks, 0 elsewhere.
+        far: The squares (angle, square, row, column), those of one size together, largest first.
         near: Pixels t1 < t2 whose frames lie in the same block, 0 elsewhere.
         moments: Sums of products of (data, 1).
     """
 
-    far: Float[Array, "angle block frame time"]
+    far: tuple[Float[Array, "angle _ _ _"], ...]
     near: Float[Array, "angle block frame frame"]
     moments: Float[Array, "angle 2 2"]
 
 
-def cut_strips(data: TwoTimeData, shift: Scalar) -> Strips:
-    """Cut data into strips; as much memory as the data in float64.
+def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
+    """Cut data into squares; half as much memory as the data in float64.
 
     Args:
         data: Data without mask, all finite above the diagonal.
         shift: Subtracted from the data, to keep digits.
     """
     n_angles, n = data.c2.shape[:2]
+    depth = max(0, math.ceil(math.log2(n / LEAF)))
     upper = np.triu(np.ones((n, n), bool), 1)
     c2 = jnp.where(upper, jnp.asarray(data.c2).astype(jnp.result_type(data.t)) - shift, 0.0)
     total, square = jnp.sum(c2, axis=(1, 2)), jnp.einsum("kij,kij->k", c2, c2)
     count = jnp.full_like(total, n * (n - 1) / 2)
     moments = jnp.stack([jnp.stack([square, total], -1), jnp.stack([total, count], -1)], -2)
-    fill = -n % BLOCK
-    c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill))).reshape(n_angles, -1, BLOCK, n + fill)
-    blocks = np.arange(c2.shape[1])
-    near = c2.reshape(*c2.shape[:3], -1, BLOCK)[:, blocks, :, blocks]
-    own = (np.arange(n + fill) // BLOCK == blocks[:, None])[:, None]
-    return Strips(jnp.where(own, 0.0, c2), jnp.moveaxis(near, 0, 1), moments)
+    fill = -n % 2**depth
+    c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill)))
+
+    def along_diagonal(count: int) -> Array:
+        size = (n + fill) // count
+        which = np.arange(count)
+        found = c2.reshape(n_angles, count, size, count, size)[:, which, :, which]
+        return jnp.moveaxis(found, 0, 1)
+
+    far = []
+    for level in range(depth):
+        half = (n + fill) // 2 ** (level + 1)
+        far.append(along_diagonal(2**level)[:, :, :half, half:])
+    return Squares(tuple(far), along_diagonal(2**depth), moments)
 
 
 class Ranks(eqx.Module):
@@ -83,7 +97,7 @@ def factored_gram(
     free: tuple[bool, ...],
     *,
     shift: Scalar = 0.0,
-    strips: Strips | None = None,
+    squares: Squares | None = None,
     with_normal: bool = True,
 ) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle of a separable model; every pixel t1 < t2 counts alike.
@@ -94,7 +108,7 @@ def factored_gram(
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
         shift: Subtracted from the data, to keep digits.
-        strips: The same data and shift cut beforehand; None cuts them here.
+        squares: The same data and shift cut beforehand; None cuts them here.
         with_normal: Whether products of derivatives are wanted.
 
     Returns:
@@ -102,19 +116,27 @@ def factored_gram(
         rows of data, 1 and model alone if not `with_normal`.
     """
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
-    cut = cut_strips(data, shift) if strips is None else strips
+    cut = cut_squares(data, shift) if squares is None else squares
+    n_left = 1 + sum(free) if with_normal else 1
 
-    def one_angle(k: Array) -> Array:
-        ranks = angle_ranks(model, data, params, free, jnp.asarray(data.phi)[k])
-        blocks = _cut(ranks)
-        near = _inside_with_all if with_normal else _inside_with_model
-        rows = near(blocks, cut.near[k])
-        far, ones = _between_blocks(blocks, rows.shape[0] - 2)
-        rows += jnp.concatenate([jnp.stack([_between_with_data(blocks, cut.far, k), ones]), far])
-        mixed = rows[:2, : rows.shape[0] - 2].T
-        return weight * jnp.block([[cut.moments[k], rows[:2]], [mixed, rows[2:]]])
+    def ranks_at(phi: Array) -> Ranks:
+        return angle_ranks(model, data, params, free, phi)
 
-    return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
+    def one_angle(x: tuple[Ranks, Array, Array, Array]) -> Array:
+        ranks, sums, near, moments = x
+        blocks = _cut(ranks, near)
+        of_data = sum(
+            jnp.einsum("rat,rt->a", slots, part)
+            for slots, part in zip((ranks.early, ranks.late), sums, strict=True)
+        )
+        rows = jnp.concatenate([jnp.stack([of_data]), _between(blocks, n_left)])
+        rows += _inside(blocks, near, n_left)
+        mixed = rows[:2, :n_left].T
+        return weight * jnp.block([[moments, rows[:2]], [mixed, rows[2:]]])
+
+    ranks = jax.lax.map(ranks_at, jnp.asarray(data.phi))
+    sums = _sums_with_data(ranks, cut)
+    return jax.lax.map(one_angle, (ranks, sums, cut.near, cut.moments))
 
 
 def angle_ranks(
@@ -131,15 +153,18 @@ def angle_ranks(
         channels = model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
         return model.terms(channels)
 
-    terms = terms_at(params[index])
+    terms, change = jax.linearize(terms_at, params[index])
     wave = np.flatnonzero(terms.oscillates)
     cos, sin = jnp.cos(terms.phase), jnp.sin(terms.phase)
     even, odd = terms.weight * cos, terms.weight * sin
     base = jnp.concatenate([even, odd[wave]])
 
     def along(direction: Array) -> tuple[Array, Array]:
-        by = jax.jvp(terms_at, (params[index],), (direction,))[1]
-        by_even, by_odd = by.weight * cos - odd * by.phase, by.weight * sin + even * by.phase
+        by = change(direction)
+        by_even, by_odd = (
+            by.weight * cos - odd * by.phase,
+            by.weight * sin + even * by.phase,
+        )
         by_base = jnp.concatenate([by_even, by_odd[wave]])
         growth = base * jnp.concatenate([by.decay, by.decay[wave]])
         return by_base + growth, by_base - growth
@@ -153,147 +178,116 @@ def angle_ranks(
 class _Blocks(eqx.Module):
     """`Ranks` cut into blocks of frames, the last one filled up with frames that count nothing."""
 
-    base: Float[Array, "block rank frame"]
-    decay: Float[Array, "block rank frame"]
-    early: Float[Array, "block rank slot frame"]
-    late: Float[Array, "block rank slot frame"]
-    real: Float[Array, "block frame"]
+    base: Float[Array, "rank block frame"]
+    decay: Float[Array, "rank block frame"]
+    early: Float[Array, "rank slot block frame"]
+    late: Float[Array, "rank slot block frame"]
 
 
-def _cut(ranks: Ranks) -> _Blocks:
-    fill = -ranks.base.shape[-1] % BLOCK
+def _cut(ranks: Ranks, near: Float[Array, "block frame frame"]) -> _Blocks:
+    count, size = near.shape[:2]
+    fill = count * size - ranks.base.shape[-1]
 
     def cut(x: Array, mode: str) -> Array:
         x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], -1, BLOCK), -2, 0)
+        return x.reshape(*x.shape[:-1], count, size)
 
-    real = cut(jnp.ones_like(ranks.base[0]), "constant")
     base, early, late = (cut(x, "constant") for x in (ranks.base, ranks.early, ranks.late))
-    return _Blocks(base, cut(ranks.decay, "edge"), early, late, real)
+    return _Blocks(base, cut(ranks.decay, "edge"), early, late)
 
 
-def _between_blocks(blocks: _Blocks, n_left: int) -> tuple[Array, Array]:
-    """Pixels whose frames lie in different blocks: inner products, summed from the last block."""
-    n_rank, n_slot = blocks.early.shape[1:3]
-    # Of each rank the base and the first slots; and the row of ones.
-    left = np.arange(n_rank * (n_slot + 1)).reshape(n_rank, -1)[:, : n_left + 1]
-    left = np.append(left, n_rank * (n_slot + 1))
-    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
-    early = _with_one(blocks.base, blocks.early, jnp.exp(blocks.decay - last[..., None]), blocks)
-    late = _with_one(blocks.base, blocks.late, jnp.exp(first[..., None] - blocks.decay), blocks)
-    own = jnp.einsum("nab,ncb->nac", early[:, left], early)
-    other = jnp.einsum("nab,ncb->nac", late[:, left], late)
-
-    def rows(x: Array) -> Array:
-        of_base_and_slots = jnp.repeat(x, n_slot + 1, axis=1)
-        return jnp.concatenate([of_base_and_slots, jnp.ones((x.shape[0], 1))], axis=1)
-
-    gap, span = rows(jnp.exp(last[:-1] - first[1:])), rows(jnp.exp(first - last)[1:])
-
-    def add_block(later: Array, x: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        product, to_next, across = x
-        later = product + later * (across[left, None] * across[None, :])
-        later = later * (to_next[left, None] * to_next[None, :])
-        return later, later
-
-    start = jnp.zeros_like(other[0])
-    later = jax.lax.scan(add_block, start, (other[1:], gap, span), reverse=True)[1]
-    return _contract(own[:-1], later, n_rank, n_slot)
+def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 rank time"]:
+    """Σ_j data(i, j) b(j) e^{-(Λ(j) - Λ(i))} over the frames j of later blocks, and of earlier."""
+    n_angles, n_rank, n = ranks.base.shape
+    fill = squares.near.shape[1] * squares.near.shape[2] - n
+    base, decay = (
+        jnp.pad(x, [(0, 0), (0, 0), (0, fill)], mode="edge") for x in (ranks.base, ranks.decay)
+    )
+    sums = jnp.zeros((n_angles, 2, n_rank, n + fill))
+    for far in squares.far:
+        count, half = far.shape[1:3]
+        split = n_angles, n_rank, count, 2, half
+        # Angle and square are one axis: products over two such axes are slow on CPUs.
+        square = far.reshape(-1, half, half)
+        b, d = (
+            jnp.moveaxis(x.reshape(split), 1, 3).reshape(-1, 2, n_rank, half) for x in (base, decay)
+        )
+        edge = d[:, 0, :, -1:]
+        rise, fall = jnp.exp(d[:, 0] - edge), jnp.exp(edge - d[:, 1])
+        ahead = rise * jnp.einsum("sij,srj->sir", square, fall * b[:, 1]).mT
+        behind = fall * jnp.einsum("sij,sri->srj", square, rise * b[:, 0])
+        none = jnp.zeros_like(ahead)
+        parts = jnp.stack([ahead, none, none, behind], axis=1)
+        parts = parts.reshape(n_angles, count, 2, 2, n_rank, half)
+        sums += jnp.moveaxis(parts, (2, 4), (1, 2)).reshape(sums.shape)
+    return sums[..., :n]
 
 
-def _with_one(base: Array, slots: Array, decay: Array, blocks: _Blocks) -> Array:
-    """Rows (base, slots) of every rank, decayed to the block's edge, and a last row of ones."""
-    rows = jnp.concatenate([base[:, :, None], slots], axis=2) * decay[:, :, None]
-    rows = rows.reshape(rows.shape[0], -1, rows.shape[-1])
-    return jnp.concatenate([rows, blocks.real[:, None]], axis=1)
+def _between(blocks: _Blocks, n_left: int) -> Float[Array, "row slot"]:
+    """Pixels whose frames lie in different blocks I < J: sums of (1, slots…) times the slots.
 
-
-def _contract(own: Array, later: Array, n_rank: int, n_slot: int) -> tuple[Array, Array]:
-    """From products within early rows and within late rows to sums over pixels.
-
-    With C_a = Σ_r e_ra b_r' + b_r l_ra' the sum of C_a C_b is, over ranks r and s, that of
-    (ea·eb)(b'·b') + (b·b)(la'·lb') + (ea·b)(b'·lb') + (b·eb)(la'·b').
+    With α = b e^{Λ - Λ_I}, β = b e^{Λ_J - Λ} and likewise A, B of the slots, a slot of the pixel
+    is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)) with γ = e^{-(Λ_J - Λ_I)}.
     """
-    size = n_rank * (n_slot + 1)
-    count, n_left = own.shape[0], (own.shape[1] - 1) // n_rank
-    shape = (count, n_rank, n_left, n_rank, n_slot + 1)
-    e, f = (x[:, :-1, :size].reshape(shape) for x in (own, later))
-    total = jnp.einsum("nrasb,nrs->ab", e[:, :, 1:, :, 1:], f[:, :, 0, :, 0])
-    total += jnp.einsum("nrasb,nrs->ab", f[:, :, 1:, :, 1:], e[:, :, 0, :, 0])
-    total += jnp.einsum("nras,nrsb->ab", e[:, :, 1:, :, 0], f[:, :, 0, :, 1:])
-    total += jnp.einsum("nrsb,nras->ab", e[:, :, 0, :, 1:], f[:, :, 1:, :, 0])
-    e1, f1 = (x[:, -1, :size].reshape(count, n_rank, n_slot + 1) for x in (own, later))
-    ones = jnp.einsum("nra,nr->a", e1[:, :, 1:], f1[:, :, 0])
-    ones += jnp.einsum("nra,nr->a", f1[:, :, 1:], e1[:, :, 0])
-    return total, ones
+    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
+    rise, fall = (
+        jnp.exp(blocks.decay - last[..., None]),
+        jnp.exp(first[..., None] - blocks.decay),
+    )
+    alpha, early = rise * blocks.base, rise[:, None] * blocks.early
+    beta, late = fall * blocks.base, fall[:, None] * blocks.late
+    after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
+    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
+    gap = jnp.where(after, gap, 0.0)
+    ahead = jnp.einsum("rIJ,rJ->rI", gap, beta.sum(-1))
+    behind = jnp.einsum("rIJ,rI->rJ", gap, alpha.sum(-1))
+    ones = jnp.einsum("rn,ran->a", ahead, early.sum(-1))
+    ones += jnp.einsum("rn,ran->a", behind, late.sum(-1))
+    # Two slots: the parts of both at i, or at j; then the part of one at i, of the other at j.
+    both = gap[:, None] * gap
+    ahead = jnp.einsum("rsIJ,rsJ->rsI", both, jnp.sum(beta[:, None] * beta, axis=-1))
+    behind = jnp.einsum("rsIJ,rsI->rsJ", both, jnp.sum(alpha[:, None] * alpha, axis=-1))
+    slots = _at_one_time(ahead, early, n_left) + _at_one_time(behind, late, n_left)
+    at_early = jnp.einsum("rani,sni->rsan", early, alpha)
+    at_late = jnp.einsum("sbni,rni->rsbn", late, beta)
+    at_late = jnp.einsum("rsIJ,rsbJ->rsbI", both, at_late)
+    slots += jnp.einsum("rsan,rsbn->ab", at_early[:, :, :n_left], at_late)
+    slots += jnp.einsum("rsan,rsbn->ba", at_early, at_late[:, :, :n_left])
+    return jnp.concatenate([ones[None], slots])
+
+
+def _at_one_time(
+    weight: Float[Array, "rank rank block"],
+    slots: Float[Array, "rank slot block frame"],
+    n_left: int,
+) -> Float[Array, "left slot"]:
+    """Sums over ranks r, s and frames of weight_rs times slot a of r times slot b of s."""
+    weighted = sum(
+        w[:, None, :, None] * x[None] for w, x in zip(weight, slots[:, :n_left], strict=True)
+    )
+    left, right = (x.reshape(*x.shape[:2], -1) for x in (jnp.asarray(weighted), slots))
+    return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
 
 
 def _planes(blocks: _Blocks) -> tuple[Array, Array, Array]:
     """Pixels of one block: which have t1 < t2; of each rank the decay times b(t2) and b(t1)."""
-    upper = jnp.asarray(np.triu(np.ones((BLOCK, BLOCK)), 1))
+    size = blocks.base.shape[-1]
+    upper = jnp.asarray(np.triu(np.ones((size, size)), 1))
     fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
     decay = upper * jnp.exp(jnp.minimum(fall, 0.0))
     return upper, decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
 
 
-def _inside_with_all(
-    blocks: _Blocks, near: Float[Array, "block frame frame"]
+def _inside(
+    blocks: _Blocks, near: Float[Array, "block frame frame"], n_left: int
 ) -> Float[Array, "row slot"]:
     """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
     upper, right, left = _planes(blocks)
-    ranks = range(blocks.base.shape[1])
-    # Slots stand first, so that pixels lie side by side in the product of matrices.
-    early, late = (jnp.moveaxis(x, 0, 2) for x in (blocks.early, blocks.late))
     slots = sum(
-        early[r][..., :, None] * right[:, r] + late[r][..., None, :] * left[:, r] for r in ranks
+        early[..., :, None] * right + late[..., None, :] * left
+        for early, late, right, left in zip(blocks.early, blocks.late, right, left, strict=True)
     )
     ones = jnp.broadcast_to(upper, near.shape)
     planes = jnp.concatenate([jnp.stack([near, ones]), jnp.asarray(slots)])
     planes = planes.reshape(planes.shape[0], -1)
-    return (planes @ planes.T)[:, 2:]
-
-
-def _inside_with_model(
-    blocks: _Blocks, near: Float[Array, "block frame frame"]
-) -> Float[Array, "3 slot"]:
-    """As `_inside_with_all` for (data, 1, model) alone: derivatives need no planes of their own.
-
-    The sums over rows and columns of what their slots multiply are enough.
-    """
-
-    def add_block(total: Array, x: tuple[_Blocks, Array]) -> tuple[Array, None]:
-        block, data = x
-        upper, right, left = _planes(block)
-        value = 2 * jnp.sum(block.early[:, 0, :, None] * right, axis=0)
-        sums = [
-            jnp.einsum("rai,ri->a", block.early, jnp.einsum("ij,rij->ri", plane, right))
-            + jnp.einsum("raj,rj->a", block.late, jnp.einsum("ij,rij->rj", plane, left))
-            for plane in (data, upper, value)
-        ]
-        return total + jnp.stack(sums), None
-
-    start = jnp.zeros((3, blocks.early.shape[2]), blocks.base.dtype)
-    return jax.lax.scan(add_block, start, (blocks, near))[0]
-
-
-def _between_with_data(
-    blocks: _Blocks, far: Float[Array, "angle block frame time"], k: Array
-) -> Float[Array, " slot"]:
-    """Pixels whose frames lie in different blocks: sums of data times the slots, strip by strip."""
-    count, n_rank, size = blocks.base.shape
-    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
-    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
-    early_side, late_side = rise * blocks.base, jnp.moveaxis(fall * blocks.base, 1, 0)
-    after = np.triu(np.ones((count, count), bool), 1)[:, None]
-    gap = jnp.where(after, jnp.exp(jnp.minimum(last[..., None] - first.T, 0.0)), 0.0)[..., None]
-
-    def add_strip(late: Array, x: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        i, side, gap = x
-        strip = jax.lax.dynamic_slice(far, (k, i, 0, 0), (1, 1, size, count * size))[0, 0]
-        early = (late_side * gap).reshape(n_rank, -1) @ strip.T
-        return late + (side @ strip).reshape(late.shape) * gap, early
-
-    steps = jnp.arange(count), early_side, gap
-    late, early = jax.lax.scan(add_strip, jnp.zeros_like(late_side), steps)
-    products = jnp.einsum("nrai,nri->a", blocks.early, rise * early)
-    return products + jnp.einsum("nraj,nrj->a", blocks.late, fall * jnp.moveaxis(late, 1, 0))
+    return (planes[: 2 + n_left] @ planes.T)[:, 2:]

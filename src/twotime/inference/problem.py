@@ -17,7 +17,7 @@ from twotime.core.scaling import (
 )
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import evaluate_gram
-from twotime.inference.factored import Strips, cut_strips
+from twotime.inference.factored import Squares, cut_squares
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE, TILE
 from twotime.inference.solver import Quadratic
 
@@ -32,7 +32,7 @@ class Problem(eqx.Module):
     shift: Float[Array, ""]
     n_pixels: Int[Array, ""]
     scaling: Scaling
-    strips: Strips | None
+    squares: Squares | None
     varying: tuple[bool, ...] = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
     tile: int = eqx.field(static=True, default=TILE)
@@ -121,7 +121,7 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
         problem.shift,
         problem.tile,
         problem.mesh,
-        strips=problem.strips,
+        squares=problem.squares,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -161,7 +161,7 @@ def make_problem(
         shift=shift,
         n_pixels=jnp.sum(used),
         scaling=_make_scaling(data, space, mode, shift),
-        strips=cut_strips(data, shift) if evaluator == "factored" else None,
+        squares=cut_squares(data, shift) if evaluator == "factored" else None,
         varying=varying,
         evaluator=evaluator,
         tile=tile,

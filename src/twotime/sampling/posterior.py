@@ -21,7 +21,7 @@ from twotime.core.models import AbstractTwoTimeModel, Pixel
 from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import evaluate_gram
-from twotime.inference.factored import Strips
+from twotime.inference.factored import Squares
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE
 from twotime.sampling.coordinates import Coordinates
 
@@ -34,7 +34,7 @@ class Plane(eqx.Module):
     data: TwoTimeData
     shift: Float[Array, ""]
     n_pixels: Float[AnyArray, ""]
-    strips: Strips | None
+    squares: Squares | None
     evaluator: str = eqx.field(static=True)
 
     def moments(
@@ -50,7 +50,7 @@ class Plane(eqx.Module):
         def rows(x: Array, free: tuple[bool, ...]) -> Array:
             at = others.at[index].set(x)
             settings = self.evaluator, model, self.data, at, free, self.shift
-            return evaluate_gram(*settings, with_normal=False, strips=self.strips)
+            return evaluate_gram(*settings, with_normal=False, squares=self.squares)
 
         @jax.custom_jvp
         def corner(x: Array) -> Array:
