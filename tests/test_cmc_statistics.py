@@ -218,14 +218,11 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
 
 def laminar_case():
     values = {
-        "D0": 2e4, "alpha": -0.2, "D_offset": 0.0, "gamma_dot_t0": 3e-4, "beta": -0.2,
-        "gamma_dot_t_offset": 0.0, "phi0": 5.0,
+        "D0": 2e3, "alpha": 0.8, "D_offset": 5e3, "gamma_dot_t0": 3e-4, "beta": 0.8,
+        "gamma_dot_t_offset": 5e-4, "phi0": 5.0,
     }  # fmt: skip
-    space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"})
-    space = space.with_values(values).with_bounds({"phi0": (-90.0, 90.0)})
-    space = space.with_vary({"D_offset": False, "gamma_dot_t_offset": False})
-    prior = tt.PriorDistribution.truncated_normal(2e4, 1e4, 100.0, 1e5)
-    return tt.LaminarFlow(), values, space.with_priors({"D0": prior}), 0.003, [0.0, 60.0, 120.0]
+    space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"}).with_values(values)
+    return tt.LaminarFlow(), values, space, 0.003, [0.0, 60.0, 120.0]
 
 
 def two_component_case():
@@ -244,7 +241,7 @@ def two_component_case():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "noise"),
-    [(laminar_case, 0.02), (two_component_case, 0.01), (two_component_case, 0.004)],
+    [(laminar_case, 0.002), (two_component_case, 0.01), (two_component_case, 0.004)],
 )
 def test_shards_give_what_all_pixels_give(case, noise):
     model, values, space, q, phi = case()
