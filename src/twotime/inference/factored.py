@@ -57,17 +57,15 @@ def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
     fill = -n % 2**depth
     c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill)))
 
-    def along_diagonal(count: int) -> Array:
-        size = (n + fill) // count
-        which = np.arange(count)
-        found = c2.reshape(n_angles, count, size, count, size)[:, which, :, which]
-        return jnp.moveaxis(found, 0, 1)
+    def beside_diagonal(count: int) -> Array:
+        which, half = np.arange(count), (n + fill) // (2 * count)
+        halves = c2.reshape(n_angles, count, 2, half, count, 2, half)
+        return jnp.moveaxis(halves[:, which, 0, :, which, 1], 0, 1)
 
-    far = []
-    for level in range(depth):
-        half = (n + fill) // 2 ** (level + 1)
-        far.append(along_diagonal(2**level)[:, :, :half, half:])
-    return Squares(tuple(far), along_diagonal(2**depth), moments)
+    which, size = np.arange(2**depth), (n + fill) // 2**depth
+    near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
+    far = tuple(beside_diagonal(2**level) for level in range(depth))
+    return Squares(far, jnp.moveaxis(near, 0, 1), moments)
 
 
 class Ranks(eqx.Module):
@@ -161,10 +159,7 @@ def angle_ranks(
 
     def along(direction: Array) -> tuple[Array, Array]:
         by = change(direction)
-        by_even, by_odd = (
-            by.weight * cos - odd * by.phase,
-            by.weight * sin + even * by.phase,
-        )
+        by_even, by_odd = by.weight * cos - odd * by.phase, by.weight * sin + even * by.phase
         by_base = jnp.concatenate([by_even, by_odd[wave]])
         growth = base * jnp.concatenate([by.decay, by.decay[wave]])
         return by_base + growth, by_base - growth
@@ -203,7 +198,7 @@ def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 ran
     base, decay = (
         jnp.pad(x, [(0, 0), (0, 0), (0, fill)], mode="edge") for x in (ranks.base, ranks.decay)
     )
-    sums = jnp.zeros((n_angles, 2, n_rank, n + fill))
+    sums = jnp.zeros((n_angles, 2, n_rank, n + fill), base.dtype)
     for far in squares.far:
         count, half = far.shape[1:3]
         split = n_angles, n_rank, count, 2, half
@@ -230,10 +225,7 @@ def _between(blocks: _Blocks, n_left: int) -> Float[Array, "row slot"]:
     is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)) with γ = e^{-(Λ_J - Λ_I)}.
     """
     first, last = blocks.decay[..., 0], blocks.decay[..., -1]
-    rise, fall = (
-        jnp.exp(blocks.decay - last[..., None]),
-        jnp.exp(first[..., None] - blocks.decay),
-    )
+    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
     alpha, early = rise * blocks.base, rise[:, None] * blocks.early
     beta, late = fall * blocks.base, fall[:, None] * blocks.late
     after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
