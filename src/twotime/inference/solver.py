@@ -22,6 +22,7 @@ RUNNING, CONVERGED, MAX_STEPS, STALLED, NONFINITE, UNSETTLED = -1, 0, 1, 2, 3, 4
 _BETTER = 0.3
 _PATIENCE = 30
 _UNCLEAR = 100.0
+"""Changes of the cost up to this many times its rounding error are taken from gradients."""
 
 
 class Quadratic(eqx.Module):
