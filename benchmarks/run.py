@@ -99,7 +99,7 @@ def iteration(case: Case) -> dict[str, Any]:
 
     from twotime.inference.evaluators import choose_evaluator
     from twotime.inference.problem import evaluate, make_problem
-    from twotime.inference.sandwich import speckle_meat
+    from twotime.inference.sandwich import speckle_covariance
 
     model, data, space = problem(case)
     data, evaluator = choose_evaluator(model, data, "auto")
@@ -113,7 +113,7 @@ def iteration(case: Case) -> dict[str, Any]:
     at_truth = jnp.asarray(TRUTH[case.mode])[np.flatnonzero(set_up.varying)] / set_up.scale
     grams, reduced = step(at_truth, set_up)[1].aux
     found = set_up.params(at_truth), grams, reduced, jnp.linalg.pinv(reduced.hessian)
-    covariance = eqx.filter_jit(lambda *given: speckle_meat(*given))
+    covariance = eqx.filter_jit(lambda *given: speckle_covariance(*given))
     error_bars = best_time(lambda: jax.block_until_ready(covariance(set_up, *found)))
     return {
         "case": case.name,

@@ -11,10 +11,11 @@ from twotime.inference.blocks import (
     channel_slopes,
     complete_blocks,
     residual_blocks,
+    separable_planes,
     stride,
 )
 from twotime.inference.problem import evaluate, make_problem
-from twotime.inference.sandwich import Noise, speckle_meat
+from twotime.inference.sandwich import Noise, speckle_covariance
 
 MODEL = tt.TwoComponent()
 VALUES = {
@@ -28,6 +29,7 @@ PARAMS = jnp.asarray(list(VALUES.values()))
 SPACE = tt.ParameterSpace(values=VALUES, vary={n: n in FREE for n in VALUES})
 PLACE = [list(VALUES).index(n) for n in FREE]
 PHI, Q = jnp.array([0.0, 40.0]), 0.01
+ALL = jnp.eye(len(FREE))
 
 
 def noisy(n, **changes):
@@ -71,7 +73,7 @@ def test_residuals_are_averaged_over_usable_pixels(n, monkeypatch):
     problem, s = set_up(data), stride(n)
     got = jax.jit(
         lambda p: residual_blocks(
-            p, channel_slopes(p, PARAMS, PHI[1])[0], scaling_of(p), jnp.asarray(1)
+            p, channel_slopes(p, PARAMS, PHI[1], ALL)[0], scaling_of(p), jnp.asarray(1)
         )
     )(problem)
     fitted = 1 + 0.3 * tt.correlation(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
@@ -87,9 +89,9 @@ def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
 
     @jax.jit
     def both(p):
-        slopes = channel_slopes(p, PARAMS, PHI[1])
-        planes = block_planes(p, *slopes)
-        want = residual_blocks(p, slopes[0], scaling_of(p), jnp.asarray(1))
+        channels = channel_slopes(p, PARAMS, PHI[1], ALL)[0]
+        planes = separable_planes(p, PARAMS, PHI[1], ALL)
+        want = residual_blocks(p, channels, scaling_of(p), jnp.asarray(1))
         return want, complete_blocks(p, planes, scaling_of(p), jnp.asarray(1))
 
     want, got = both(problem)
@@ -103,21 +105,65 @@ def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
     )
 
 
-def test_planes_of_few_frames_are_the_model_itself():
-    data = noisy(40)
-    problem = set_up(data)
-    planes = jax.jit(lambda p: block_planes(p, *channel_slopes(p, PARAMS, PHI[1])))(problem)
+def model_and_slopes(data, directions):
+    """The whole plane of the second angle and its derivatives along directions."""
 
-    def curve(free):
-        params = PARAMS.at[np.asarray(PLACE)].set(free)
+    def curve(step):
+        params = PARAMS.at[np.asarray(PLACE)].add(step @ directions)
         return tt.correlation(MODEL, params, t=data.t, q=Q, phi=PHI)[1]
 
-    slope = jnp.moveaxis(jax.jacfwd(curve)(PARAMS[np.asarray(PLACE)]), -1, 0)
-    np.testing.assert_allclose(planes.value, curve(PARAMS[np.asarray(PLACE)]), atol=1e-10)
+    none = jnp.zeros(directions.shape[0])
+    return curve(none), jnp.moveaxis(jax.jacfwd(curve)(none), -1, 0)
+
+
+def general(p, directions):
+    return block_planes(p, *channel_slopes(p, PARAMS, PHI[1], directions))
+
+
+def separable(p, directions):
+    return separable_planes(p, PARAMS, PHI[1], directions)
+
+
+@pytest.mark.parametrize("planes_of", [general, separable])
+def test_planes_of_few_frames_are_the_model_itself(planes_of):
+    data = noisy(40)
+    planes = jax.jit(planes_of)(set_up(data), ALL)
+    value, slope = model_and_slopes(data, ALL)
+    np.testing.assert_allclose(planes.value, value, atol=1e-10)
     g1 = field(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
     np.testing.assert_allclose(planes.field, g1, atol=1e-10)
     size = np.abs(slope).max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-9)
+
+
+@pytest.mark.parametrize(("planes_of", "within"), [(general, 1e-2), (separable, 1e-10)])
+def test_planes_of_blocks_are_means_over_their_frames(planes_of, within, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCKS", 30)
+    data = noisy(130)  # five frames a block
+    directions = (
+        jnp.asarray(np.random.default_rng(0).normal(size=(2, len(FREE))))
+        * PARAMS[np.asarray(PLACE)]
+    )
+    planes = jax.jit(planes_of)(set_up(data), directions)
+
+    def mean(x):
+        return np.asarray(x).reshape(*x.shape[:-2], 26, 5, 26, 5).mean(axis=(-3, -1))
+
+    value, slope = map(mean, model_and_slopes(data, directions))
+    np.testing.assert_allclose(planes.value, value, atol=within)
+    size = np.abs(slope).max()
+    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=within)
+
+
+def test_the_last_block_is_a_mean_over_the_frames_there_are(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCKS", 30)
+    data = noisy(133)  # three frames in the last
+    planes = jax.jit(separable)(set_up(data), ALL)
+    value, slope = map(np.asarray, model_and_slopes(data, ALL))
+    np.testing.assert_allclose(planes.value[3, -1], value[15:20, 130:].mean(), rtol=1e-10)
+    np.testing.assert_allclose(planes.value[-1, -1], value[130:, 130:].mean(), rtol=1e-10)
+    corner = slope[:, 130:, 130:].mean(axis=(1, 2))
+    np.testing.assert_allclose(planes.derivative[:, -1, -1], corner, rtol=1e-8)
 
 
 @pytest.mark.slow
@@ -132,9 +178,9 @@ def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
 
     def deviations(n_blocks):
         monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
-        meat = jax.jit(lambda x: speckle_meat(problem, PARAMS, x, reduced, inverse, noise)[0])(
-            grams
-        )
-        return np.sqrt(np.diag(inverse @ meat @ inverse))
+        covariance = jax.jit(
+            lambda x: speckle_covariance(problem, PARAMS, x, reduced, inverse, noise)[0]
+        )(grams)
+        return np.sqrt(np.diag(covariance))
 
     np.testing.assert_allclose(deviations(20) / deviations(80), 1.0, atol=0.1)

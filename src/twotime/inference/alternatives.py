@@ -22,7 +22,7 @@ from twotime.inference.dyadic import (
 )
 from twotime.inference.gram import gram
 from twotime.inference.problem import Problem, Reduced, make_problem, reduce_gram
-from twotime.inference.sandwich import Noise, speckle_meat
+from twotime.inference.sandwich import Noise, speckle_covariance
 from twotime.results import NLSQResult
 
 Covariance = Float[Array, "free free"]
@@ -81,8 +81,7 @@ def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -
         jnp.broadcast_to(jnp.asarray(pixels, float), n_angles), jnp.asarray(photons, float)
     )
     at_optimum = at.problem, at.params, at.grams, at.reduced, at.inverse
-    meat, _ = speckle_meat(*at_optimum, noise)
-    return at.inverse @ meat @ at.inverse
+    return speckle_covariance(*at_optimum, noise)[0]
 
 
 @eqx.filter_jit

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
+from twotime.inference.factored import angle_ranks
 from twotime.inference.problem import Problem
 from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
@@ -95,12 +96,9 @@ def complete_blocks(
 ) -> Blocks:
     """`residual_blocks` where no pixel is missing and all count alike, at one read of the data.
 
-    The mean of the model over a block comes from its two points in each direction, wrong by less
-    than 1e-3 of the contrast wherever the correlation lasts for a block.
-
     Args:
         problem: The fit.
-        planes: The model on blocks.
+        planes: The model on blocks, from `separable_planes`.
         scaling: Contrast and offset of the angle, the data's shift taken out.
         k: Which angle.
     """
@@ -121,44 +119,106 @@ def complete_blocks(
     return Blocks(_symmetric(mean * used), weight * _symmetric(jnp.asarray(count)))
 
 
-def block_planes(problem: Problem, channels: Channels, by_free: Channels) -> Planes:
-    """Evaluate a model on blocks of frames.
+def block_planes(problem: Problem, channels: Channels, by: Channels) -> Planes:
+    """Evaluate any model on blocks of frames, at two points of each in each direction.
 
     Args:
         problem: The fit.
         channels: Channels of an angle at the frames.
-        by_free: Their derivatives, see `channel_slopes`.
+        by: Their derivatives, see `channel_slopes`.
     """
     n = problem.data.t.shape[0]
-    here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by_free))
+    here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by))
     pixel = tile_pixels(here, (0, 0), here.level.shape[1])
     value, planes = slopes(problem.model, pixel)
-    field = _field(problem.model, pixel, value)
-    # Half of the diagonal in each triangle, so that the two add up to the plane.
-    size = value.shape[0]
-    half = jnp.asarray(np.triu(np.ones((size, size)), 1) + 0.5 * np.eye(size))
-    value, g, field = value * half, jnp.stack(planes) * half, field * half
+    half = _half(value.shape[0])
+    g = jnp.stack(planes) * half
     row, column = arrange(by, axis=1)
     k = 1 if stride(n) == 1 else 2
     derivative = _contracted(g, row, k) + _contracted(g.mT, column, k).mT
+    field = _field(problem.model, pixel, value)
     return Planes(
-        value=_both(_pooled(value, k)),
+        value=_both(_pooled(value * half, k)),
         derivative=_both(derivative),
-        field=_both(_pooled(field, k)),
+        field=_both(_pooled(field * half, k)),
     )
 
 
-def channel_slopes(
-    problem: Problem, params: Float[Array, " param"], phi: Float[Array, ""]
-) -> tuple[Channels, Channels]:
-    """Channels at the frames and, along a first axis, their derivatives by the free parameters.
-
-    Exact, one parameter after the other.
+def separable_planes(
+    problem: Problem,
+    params: Float[Array, " param"],
+    phi: Float[Array, ""],
+    directions: Float[Array, "direction free"],
+) -> Planes:
+    """Evaluate a separable model on blocks of frames: value and derivatives are exact means.
 
     Args:
         problem: The fit.
         params: All parameters.
         phi: Detector angle [degree].
+        directions: Directions of the derivatives in the free parameters.
+    """
+    n = problem.data.t.shape[0]
+    s = stride(n)
+    ranks = angle_ranks(problem.model, problem.data, params, problem.varying, phi)
+    count = np.minimum(s, n - np.arange(0, n, s))
+    size, fill = count.size, -n % s
+
+    def cut(x: Array, mode: str = "constant") -> Array:
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
+        return x.reshape(*x.shape[:-1], size, s)
+
+    def turned(slots: Array) -> Array:
+        return cut(jnp.concatenate([slots[:, :1], directions @ slots[:, 1:]], axis=1))
+
+    base, decay = cut(ranks.base), cut(ranks.decay, "edge")
+    early, late = turned(ranks.early), turned(ranks.late)
+    first, last = decay[..., 0], decay[..., -1]
+    rise, fall = jnp.exp(decay - last[..., None]), jnp.exp(first[..., None] - decay)
+    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
+    gap = gap * np.triu(np.ones((size, size)), 1)
+    ahead = gap * (jnp.sum(fall * base, -1) / count)[:, None]
+    behind = gap * (jnp.sum(rise * base, -1) / count)[:, :, None]
+    early_mean = jnp.sum(rise[:, None] * early, -1) / count
+    late_mean = jnp.sum(fall[:, None] * late, -1) / count
+    sides = zip(ahead, behind, early_mean, late_mean, strict=True)
+    planes = sum(
+        x * e[:, :, None] + y * b[:, None] + x.T * e[:, None] + y.T * b[:, :, None]
+        for x, y, e, b in sides
+    )
+    within = jnp.exp(jnp.minimum(decay[..., :, None] - decay[..., None, :], 0.0))
+    within = within * np.triu(np.ones((s, s)), 1)
+    after, before = (jnp.einsum(f"rIij,rI{x}->rI{y}", within, base) for x, y in ("ji", "ij"))
+    inside = jnp.einsum("raIi,rIi->aI", early, after) + jnp.einsum("raIi,rIi->aI", late, before)
+    inside = (2 * inside / count).at[0].add(1.0) / count
+    planes += inside[:, :, None] * np.eye(size)
+    return Planes(planes[0], planes[1:], _mean_field(problem, params, phi))
+
+
+def _mean_field(problem: Problem, params: Array, phi: Array) -> Array:
+    d, n = problem.data, problem.data.t.shape[0]
+    channels = problem.model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
+    here = jax.tree.map(lambda x: _at_points(x, n), channels)
+    pixel = tile_pixels(here, (0, 0), here.level.shape[1])
+    field = _field(problem.model, pixel, problem.model.pixel(pixel))
+    return _both(_pooled(field * _half(field.shape[0]), 1 if stride(n) == 1 else 2))
+
+
+def channel_slopes(
+    problem: Problem,
+    params: Float[Array, " param"],
+    phi: Float[Array, ""],
+    directions: Float[Array, "direction free"],
+) -> tuple[Channels, Channels]:
+    """Channels at the frames and, along a first axis, their derivatives along directions.
+
+    Exact, one direction after the other.
+
+    Args:
+        problem: The fit.
+        params: All parameters.
+        phi: Detector angle [degree].
+        directions: Directions in the free parameters.
     """
     d, free = problem.data, np.flatnonzero(problem.varying)
 
@@ -168,7 +228,7 @@ def channel_slopes(
     def along(direction: Array) -> Channels:
         return jax.jvp(at, (params[free],), (direction,))[1]
 
-    return at(params[free]), jax.lax.map(along, jnp.eye(free.size, dtype=params.dtype))
+    return at(params[free]), jax.lax.map(along, directions)
 
 
 def _at_points(x: Array, n_frames: int) -> Array:
@@ -209,6 +269,11 @@ def _pooled(plane: Array, k: int) -> Array:
     """Mean of each k by k square."""
     size = plane.shape[-1] // k
     return plane.reshape(*plane.shape[:-2], size, k, size, k).mean(axis=(-3, -1))
+
+
+def _half(size: int) -> Array:
+    """The upper triangle with half of the diagonal, so that two of them add up to a plane."""
+    return jnp.asarray(np.triu(np.ones((size, size)), 1) + 0.5 * np.eye(size))
 
 
 def _both(upper: Array) -> Array:

@@ -112,15 +112,15 @@ def over_angles(
     grams: Callable[[Any, TwoTimeData, Any], Array],
     shared: Any,
     data: TwoTimeData,
-    squares: Any,
+    prepared: Any,
 ) -> Array:
-    """`grams(shared, data, squares)` with the angles of data and squares shared among devices.
+    """`grams(shared, data, prepared)` with the angles of the last two shared among devices.
 
     Where they cannot be shared evenly the last angle is repeated; the repeats are left out.
     """
     n = data.phi.shape[0]
     planes, rest = eqx.partition(data, has_angles(data))
-    planes = jax.tree.map(lambda x: _filled(jnp.asarray(x), -n % mesh.size), (planes, squares))
+    planes = jax.tree.map(lambda x: _filled(jnp.asarray(x), -n % mesh.size), (planes, prepared))
 
     def share(mine: tuple[TwoTimeData, Any], arrays: Any) -> Array:
         whole, of_all = eqx.combine(arrays, static)

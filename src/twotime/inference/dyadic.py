@@ -19,6 +19,7 @@ from twotime.inference.tiles import (
     cut_tile,
     slopes,
     tile_corners,
+    tile_edge,
     tile_pixels,
 )
 
@@ -40,6 +41,8 @@ def frame_scores(
         reduced: Their reduction.
     """
     projection = scaling_projection(problem, grams, reduced)
+    n = problem.data.t.shape[0]
+    edge = tile_edge(n, TILE)
 
     def one(k: Array) -> Array:
         phi = jnp.asarray(problem.data.phi)[k]
@@ -47,8 +50,8 @@ def frame_scores(
         contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
 
         def add(total: Array, corner: Array) -> tuple[Array, None]:
-            tile = cut_tile(problem.data, k, problem.shift, corner, TILE)
-            value, planes = slopes(problem.model, tile_pixels(channels, tile.first, TILE))
+            tile = cut_tile(problem.data, k, problem.shift, corner, edge)
+            value, planes = slopes(problem.model, tile_pixels(channels, tile.first, edge))
             g = jnp.stack(planes)
             pull = tile.weight * (tile.c2 - contrast * value - offset)
             rows, columns = _tile_scores(pull, value, g, sides, tile.first, contrast, projection[k])
@@ -56,7 +59,6 @@ def frame_scores(
             total = total.at[tile.first[0] + local].add(rows)
             return total.at[tile.first[1] + local].add(columns), None
 
-        n = problem.data.t.shape[0]
         start = jnp.zeros((n, projection.shape[-1]))
         return jax.lax.scan(add, start, tile_corners(n, TILE))[0]
 

@@ -4,6 +4,7 @@ from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -11,10 +12,12 @@ from jaxtyping import Array, Float
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.devices import over_angles, over_tiles
-from twotime.inference.factored import Squares, factored_gram
-from twotime.inference.gram import TILE, gram, tile_corners
+from twotime.inference.factored import Squares, cut_squares, factored_gram
+from twotime.inference.gram import MODEL, TILE, data_moments, gram
+from twotime.inference.tiles import tile_corners
 
 Evaluator = Literal["auto", "tiled", "factored"]
+Prepared = Squares | Float[Array, "angle 2 2"]
 
 
 def choose_evaluator(
@@ -49,6 +52,17 @@ def choose_evaluator(
     return (data, "tiled") if reason else (plain, "factored")
 
 
+def prepare(evaluator: str, data: TwoTimeData, shift: Float[Array, ""]) -> Prepared:
+    """What an evaluator makes of the data alone, once for all evaluations.
+
+    Args:
+        evaluator: "tiled" or "factored".
+        data: The data.
+        shift: Subtracted from the data, to keep digits.
+    """
+    return cut_squares(data, shift) if evaluator == "factored" else data_moments(data, shift)
+
+
 def evaluate_gram(
     evaluator: str,
     model: AbstractTwoTimeModel,
@@ -59,7 +73,7 @@ def evaluate_gram(
     tile: int = TILE,
     mesh: Mesh | None = None,
     with_normal: bool = True,
-    squares: Squares | None = None,
+    prepared: Prepared | None = None,
 ) -> Float[Array, "angle row basis"]:
     """The Gram matrices of `gram`, by a resolved evaluator, on the devices of a mesh.
 
@@ -70,38 +84,39 @@ def evaluate_gram(
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
         shift: Subtracted from the data, to keep digits.
-        tile: Edge of a tile of the tiled evaluator [frame].
+        tile: Largest edge of a tile of the tiled evaluator [frame].
         mesh: Devices that share the angles, or the tiles where there are fewer angles than
             devices (one angle in factored form stays on one); None for one device.
         with_normal: Whether products of derivatives are wanted.
-        squares: The data less the shift cut for the factored evaluator; None cuts them each time.
+        prepared: What `prepare` makes of the same data and shift; None makes it here.
 
     Returns:
         As `gram`, on every device.
     """
 
-    def of_angles(shared: Any, part: TwoTimeData, squares: Squares | None) -> Array:
+    def of_angles(shared: Any, part: TwoTimeData, prepared: Any) -> Array:
         model, params, shift = shared
+        settings = model, part, params, free
         if evaluator == "factored":
-            return factored_gram(
-                model, part, params, free, shift=shift, squares=squares, with_normal=with_normal
-            )
-        return gram(model, part, params, free, shift=shift, tile=tile, with_normal=with_normal)
+            return factored_gram(*settings, shift=shift, squares=prepared, with_normal=with_normal)
+        return gram(*settings, shift=shift, tile=tile, moments=prepared, with_normal=with_normal)
 
     def of_tiles(shared: Any, corners: Array) -> Array:
         (model, params, shift), data = shared
         return gram(
             model, data, params, free, shift=shift, tile=tile, corners=corners,
-            with_normal=with_normal,
+            moments=jnp.zeros((data.phi.shape[0], MODEL, MODEL)), with_normal=with_normal,
         )  # fmt: skip
 
     shared = model, params, shift
+    prepared = prepare(evaluator, data, shift) if prepared is None else prepared
     if mesh is None:
-        return of_angles(shared, data, squares)
+        return of_angles(shared, data, prepared)
     if evaluator == "factored" or data.phi.shape[0] >= mesh.size:
-        return over_angles(mesh, of_angles, shared, data, squares)
+        return over_angles(mesh, of_angles, shared, data, prepared)
     n = data.c2.shape[-1]
-    return over_tiles(mesh, of_tiles, (shared, data), tile_corners(n, tile), n)
+    found = over_tiles(mesh, of_tiles, (shared, data), tile_corners(n, tile), n)
+    return found.at[:, :MODEL, :MODEL].set(prepared)
 
 
 def _unmasked(data: TwoTimeData) -> TwoTimeData:

@@ -14,7 +14,7 @@ from twotime.inference.gram import DATA, ONE
 from twotime.inference.implicit import Answer, Given, differentiable, refuse
 from twotime.inference.problem import Problem, Reduced, evaluate
 from twotime.inference.robust import Robust, pseudo_problem, weigh
-from twotime.inference.sandwich import SPECKLE, speckle_meat
+from twotime.inference.sandwich import SPECKLE, speckle_covariance
 from twotime.results import NLSQResult
 
 
@@ -96,7 +96,8 @@ def make_result(
     values, vectors, scale = uncertainty.spectrum(found.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = problem.params(end.y)
-    meat, noise = speckle_meat(found.problem, params, found.grams, found.reduced, inverse)
+    at_optimum = found.problem, params, found.grams, found.reduced, inverse
+    covariance, noise = speckle_covariance(*at_optimum)
     answer = Answer(params, scaling.contrast, scaling.offset + problem.shift, found.chi2)
     answer = (differentiable if loss is None else refuse)(answer, held, bounds)
     return NLSQResult(
@@ -119,7 +120,7 @@ def make_result(
         n_pixels=problem.n_pixels,
         dof=dof,
         total=found.total,
-        covariance=inverse @ meat @ inverse,
+        covariance=covariance,
         covariance_iid=found.variance * inverse,
         held=held,
         eigenvalues=values,

@@ -26,6 +26,7 @@ from twotime.inference.tiles import (
     cut_tile,
     slopes,
     tile_corners,
+    tile_edge,
     tile_pixels,
 )
 
@@ -42,6 +43,7 @@ def gram(
     shift: Scalar = 0.0,
     tile: int = TILE,
     corners: Int[Array, "tile 2"] | None = None,
+    moments: Float[Array, "angle 2 2"] | None = None,
     with_normal: bool = True,
 ) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle, tile by tile; takes any model, mask and sigma.
@@ -52,8 +54,9 @@ def gram(
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
         shift: Subtracted from the data, to keep digits.
-        tile: Edge of a tile in frames.
+        tile: Largest edge of a tile [frame].
         corners: First frames of the tiles to sum; None takes all.
+        moments: `data_moments` found beforehand; None finds them here.
         with_normal: Whether products of derivatives are wanted.
 
     Returns:
@@ -61,33 +64,52 @@ def gram(
         rows of data, 1 and model alone if not `with_normal`.
     """
     n = data.c2.shape[-1]
+    edge = tile_edge(n, tile)
     corners = tile_corners(n, tile) if corners is None else corners
+    moments = data_moments(data, shift) if moments is None else moments
 
     def one_angle(k: Array) -> Array:
         channels, sides = channel_sides(model, data, params, free, jnp.asarray(data.phi)[k])
-        products = _products(channels, with_normal)
+        products, row = _products(channels, with_normal), sides.row.mT
 
-        def add_tile(sums: list[_Sums], corner: Array) -> tuple[list[_Sums], None]:
-            cut = cut_tile(data, k, shift, corner, tile)
-            value, g = slopes(model, tile_pixels(channels, cut.first, tile))
-            return _add_tile(products, sums, cut, value, g, sides.column), None
+        def add_tile(sums: _Sums, corner: Array) -> tuple[_Sums, None]:
+            cut = cut_tile(data, k, shift, corner, edge)
+            value, g = slopes(model, tile_pixels(channels, cut.first, edge))
+            return _add_tile(products, sums, cut, value, g, row), None
 
-        start = [_no_sums(product, sides.row) for product in products]
-        gram = _assembled(products, jax.lax.scan(add_tile, start, corners)[0], sides)
+        sums = jax.lax.scan(add_tile, _no_sums(products, sides.row), corners)[0]
+        gram = _assembled(products, sums, sides, moments[k])
         return gram if with_normal else gram[:FIRST]
 
     return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
+
+
+def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
+    """Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma²; the same for any model.
+
+    Args:
+        data: The data; pixels that are masked or not finite do not count.
+        shift: Subtracted from the data, to keep digits.
+    """
+    used = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1) & jnp.isfinite(data.c2)
+    if data.mask is not None:
+        used &= data.mask
+    sigma = 1.0 if data.sigma is None else jnp.where(used, data.sigma, 1.0)
+    weight = jnp.where(used, 1.0 / jnp.asarray(sigma, jnp.result_type(data.t)) ** 2, 0.0)
+    c2 = jnp.where(used, data.c2 - shift, 0.0)
+    count, total, square = (jnp.sum(weight * x, axis=(1, 2)) for x in (1.0, c2, c2 * c2))
+    return jnp.stack([jnp.stack([square, total], -1), jnp.stack([total, count], -1)], -2)
 
 
 class _Product(NamedTuple):
     """Two members of [data, 1, model, slopes…] and the sums that their product needs.
 
     Attributes:
-        left: The one that takes the weight.
+        left: The one that takes the weight; never data or 1.
         right: The other, not behind it.
         rows: Whether the sum over each row is needed.
         columns: Whether the sum over each column is.
-        across: Slopes whose columns are summed along each row.
+        across: Slopes whose rows are summed down each column.
     """
 
     left: int
@@ -98,9 +120,15 @@ class _Product(NamedTuple):
 
 
 class _Sums(eqx.Module):
-    rows: Float[Array, " time"] | None
-    columns: Float[Array, " time"] | None
-    across: Float[Array, "time wide"] | None
+    """The sums of all products, one after the other.
+
+    Attributes:
+        along: Over each row, of the products that need it.
+        down: Over each column: of the product itself if `columns`, then times the rows `across`.
+    """
+
+    along: Float[Array, "product time"]
+    down: Float[Array, "wide time"]
 
 
 def _products(channels: Channels, with_normal: bool) -> list[_Product]:
@@ -108,83 +136,92 @@ def _products(channels: Channels, with_normal: bool) -> list[_Product]:
     n_clock, n_level = channels.decay.shape[0] + channels.phase.shape[0], channels.level.shape[0]
     has_row = [True] * (n_clock + n_level) + [False] * n_level
     has_column = [True] * n_clock + [False] * n_level + [True] * n_level
-    found = [_Product(i, j, True, False, ()) for i in range(FIRST) for j in range(i + 1)]
+    found = [_Product(MODEL, j, True, False, ()) for j in range(FIRST)]
     for k, (row, column) in enumerate(zip(has_row, has_column, strict=True)):
         found += [_Product(FIRST + k, j, row, column, ()) for j in range(FIRST)]
         for m in range(k + 1 if with_normal else 0):
             sides = row and has_row[m], column and has_column[m]
-            across = (m,) * (row and has_column[m]) + (k,) * (m < k and has_row[m] and column)
+            across = (k,) * (row and has_column[m]) + (m,) * (m < k and has_row[m] and column)
             found.append(_Product(FIRST + k, FIRST + m, *sides, across))
     return found
 
 
-def _no_sums(product: _Product, side: Float[Array, "slope time param"]) -> _Sums:
+def _no_sums(products: list[_Product], side: Float[Array, "slope time param"]) -> _Sums:
     _, n, n_param = side.shape
-    none, width = jnp.zeros(n, side.dtype), len(product.across) * n_param
-    across = jnp.zeros((n, width), side.dtype) if product.across else None
-    return _Sums(none if product.rows else None, none if product.columns else None, across)
+    wide = sum(p.columns + len(p.across) * n_param for p in products)
+    tall = sum(p.rows for p in products)
+    return _Sums(jnp.zeros((tall, n), side.dtype), jnp.zeros((wide, n), side.dtype))
 
 
 def _add_tile(
     products: list[_Product],
-    sums: list[_Sums],
+    sums: _Sums,
     tile: Tile,
     value: Array,
     g: list[Array],
-    column: Float[Array, "slope time param"],
-) -> list[_Sums]:
+    row: Float[Array, "slope param time"],
+) -> _Sums:
     """Add a tile. All sums are products with vectors or matrices, because these are vectorised."""
     early, late = tile.first
-    one = jnp.ones(value.shape[0], value.dtype)
-    column = jax.lax.dynamic_slice_in_dim(column, late, value.shape[0], axis=1)
-    basis = [tile.c2, None, value, *g]
-    weighted = [tile.weight if b is None else b * tile.weight for b in basis]
-
-    def add(product: _Product, old: _Sums) -> _Sums:
-        right = basis[product.right]
-        plane = weighted[product.left] if right is None else weighted[product.left] * right
-        rows, columns, across = old.rows, old.columns, old.across
-        if rows is not None:
-            rows = _added(rows, early, plane @ one)
-        if columns is not None:
-            columns = _added(columns, late, one @ plane)
-        if across is not None:
-            beside = jnp.concatenate([column[k] for k in product.across], axis=1)
-            across = _added(across, early, plane @ beside)
-        return _Sums(rows, columns, across)
-
-    return [add(*each) for each in zip(products, sums, strict=True)]
+    one = jnp.ones((1, value.shape[0]), value.dtype)
+    row = jax.lax.dynamic_slice_in_dim(row, early, value.shape[0], axis=2)
+    basis = [tile.c2, jnp.ones((), value.dtype), value, *g]
+    along, down = [], []
+    for product in products:
+        plane = basis[product.left] * tile.weight * basis[product.right]
+        if product.rows:
+            along.append((plane @ one.T).T)
+        factors = [one] * product.columns + [row[k] for k in product.across]
+        if factors:
+            down.append(jnp.concatenate(factors) @ plane)
+    return _Sums(
+        _added(sums.along, early, jnp.concatenate(along)),
+        _added(sums.down, late, jnp.concatenate(down)),
+    )
 
 
 def _added(total: Array, first: Array, part: Array) -> Array:
-    here = jax.lax.dynamic_slice_in_dim(total, first, part.shape[0])
-    return jax.lax.dynamic_update_slice_in_dim(total, here + part, first, axis=0)
+    here = jax.lax.dynamic_slice_in_dim(total, first, part.shape[1], axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(total, here + part, first, axis=1)
 
 
 def _assembled(
-    products: list[_Product], sums: list[_Sums], sides: Sides
+    products: list[_Product], sums: _Sums, sides: Sides, moments: Float[Array, "2 2"]
 ) -> Float[Array, "basis basis"]:
     """The Gram matrix from the sums over rows and columns and the sides of the derivatives."""
     row, column = sides.row, sides.column
     n_param = row.shape[-1]
-    plain = jnp.zeros((FIRST, FIRST), row.dtype)
+    # Every sum times every side at once: few large products cost less than many small ones.
+    by_row, by_column = (
+        jnp.moveaxis(jnp.tensordot(sums, side, (1, 1)), 1, 0)
+        for sums, side in ((sums.along, row), (sums.down, column))
+    )
+    plain = jnp.zeros((FIRST, FIRST), row.dtype).at[:MODEL, :MODEL].set(moments)
     mixed = jnp.zeros((n_param, FIRST), row.dtype)
     normal = jnp.zeros((n_param, n_param), row.dtype)
-    for product, s in zip(products, sums, strict=True):
+    wide = tall = 0
+    for product in products:
         k, m = product.left - FIRST, product.right - FIRST
+        weights = []
+        if product.rows:
+            weights.append((sums.along[tall], row, by_row[k, tall]))
+            tall += 1
+        if product.columns:
+            weights.append((sums.down[wide], column, by_column[k, wide]))
+            wide += 1
         if k < 0:
-            plain = plain.at[product.left, product.right].set(jnp.sum(jnp.asarray(s.rows)))
+            plain = plain.at[product.left, product.right].set(jnp.sum(weights[0][0]))
             continue
-        sums_of = [(x, y) for x, y in ((s.rows, row), (s.columns, column)) if x is not None]
         if m < 0:
-            mixed = mixed.at[:, product.right].add(sum(x @ side[k] for x, side in sums_of))
+            mixed = mixed.at[:, product.right].add(sum(by for _, _, by in weights))
             continue
-        half = sum((side[k].T @ (x[:, None] * side[m]) for x, side in sums_of), 0.0)
+        half = sum((side[k].T @ (x[:, None] * side[m]) for x, side, _ in weights), 0.0)
         half = jnp.where(k == m, 0.5, 1.0) * half
-        parts = [] if s.across is None else jnp.split(s.across, len(product.across), axis=1)
-        for slope, part in zip(product.across, parts, strict=True):
-            # Of ∂_p ∂_q: row_k(i) Σ_j plane column_m(j), and the same with k and m exchanged.
-            half += row[k].T @ part if slope == m else (row[m].T @ part).T
+        for slope in product.across:
+            # Of ∂_p ∂_q: Σ_i row_k(i) plane column_m(j), and the same with k and m exchanged.
+            part = slice(wide, wide + n_param)
+            half += by_column[m, part] if slope == k else by_column[k, part].T
+            wide += n_param
         normal += half + half.T
     plain = jnp.tril(plain) + jnp.tril(plain, -1).T
     return jnp.block([[plain, mixed.T], [mixed, normal]])

@@ -72,9 +72,9 @@ def off_bounds(
     reach = jnp.minimum(problem.scale, upper - lower)
 
     def effect(phi: Array) -> Array:
-        _, by_free = channel_slopes(problem, start, phi)
-        largest = [jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0) for x in jax.tree.leaves(by_free)]
-        return jnp.max(jnp.stack(largest), axis=0) * reach
+        _, by = channel_slopes(problem, start, phi, jnp.diag(reach))
+        largest = [jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0) for x in jax.tree.leaves(by)]
+        return jnp.max(jnp.stack(largest), axis=0)
 
     strongest = jnp.max(jax.vmap(effect)(jnp.asarray(problem.data.phi)), axis=0)
     is_log = jnp.asarray(log_space) & (lower > 0)

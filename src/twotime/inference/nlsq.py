@@ -74,7 +74,7 @@ def fit_nlsq(
         starts: How many starts, the space's own among them; or the starts themselves. The end
             with the smallest chi-squared is the result, which lists all ends.
         key: Source of randomness for more than one start.
-        tile: Edge of a tile of the tiled evaluator [frame].
+        tile: Largest edge of a tile of the tiled evaluator [frame].
         devices: Devices that share the angles, or the tiles where these are more (as
             `jax.devices()`); None takes the default device. With several processes each passes
             the same arguments and gets the same result.

@@ -16,8 +16,7 @@ from twotime.core.scaling import (
     solve_scaling,
 )
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.evaluators import evaluate_gram
-from twotime.inference.factored import Squares, cut_squares
+from twotime.inference.evaluators import Prepared, evaluate_gram, prepare
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE, TILE
 from twotime.inference.solver import Quadratic
 
@@ -32,7 +31,7 @@ class Problem(eqx.Module):
     shift: Float[Array, ""]
     n_pixels: Int[Array, ""]
     scaling: Scaling
-    squares: Squares | None
+    prepared: Prepared
     varying: tuple[bool, ...] = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
     tile: int = eqx.field(static=True, default=TILE)
@@ -121,7 +120,7 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
         problem.shift,
         problem.tile,
         problem.mesh,
-        squares=problem.squares,
+        prepared=problem.prepared,
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
@@ -161,7 +160,7 @@ def make_problem(
         shift=shift,
         n_pixels=jnp.sum(used),
         scaling=_make_scaling(data, space, mode, shift),
-        squares=cut_squares(data, shift) if evaluator == "factored" else None,
+        prepared=prepare(evaluator, data, shift),
         varying=varying,
         evaluator=evaluator,
         tile=tile,

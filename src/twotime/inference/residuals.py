@@ -87,7 +87,8 @@ def residual_structure(
     block_time = t[jnp.minimum(jnp.arange(n_blocks) * in_block, n - 1)]
 
     def one(k: Array) -> tuple[Array, Array, Array]:
-        slopes = channel_slopes(problem, fit.values, jnp.asarray(data.phi)[k])
+        no_direction = jnp.zeros((0, sum(problem.varying)))
+        slopes = channel_slopes(problem, fit.values, jnp.asarray(data.phi)[k], no_direction)
         planes = block_planes(problem, *slopes)
         scaling = fit.contrast[k], fit.offset[k] - problem.shift
         blocks = residual_blocks(problem, slopes[0], scaling, k)

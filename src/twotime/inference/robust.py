@@ -10,6 +10,7 @@ Reference:
     Holland & Welsch, Comm. Statist. A6, 813 (1977); Huber, Robust Statistics (1981).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -21,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from twotime.core.correlation import correlation
 from twotime.core.scaling import ScalingSolution
 from twotime.inference.descent import End
+from twotime.inference.evaluators import prepare
 from twotime.inference.problem import Problem
 from twotime.inference.solver import CONVERGED, UNSETTLED
 
@@ -210,7 +212,7 @@ def _before(problem: Problem, y: Array, descend: Callable[[Problem, Array], End]
 
 def with_sigma(problem: Problem, sigma: Float[Array, "angle time time"]) -> Problem:
     """The same fit with a standard deviation for each pixel."""
-    return eqx.tree_at(lambda p: p.data.sigma, problem, sigma, is_leaf=lambda x: x is None)
+    return _with_data(problem, sigma=sigma)
 
 
 def pseudo_problem(
@@ -245,7 +247,13 @@ def pseudo_problem(
         return jnp.where(used, c2 - r * sigma * (1 - w / found.stiffness), c2)
 
     c2 = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
-    return eqx.tree_at(lambda p: p.data.c2, problem, c2)
+    return _with_data(problem, c2=c2)
+
+
+def _with_data(problem: Problem, **changed: Array) -> Problem:
+    data = dataclasses.replace(problem.data, **changed)
+    prepared = prepare(problem.evaluator, data, problem.shift)
+    return dataclasses.replace(problem, data=data, prepared=prepared)
 
 
 def _residual(

@@ -18,6 +18,7 @@ from twotime.inference.blocks import (
     channel_slopes,
     complete_blocks,
     residual_blocks,
+    separable_planes,
     stride,
 )
 from twotime.inference.gram import MODEL, ONE
@@ -59,7 +60,7 @@ class _Angle(eqx.Module):
     neighbour_expected: Float[Array, " 3"]
 
 
-def speckle_meat(
+def speckle_covariance(
     problem: Problem,
     params: Float[Array, " param"],
     grams: Float[Array, "angle basis basis"],
@@ -67,7 +68,10 @@ def speckle_meat(
     inverse: Float[Array, "free free"],
     known: Noise | None = None,
 ) -> tuple[Float[Array, "free free"], Noise]:
-    """Covariance of the scores of a fit, and the noise that it was computed with.
+    """Covariance H⁻¹ B H⁻¹ of a fit, and the noise that it was computed with.
+
+    All is computed along directions in which H is 1, so that single precision is enough for the
+    products of matrices that B takes.
 
     Args:
         problem: The fit.
@@ -76,33 +80,49 @@ def speckle_meat(
         reduced: Their reduction.
         inverse: Inverse H⁻¹ of `reduced.hessian` without held and null directions.
         known: The noise where pixels and photons are known; estimated from the residuals if not.
-
-    Returns:
-        The meat B of the sandwich H⁻¹ B H⁻¹ and the noise.
     """
     n_angles = problem.data.phi.shape[0]
-    projection = scaling_projection(problem, grams, reduced)
+    root = _root(inverse)
+    projection = scaling_projection(problem, grams, reduced) @ root
 
     def one(k: Array) -> _Angle:
-        return _one_angle(problem, params, reduced, projection[k], k)
+        given = problem, params, grams[k], reduced, projection[k]
+        return _one_angle(*given, root.T, k)
 
     angles = jax.lax.map(one, jnp.arange(n_angles))
     offset = reduced.scaling.offset + problem.shift
     in_block = stride(problem.data.t.shape[0])
+    n_free = inverse.shape[0]
+    of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
     if known is None:
+        # What parameters and, in each angle's share, contrast and offset take of the noise.
         share = jnp.sum(reduced.scaling.free) / (2 * n_angles)
-        taken = _absorbed(angles.scores.coefficients, grams, inverse, share)
+        of_scaling = angles.scores.coefficients[:, :, n_free:, n_free:]
+        taken = _trace(of_theta) + share * _trace(of_scaling)
         inverse_photons, pixels, left = _solve_noise(angles, taken)
     else:
         inverse_photons, pixels = 1.0 / (known.photons * in_block), known.pixels / offset**2
         left = jnp.ones_like(pixels)
     powers = inverse_photons ** jnp.arange(3)
-    n_free = inverse.shape[0]
-    of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
     meat = jnp.einsum("a,k,akpq->pq", 1.0 / (left * pixels), powers, of_theta)
-    meat = _refined(meat, jnp.sum(angles.normal, axis=0) @ inverse)
+    covariance = root @ _refined(meat, jnp.sum(angles.normal, axis=0)) @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
-    return meat, Noise(pixels * offset**2, photons / in_block)
+    # Single precision leaves it symmetric to 1e-7 alone.
+    covariance = 0.5 * (covariance + covariance.T)
+    return covariance, Noise(pixels * offset**2, photons / in_block)
+
+
+def _root(inverse: Float[Array, "free free"]) -> Float[Array, "free direction"]:
+    """R with R Rᵀ the inverse; columns of directions that it leaves out are 0."""
+    size = jnp.sqrt(jnp.diag(inverse))
+    divisor = jnp.where(size > 0, size, 1.0)
+    unit = inverse / (divisor[:, None] * divisor[None, :])
+    values, vectors = jnp.linalg.eigh(unit)
+    return size[:, None] * vectors * jnp.sqrt(jnp.maximum(values, 0.0))
+
+
+def _trace(x: Float[Array, "*n score score"]) -> Float[Array, "*n"]:
+    return jnp.trace(x, axis1=-2, axis2=-1)
 
 
 def _refined(
@@ -110,11 +130,11 @@ def _refined(
 ) -> Float[Array, "free free"]:
     """Make up for what blocks average away of the scores.
 
-    `kept` is H_b H⁻¹ with H_b the Gauss-Newton matrix on blocks, below 1 where derivatives change
-    within a block. For independent pixels the meat must grow by its inverse: L B Lᵀ with
-    L = (H_b H⁻¹)^(-1/2), here by its series about 1. For speckle that is near enough: standard
-    deviations are right to 10 % from a correlation time of two blocks on, and 7 % too small to
-    30 % too large at one block, where they would be 5 to 30 % too small without it.
+    `kept` is the Gauss-Newton matrix on blocks where that on pixels is 1, below 1 where
+    derivatives change within a block. For independent pixels the meat must grow by its inverse:
+    L B Lᵀ with L = kept^(-1/2), here by its series about 1. For speckle that is near enough:
+    standard deviations are right to 10 % from a correlation time of two blocks on, and 7 % too
+    small to 30 % too large at one block, where they would be 5 to 30 % too small without it.
     """
     one = jnp.eye(meat.shape[0])
     root = (15 * one - 10 * kept + 3 * kept @ kept) / 8
@@ -148,35 +168,55 @@ def scaling_projection(
 def _one_angle(
     problem: Problem,
     params: Array,
+    gram: Float[Array, "basis basis"],
     reduced: Reduced,
-    projection: Float[Array, "2 free"],
+    projection: Float[Array, "2 direction"],
+    directions: Float[Array, "direction free"],
     k: Array,
 ) -> _Angle:
-    contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
-    channels, by_free = channel_slopes(problem, params, jnp.asarray(problem.data.phi)[k])
-    planes = block_planes(problem, channels, by_free)
+    scaling = contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
+    phi = jnp.asarray(problem.data.phi)[k]
     if problem.evaluator == "factored":
-        blocks = complete_blocks(problem, planes, (contrast, offset), k)
+        planes = separable_planes(problem, params, phi, directions)
+        blocks = complete_blocks(problem, planes, scaling, k)
     else:
-        blocks = residual_blocks(problem, channels, (contrast, offset), k)
+        channels, by = channel_slopes(problem, params, phi, directions)
+        planes = block_planes(problem, channels, by)
+        blocks = residual_blocks(problem, channels, scaling, k)
     value, field = planes.value, planes.field
     jacobian = contrast * planes.derivative - value * projection[0][:, None, None]
     jacobian = jacobian - projection[1][:, None, None]
-    jacobian = jnp.concatenate([jacobian, value[None], jnp.ones_like(value)[None]])
+    jacobian = jnp.concatenate([jacobian, _by_scaling(gram, value)])
     diagonal = jnp.eye(value.shape[0], dtype=bool)
     weights = jacobian * (blocks.weight * jnp.where(diagonal, 1.0, 0.5))
     beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
     off = jnp.where(diagonal, 0.0, blocks.weight)
     found, expected = _row_products(blocks.residual, off, field, value, beta)
     n_free = planes.derivative.shape[0]
+    scores = score_covariance(*map(_single, (weights, field, beta, value)))
     return _Angle(
-        scores=score_covariance(weights, field, beta, value),
+        scores=ScoreCovariance(scores.coefficients.astype(value.dtype)),
         normal=jnp.einsum("pij,qij->pq", weights[:n_free], jacobian[:n_free]),
         square=found[0],
         neighbour=jnp.sum(found[1:]),
         square_expected=expected[0],
         neighbour_expected=jnp.sum(expected[1:], axis=0),
     )
+
+
+def _by_scaling(
+    gram: Float[Array, "basis basis"], value: Float[Array, "block block"]
+) -> Float[Array, "2 block block"]:
+    """Derivatives by contrast and offset, turned so that their normal matrix is 1."""
+    mean, count = gram[MODEL, ONE] / gram[ONE, ONE], gram[ONE, ONE]
+    spread = gram[MODEL, MODEL] - mean * gram[MODEL, ONE]
+    usable = spread > 1e-12 * gram[MODEL, MODEL]
+    centred = (value - mean) / jnp.sqrt(jnp.where(usable, spread, jnp.inf))
+    return jnp.stack([centred, jnp.broadcast_to(count**-0.5, value.shape)])
+
+
+def _single(x: Array) -> Array:
+    return x.astype(jnp.complex64 if jnp.iscomplexobj(x) else jnp.float32)
 
 
 def _row_products(
@@ -219,21 +259,3 @@ def _solve_noise(angles: _Angle, taken: Float[Array, "angle 3"]) -> tuple[Array,
     # The residuals left after the fit correct N here. The caller divides by what is left once
     # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
     return u, (square @ powers) / angles.square, left
-
-
-def _absorbed(
-    coefficients: Float[Array, "angle 3 score score"],
-    grams: Float[Array, "angle basis basis"],
-    inverse: Float[Array, "free free"],
-    share: Array,
-) -> Float[Array, "angle 3"]:
-    """tr(H⁻¹ B) of the parameters and, in each angle's share, of contrast and offset."""
-    n = inverse.shape[0]
-    of_theta = jnp.einsum("pq,akqp->ak", inverse, coefficients[:, :, :n, :n])
-    mm, m1, n1 = grams[:, MODEL, MODEL], grams[:, MODEL, ONE], grams[:, ONE, ONE]
-    bmm, bm1, b11 = (coefficients[:, :, n + i, n + j] for i, j in ((0, 0), (0, 1), (1, 1)))
-    crossed = n1[:, None] * bmm - 2 * m1[:, None] * bm1 + mm[:, None] * b11
-    determinant = mm * n1 - m1**2
-    usable = determinant > 1e-12 * mm * n1
-    of_scaling = crossed / jnp.where(usable, determinant, jnp.inf)[:, None]
-    return of_theta + share * of_scaling

@@ -269,9 +269,11 @@ def _change(y: Array, value: Array, local: Quadratic, state: _State) -> Array:
 def _learn(y: Array, change: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
     """Symmetric rank-one update from the gradients of the last step, and whether it helped."""
     old, step = state.local, state.trial - y
-    plain = old.grad @ step + 0.5 * step @ old.hessian @ step
+    missed = change - (old.grad @ step + 0.5 * step @ old.hessian @ step)
+    by_gradients = 0.5 * (local.grad - old.grad - old.hessian @ step) @ step
+    missed = jnp.where(jnp.abs(missed) <= _UNCLEAR * local.noise, by_gradients, missed)
     extra = 0.5 * step @ state.left_out @ step
-    better = jnp.abs(change - plain - extra) < _BETTER * jnp.abs(change - plain)
+    better = jnp.abs(missed - extra) < _BETTER * jnp.abs(missed)
     miss = local.grad - old.grad - local.hessian @ step - state.left_out @ step
     along = miss @ step
     usable = jnp.abs(along) > 1e-8 * jnp.linalg.norm(miss) * jnp.linalg.norm(step)

@@ -41,9 +41,14 @@ class Tile(eqx.Module):
     weight: Float[Array, "tile tile"]
 
 
-def tile_corners(n_frames: int, tile: int) -> Array:
+def tile_edge(n_frames: int, largest: int) -> int:
+    """Edge of the tiles that cover all frames with little overlap [frame]."""
+    return -(-n_frames // -(-n_frames // largest))
+
+
+def tile_corners(n_frames: int, largest: int) -> Array:
     """First frames (t1, t2) of the tiles that cover t1 < t2."""
-    starts = range(0, n_frames, tile)
+    starts = range(0, n_frames, tile_edge(n_frames, largest))
     return jnp.asarray([(i, j) for i in starts for j in starts if i <= j])
 
 

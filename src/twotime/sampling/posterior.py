@@ -20,8 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from twotime.core.models import AbstractTwoTimeModel, Pixel
 from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.evaluators import evaluate_gram
-from twotime.inference.factored import Squares
+from twotime.inference.evaluators import Prepared, evaluate_gram
 from twotime.inference.gram import DATA, FIRST, MODEL, ONE
 from twotime.sampling.coordinates import Coordinates
 
@@ -34,7 +33,7 @@ class Plane(eqx.Module):
     data: TwoTimeData
     shift: Float[Array, ""]
     n_pixels: Float[AnyArray, ""]
-    squares: Squares | None
+    prepared: Prepared
     evaluator: str = eqx.field(static=True)
 
     def moments(
@@ -50,7 +49,7 @@ class Plane(eqx.Module):
         def rows(x: Array, free: tuple[bool, ...]) -> Array:
             at = others.at[index].set(x)
             settings = self.evaluator, model, self.data, at, free, self.shift
-            return evaluate_gram(*settings, with_normal=False, squares=self.squares)
+            return evaluate_gram(*settings, with_normal=False, prepared=self.prepared)
 
         @jax.custom_jvp
         def corner(x: Array) -> Array:

@@ -53,7 +53,7 @@ def make_posterior(
         )
     return Posterior(
         model=model,
-        source=Plane(data, problem.shift, count, problem.squares, evaluator),
+        source=Plane(data, problem.shift, count, problem.prepared, evaluator),
         start=problem.start,
         coordinates=parameter_coordinates(space),
         scaling=linear,
