@@ -104,19 +104,32 @@ def complete_blocks(
     """
     n = problem.data.t.shape[0]
     s = stride(n)
-    frames, starts = np.arange(n), np.arange(0, n, s)
-    member = (frames // s == np.arange(starts.size)[:, None]).astype(float)
-    count = member @ np.triu(np.ones((n, n)), 1) @ member.T
-    c2 = jnp.asarray(problem.data.c2)[k]
-    c2 = jnp.where(jnp.arange(n)[:, None] < jnp.arange(n), c2 - problem.shift, 0.0)
-    whole = n // s * s
-    rows = [c2[:whole].reshape(-1, s, n).sum(1), c2[whole:].sum(0)[None]]
-    total = jnp.concatenate(rows[: 1 if whole == n else 2]) @ jnp.asarray(member.T)
+    frames = np.minimum(s, n - np.arange(0, n, s))
+    whole, size = n // s, frames.size
+    c2 = jnp.asarray(problem.data.c2)
+
+    def rows_of(first: Array, count: int) -> tuple[Array, Array]:
+        rows = jax.lax.dynamic_slice(c2, (k, first, 0), (1, count, n))[0].astype(planes.value.dtype)
+        own = jax.lax.dynamic_slice_in_dim(rows, first, count, axis=1)
+        later = np.triu(np.ones((count, count), bool), 1)
+        own = jnp.sum(jnp.where(later, own - problem.shift, 0.0))
+        return jnp.ones(count, rows.dtype) @ rows, own
+
+    along, own = jax.lax.map(lambda i: rows_of(i * s, s), jnp.arange(whole))
+    if whole < size:
+        last = rows_of(jnp.asarray(whole * s), int(frames[-1]))
+        along, own = (
+            jnp.concatenate([x, y[None]]) for x, y in zip((along, own), last, strict=True)
+        )
+    along = jnp.pad(along, ((0, 0), (0, size * s - n))).reshape(size, size, s)
+    off, count = np.triu(np.ones((size, size), bool), 1), np.outer(frames, frames)
+    total = jnp.where(off, along.sum(2) - problem.shift * count, 0.0) + jnp.diag(own)
+    count = np.where(off, count, np.diag(frames * (frames - 1) // 2))
     contrast, offset = scaling
-    mean = total / np.maximum(count, 1.0) - (contrast * planes.value + offset)
+    mean = total / np.maximum(count, 1) - (contrast * planes.value + offset)
     weight = 1.0 if problem.data.sigma is None else 1.0 / jnp.asarray(problem.data.sigma) ** 2
-    used = jnp.asarray(np.triu(np.ones(count.shape)))
-    return Blocks(_symmetric(mean * used), weight * _symmetric(jnp.asarray(count)))
+    mean = jnp.where(np.triu(np.ones(count.shape, bool)), mean, 0.0)
+    return Blocks(_symmetric(mean), weight * _symmetric(jnp.asarray(count, mean.dtype)))
 
 
 def block_planes(problem: Problem, channels: Channels, by: Channels) -> Planes:
