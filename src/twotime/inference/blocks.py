@@ -14,7 +14,9 @@ from twotime.inference.factored import angle_ranks
 from twotime.inference.problem import Problem
 from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
-BLOCKS = 100
+BLOCKS = 75
+_FEW_BLOCKS = 50
+_SHORT = 5
 _EDGE = 128
 
 
@@ -45,8 +47,8 @@ class Planes(eqx.Module):
 
 
 def stride(n_frames: int) -> int:
-    """Frames in a block."""
-    return -(-n_frames // BLOCKS)
+    """Frames in a block: up to five where 50 blocks remain, and more only beyond 75 blocks."""
+    return max(-(-n_frames // BLOCKS), min(_SHORT, -(-n_frames // _FEW_BLOCKS)))
 
 
 def residual_blocks(
