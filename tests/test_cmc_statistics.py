@@ -103,7 +103,7 @@ def test_a_gaussian_posterior_is_found_exactly_from_shards(n_shards):
     effective = None
     for combine in ("consensus", "gaussian", "importance"):
         post = fit_cmc(
-            model, data, space, key=jax.random.key(n_shards), n_shards=n_shards, width="none",
+            model, data, space, key=jax.random.key(100 + n_shards), n_shards=n_shards, width="none",
             combine=combine, n_warmup=200, n_samples=1000,
         )  # fmt: skip
         flat = post.draws.reshape(-1, 3)
