@@ -181,7 +181,6 @@ def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
 
     def deviations(n_blocks):
         monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
-        monkeypatch.setattr(blocks, "_FEW_BLOCKS", n_blocks)
         covariance = jax.jit(
             lambda x: speckle_covariance(problem, PARAMS, x, reduced, inverse, noise)[0]
         )(grams)

@@ -15,8 +15,6 @@ from twotime.inference.problem import Problem
 from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
 BLOCKS = 75
-_FEW_BLOCKS = 50
-_SHORT = 5
 _EDGE = 128
 
 
@@ -47,8 +45,8 @@ class Planes(eqx.Module):
 
 
 def stride(n_frames: int) -> int:
-    """Frames in a block: up to five where 50 blocks remain, and more only beyond 75 blocks."""
-    return max(-(-n_frames // BLOCKS), min(_SHORT, -(-n_frames // _FEW_BLOCKS)))
+    """Frames in a block."""
+    return -(-n_frames // BLOCKS)
 
 
 def residual_blocks(
