@@ -35,12 +35,12 @@ class Planes(eqx.Module):
 
     Attributes:
         value: Normalised correlation; below 1 on the diagonal where it changes within a block.
-        derivative: Its derivatives by the free parameters.
+        derivative: Its derivatives along directions in the free parameters.
         field: Field correlation.
     """
 
     value: Float[Array, "block block"]
-    derivative: Float[Array, "free block block"]
+    derivative: Float[Array, "direction block block"]
     field: Complex[Array, "block block"] | Float[Array, "block block"]
 
 
