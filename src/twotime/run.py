@@ -21,6 +21,7 @@ from twotime import folders, storage
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.build import build_model
+from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.data.load import load_with_report
@@ -348,7 +349,7 @@ def functions_of_time(
     return curves
 
 
-@eqx.filter_jit
+@compiled
 def _bands(model: AbstractTwoTimeModel, result: NLSQResult, t: Array) -> list[tuple[str, Band]]:
     return list(delta_bands(model, result, t).items())
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference import uncertainty
@@ -47,7 +48,7 @@ class Optimum(eqx.Module):
     inverse: Covariance
 
 
-@eqx.filter_jit
+@compiled
 def optimum(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult
 ) -> Optimum:
@@ -67,7 +68,7 @@ def optimum(
     return Optimum(problem, fit.values, grams, reduced, inverse)
 
 
-@eqx.filter_jit
+@compiled
 def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -> Covariance:
     """Covariance of the fit where the detector pixels and photons are known.
 
@@ -84,7 +85,7 @@ def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -
     return speckle_covariance(*at_optimum, noise)[0]
 
 
-@eqx.filter_jit
+@compiled
 def dyadic_covariance(
     at: Optimum, *, shared_frames: bool = False, windows: Float[Array, " angle"] | None = None
 ) -> Covariance:

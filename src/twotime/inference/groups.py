@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.core.correlation import correlation_at
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.scaling import Scaling, make_scaling, solve_scaling
@@ -33,7 +34,7 @@ class Groups(eqx.Module):
     weight: Float[Array, "angle pair"]
 
 
-@eqx.filter_jit
+@compiled
 def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
     """Average the usable pixels with t1 < t2 over groups of equal lag and similar age.
 
@@ -83,7 +84,7 @@ def curves(
     return jax.vmap(one)(jnp.asarray(data.phi))
 
 
-@eqx.filter_jit
+@compiled
 def groups_chi2(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,

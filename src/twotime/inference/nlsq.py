@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.rates import AnyArray
 from twotime.core.scaling import resolve_mode
@@ -183,7 +183,7 @@ def _check_values(data: TwoTimeData, space: ParameterSpace) -> None:
             )
 
 
-@eqx.filter_jit
+@compiled
 def _fit(
     data: TwoTimeData,
     model: AbstractTwoTimeModel,

@@ -8,6 +8,7 @@ import optimistix as optx
 from jaxtyping import Array, Float
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.scaling import Scaling
 from twotime.data.dataset import TwoTimeData
@@ -80,7 +81,7 @@ def refine(
     return ends, chi2
 
 
-@eqx.filter_jit
+@compiled
 def _refine(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,

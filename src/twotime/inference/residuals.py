@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.blocks import block_planes, channel_slopes, residual_blocks, stride
@@ -63,7 +64,7 @@ class Structure(eqx.Module):
         )
 
 
-@eqx.filter_jit
+@compiled
 def residual_structure(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult
 ) -> Structure:

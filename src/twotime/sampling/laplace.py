@@ -7,13 +7,13 @@ steps with it find the mode.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.core.compilation import compiled
 from twotime.sampling.posterior import Posterior
 
 _REACH = 0.5
@@ -113,7 +113,7 @@ def prior_shape(posterior: Posterior, space: ParameterSpace, key: PRNGKeyArray) 
     return Shape(np.concatenate(middle), np.diag(np.concatenate(spread)), 0.0, 0.0, 0)
 
 
-@eqx.filter_jit
+@compiled
 def _local(posterior: Posterior, place: Array, root: Array) -> tuple[Array, Array, Array]:
     """Density, gradient and Hessian in units of the columns of `root`."""
 
@@ -127,6 +127,6 @@ def _local(posterior: Posterior, place: Array, root: Array) -> tuple[Array, Arra
     return values[0], slopes[0], 0.5 * (turn + turn.T)
 
 
-@eqx.filter_jit
+@compiled
 def _heights(posterior: Posterior, places: Array) -> Array:
     return jax.lax.map(posterior.log_density, places)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from twotime.core.compilation import compiled
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
@@ -45,7 +45,7 @@ def predictive(
     return np.asarray(mean), np.sqrt(spread + np.asarray(data.sigma) ** 2)
 
 
-@eqx.filter_jit
+@compiled
 def _moments(
     model: AbstractTwoTimeModel, data: TwoTimeData, draws: Array, contrast: Array, offset: Array
 ) -> tuple[Array, Array]:

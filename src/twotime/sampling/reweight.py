@@ -7,12 +7,12 @@ a draw of a chain takes some ten with gradients.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from twotime.core.compilation import compiled
 from twotime.sampling.posterior import Posterior
 
 _WIDER = 1.1
@@ -93,7 +93,7 @@ def _proposed(
     return np.asarray(places), np.asarray(joint), np.exp(np.asarray(log_weights)), float(k)
 
 
-@eqx.filter_jit
+@compiled
 def _evaluated(posterior: Posterior, places: Array, keys: Array) -> tuple[Array, Array]:
     """Log density at places, and draws of everything there."""
 
