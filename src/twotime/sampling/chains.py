@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.core.compilation import compiled
 from twotime.sampling.posterior import Posterior
 
 BLOCK = 25
@@ -62,7 +61,7 @@ class Trace(NamedTuple):
     acceptance: Float[np.ndarray, "posterior chain draw"]
 
 
-@partial(compiled, jit=partial(jax.jit, static_argnums=(0, 1, 2)))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def draw_block(
     static: Posterior,
     settings: Settings,
