@@ -228,7 +228,7 @@ def test_a_failure_while_writing_leaves_nothing(place, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("twotime.storage.write_result", full)
+    monkeypatch.setattr("twotime.results.storage.write_result", full)
     before = content(place)
     assert cli.main(["fit", "run.yaml", "-o", "a/b/out"]) == 1
     assert "a/b/out: the results folder cannot be written (No space" in capsys.readouterr().err

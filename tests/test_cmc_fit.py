@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime import folders
-from twotime.posterior.result import CMCResult, Limits
+from twotime.results import folders
+from twotime.results.cmc import CMCResult, Limits
 from twotime.sampling.predict import predictive
 from twotime.sampling.widening import widths
 

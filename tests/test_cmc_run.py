@@ -9,11 +9,11 @@ import yaml
 
 import twotime as tt
 from twotime import run, starting
-from twotime.folders import ResultError
 from twotime.posterior import plots
-from twotime.posterior import report as posterior_report
 from twotime.posterior import run as posterior_run
-from twotime.posterior.result import CMCResult, Limits
+from twotime.results import cmc_report as posterior_report
+from twotime.results.cmc import CMCResult, Limits
+from twotime.results.folders import ResultError
 
 CMC = {
     "seed": 7,
@@ -112,7 +112,7 @@ def posterior(n_shards=3, n_free=3):
 
 
 def test_figures_are_drawn_and_saved(tmp_path):
-    from twotime.report import Curve
+    from twotime.results.words import Curve
 
     post, t = posterior(), np.arange(1.0, 9.0)
     curves = {"J": Curve(t, t - 1, t + 1, "Å²/s", "J", "transport")}

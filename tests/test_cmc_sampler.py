@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.folders import ResultError
+from twotime.results.folders import ResultError
 from twotime.sampling import diagnostics
 from twotime.sampling.chains import BLOCK, Settings
 from twotime.sampling.checkpoint import Checkpoint

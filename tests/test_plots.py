@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from test_results import make
 
 from twotime import plots
-from twotime.report import Curve
+from twotime.results.words import Curve
 
 
 def arrays(n_angles=2, n=20, seed=0, **changes):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
 import twotime as tt
-from twotime import folders, storage
-from twotime.report import Curve, Provenance, error_text, with_error
-from twotime.results import fitted_arrays
+from twotime.results import folders, storage
+from twotime.results.nlsq import fitted_arrays
+from twotime.results.words import Curve, Provenance, error_text, with_error
 
 
 def make(**changes):

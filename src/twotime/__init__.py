@@ -32,7 +32,6 @@ from twotime.data.simulate import simulate as simulate
 from twotime.data.simulate import simulate_speckle as simulate_speckle
 from twotime.data.source import DataError as DataError
 from twotime.data.write import write_apsu as write_apsu
-from twotime.folders import ResultError as ResultError
 from twotime.inference.alternatives import dyadic_covariance as dyadic_covariance
 from twotime.inference.alternatives import jackknife_covariance as jackknife_covariance
 from twotime.inference.alternatives import known_noise_covariance as known_noise_covariance
@@ -44,9 +43,10 @@ from twotime.inference.nlsq import fit_nlsq as fit_nlsq
 from twotime.inference.residuals import residual_structure as residual_structure
 from twotime.inference.sequential import fit_sequential as fit_sequential
 from twotime.inference.starts import estimate_starts as estimate_starts
-from twotime.results import NLSQResult as NLSQResult
-from twotime.results import SequentialResult as SequentialResult
-from twotime.results import load_result as load_result
+from twotime.results.folders import ResultError as ResultError
+from twotime.results.load import load_result as load_result
+from twotime.results.nlsq import NLSQResult as NLSQResult
+from twotime.results.sequential import SequentialResult as SequentialResult
 from twotime.version import __version__ as __version__
 
 
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> object:
     if name == "fit_cmc":
         return _import_module("twotime.sampling.consensus").fit_cmc
     if name == "CMCResult":
-        return _import_module("twotime.posterior.result").CMCResult
+        return _import_module("twotime.results.cmc").CMCResult
     if name in ("plots", "run", "testing"):
         return _import_module(f"twotime.{name}")
     raise AttributeError(f"module 'twotime' has no attribute {name!r}")

@@ -33,8 +33,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from twotime import messages, report
+from twotime import messages
 from twotime.config.errors import ConfigurationError
+from twotime.results import words
 from twotime.version import __version__
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
@@ -215,7 +216,7 @@ def _sample(
 ) -> int:
     """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
     from twotime import run
-    from twotime.posterior import report as posterior_report
+    from twotime.results import cmc_report as posterior_report
 
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -378,7 +379,7 @@ def _is_a_sentence(exc: BaseException) -> bool:
     return is_own and "\n" not in str(exc)
 
 
-def _show(table: report.Table) -> None:
+def _show(table: words.Table) -> None:
     """Print a table to the standard output, less some columns where a terminal is narrow."""
     console = Console()
     if not console.is_terminal:
@@ -390,7 +391,7 @@ def _show(table: report.Table) -> None:
     console.print(shown)
 
 
-def _drawn(table: report.Table, hidden: tuple[str, ...]) -> Table:
+def _drawn(table: words.Table, hidden: tuple[str, ...]) -> Table:
     drawn = Table(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     kept = [k for k, head in enumerate(table.columns) if head not in hidden]
     for k in kept:

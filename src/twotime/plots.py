@@ -1,7 +1,7 @@
 """Figures a fit can be judged by: values in, matplotlib figures out, no global state touched.
 
-Every function takes arrays as `twotime.results.fitted_arrays` names them (t, q, phi, c2, model,
-residual, mask), so figures can be drawn from a fit and from its saved arrays alike.
+Every function takes arrays as `twotime.results.nlsq.fitted_arrays` names them (t, q, phi, c2,
+model, residual, mask), so figures can be drawn from a fit and from its saved arrays alike.
 """
 
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from twotime.report import Curve
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
+from twotime.results.words import Curve
 
 Arrays = Mapping[str, np.ndarray]
 Matrix = Float[np.ndarray, "time time"]

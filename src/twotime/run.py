@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime import folders, storage
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.build import build_model
@@ -33,15 +32,12 @@ from twotime.inference.residuals import residual_structure
 from twotime.inference.sequential import fit_sequential, one_angle
 from twotime.inference.starts import estimate_starts
 from twotime.posterior import run as posterior_run
-from twotime.posterior.result import CMCResult
-from twotime.report import Curve, Provenance
-from twotime.results import (
-    NLSQResult,
-    SequentialResult,
-    angle_folders,
-    fitted_arrays,
-    load_result,
-)
+from twotime.results import folders, storage
+from twotime.results.cmc import CMCResult
+from twotime.results.load import load_result
+from twotime.results.nlsq import NLSQResult, fitted_arrays
+from twotime.results.sequential import SequentialResult, angle_folders
+from twotime.results.words import Curve, Provenance
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime import folders
 from twotime.config.errors import ConfigurationError
 from twotime.config.manager import ConfigManager
 from twotime.config.template import template, truth
@@ -18,6 +17,7 @@ from twotime.core.build import build_model
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle
 from twotime.data.write import write_apsu
+from twotime.results import folders
 
 EXAMPLE = "example.h5"
 PIXELS = 10_000

@@ -24,7 +24,7 @@ from twotime.inference.dyadic import (
 from twotime.inference.gram import gram
 from twotime.inference.problem import Problem, Reduced, make_problem, reduce_gram
 from twotime.inference.sandwich import Noise, speckle_covariance
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 
 Covariance = Float[Array, "free free"]
 _WINDOW = 2.0

@@ -16,7 +16,7 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.nlsq import fit_nlsq
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 
 
 class Band(eqx.Module):

@@ -15,7 +15,7 @@ from twotime.inference.implicit import Answer, Given, differentiable, refuse
 from twotime.inference.problem import Problem, Reduced, evaluate
 from twotime.inference.robust import Robust, pseudo_problem, weigh
 from twotime.inference.sandwich import SPECKLE, speckle_covariance
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 
 
 def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:

@@ -27,7 +27,7 @@ from twotime.inference.problem import Problem, make_problem
 from twotime.inference.robust import Robust, make_loss, settle_weights
 from twotime.inference.solver import BoxLevenbergMarquardt
 from twotime.inference.starts import spread_starts
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 
 
 def fit_nlsq(

@@ -13,7 +13,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.inference.blocks import block_planes, channel_slopes, residual_blocks, stride
 from twotime.inference.problem import make_problem
 from twotime.inference.speckle import score_covariance
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 
 _GROUPS = 12
 _LIMIT = 3.0

@@ -10,7 +10,8 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.nlsq import fit_nlsq
-from twotime.results import NLSQResult, SequentialResult
+from twotime.results.nlsq import NLSQResult
+from twotime.results.sequential import SequentialResult
 
 
 def fit_sequential(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from twotime.results import null_directions
+from twotime.results.nlsq import null_directions
 
 
 def spectrum(

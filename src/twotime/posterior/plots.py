@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.plots import DPI, functions, maps
-from twotime.posterior.result import CMCResult
-from twotime.report import Curve
+from twotime.results.cmc import CMCResult
+from twotime.results.words import Curve
 from twotime.sampling.predict import predictive
 
 _BLUE, _RED = "#1b6ca8", "#c8553d"

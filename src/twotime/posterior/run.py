@@ -12,16 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from twotime import folders
 from twotime.config.manager import ConfigManager
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.bands import draw_bands
 from twotime.inference.devices import all_devices
-from twotime.posterior.files import read_functions, write_posterior
-from twotime.posterior.result import CMCResult, Limits
-from twotime.report import Curve, Provenance
-from twotime.results import NLSQResult
+from twotime.results import folders
+from twotime.results.cmc import CMCResult, Limits
+from twotime.results.cmc_files import read_functions, write_posterior
+from twotime.results.nlsq import NLSQResult
+from twotime.results.words import Curve, Provenance
 from twotime.sampling.consensus import fit_cmc
 from twotime.sampling.sampler import Progress
 

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from twotime.folders import ResultError, writing
+from twotime.results.folders import ResultError, writing
 from twotime.sampling.chains import Trace
 from twotime.sampling.warmup import State
 

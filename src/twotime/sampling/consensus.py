@@ -22,8 +22,8 @@ from twotime.core.scaling import resolve_mode
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import choose_evaluator
 from twotime.inference.nlsq import check_inputs, fit_nlsq
-from twotime.posterior.result import CMCResult, Limits
-from twotime.results import NLSQResult
+from twotime.results.cmc import CMCResult, Limits
+from twotime.results.nlsq import NLSQResult
 from twotime.sampling.chains import Settings
 from twotime.sampling.checkpoint import Checkpoint
 from twotime.sampling.combine import check_method

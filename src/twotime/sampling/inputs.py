@@ -6,7 +6,7 @@ import numpy as np
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 from twotime.sampling.chains import Settings
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.core.models import AbstractTwoTimeModel
-from twotime.posterior.result import CMCResult, Limits
+from twotime.results.cmc import CMCResult, Limits
 from twotime.sampling import diagnostics
 from twotime.sampling.chains import Settings
 from twotime.sampling.combine import Combined, combine_shards

@@ -11,7 +11,7 @@ from twotime.core.compilation import compiled
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
-from twotime.posterior.result import CMCResult
+from twotime.results.cmc import CMCResult
 
 
 def predictive(

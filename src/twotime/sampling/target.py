@@ -10,7 +10,7 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.scaling import Scaling
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.problem import make_problem
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 from twotime.sampling.coordinates import parameter_coordinates, scaling_coordinates
 from twotime.sampling.posterior import LinearScaling, Plane, Posterior
 

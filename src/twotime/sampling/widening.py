@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twotime.inference.width import open_faced_map, temper_power
-from twotime.results import NLSQResult
+from twotime.results.nlsq import NLSQResult
 from twotime.sampling.coordinates import Coordinates
 
 WIDTHS = {

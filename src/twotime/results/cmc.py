@@ -8,8 +8,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from twotime import folders
-from twotime.report import Curve, Provenance
+from twotime.results import cmc_report, folders
+from twotime.results.words import Curve, Provenance
 
 Array = np.ndarray
 
@@ -197,15 +197,11 @@ class CMCResult(eqx.Module):
     @property
     def status(self) -> str:
         """Whether the chains converged and if not why, as a sentence."""
-        from twotime.posterior import report
-
-        return report.status(self)
+        return cmc_report.status(self)
 
     def summary(self) -> dict[str, Any]:
         """What was found, by name: medians, deviations, intervals and diagnostics."""
-        from twotime.posterior import report
-
-        return report.cmc_summary(self)
+        return cmc_report.cmc_summary(self)
 
     def report(
         self,
@@ -220,9 +216,7 @@ class CMCResult(eqx.Module):
             provenance: Where the result comes from, if that shall be told.
             figures: Names of figures to embed.
         """
-        from twotime.posterior import report
-
-        return report.cmc_report(self, curves or {}, provenance, figures)
+        return cmc_report.cmc_report(self, curves or {}, provenance, figures)
 
     def all_draws(self) -> Float[Array, "draw param"]:
         """Draws of all parameters, the fixed ones at their values."""
@@ -250,10 +244,10 @@ class CMCResult(eqx.Module):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        from twotime.posterior import files
+        from twotime.results import cmc_files
 
         with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            files.write_posterior(temporary, self, curves or {}, provenance)
+            cmc_files.write_posterior(temporary, self, curves or {}, provenance)
 
     def to_arviz(self) -> Any:
         """The draws as ArviZ holds them: an InferenceData, or a DataTree from ArviZ 1 on.
@@ -263,9 +257,9 @@ class CMCResult(eqx.Module):
         Raises:
             ModuleNotFoundError: If ArviZ is not installed.
         """
-        from twotime.posterior import files
+        from twotime.results import cmc_files
 
-        return files.to_arviz(self)
+        return cmc_files.to_arviz(self)
 
     def _worst(self, values: Float[Array, " coordinate"]) -> dict[str, float]:
         return dict(zip(self.coordinate_names, values.tolist(), strict=True))

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.folders import RESULT, ResultError, read_result_json
-from twotime.report import Curve, Provenance
+from twotime.results.folders import RESULT, ResultError, read_result_json
+from twotime.results.words import Curve, Provenance
 from twotime.version import __version__
 
 ARRAYS = "arrays.npz"
@@ -34,12 +34,7 @@ class Result(Protocol):
     def summary(self) -> dict[str, Any]:
         """What was found, by name."""
 
-    def report(
-        self,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
-    ) -> str:
+    def report(self, *args: Any, **kwargs: Any) -> str:
         """The result in words and tables."""
 
 
@@ -150,7 +145,9 @@ def write_result(
         figures: Names of figures in the folder.
     """
     np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **curve_arrays(curves))
-    (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
+    (folder / REPORT).write_text(
+        result.report(curves=curves, provenance=provenance, figures=figures), encoding="utf-8"
+    )
     origin = Provenance() if provenance is None else provenance
     content = common_content(result, (ARRAYS, REPORT, *figures), origin) | {
         "functions": curve_words(curves),

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twotime.report import Curve, Provenance, Table, curve_table, document, with_error
+from twotime.results.words import Curve, Provenance, Table, curve_table, document, with_error
 
 if TYPE_CHECKING:
-    from twotime.posterior.result import CMCResult
+    from twotime.results.cmc import CMCResult
 
 _INTERVAL = (0.16, 0.84)
 

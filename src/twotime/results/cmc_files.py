@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from twotime import storage
-from twotime.folders import RESULT, ResultError, read_result_json
-from twotime.posterior.result import CMCResult, Limits
-from twotime.report import Curve, Provenance
+from twotime.results import storage
+from twotime.results.cmc import CMCResult, Limits
+from twotime.results.folders import RESULT, ResultError, read_result_json
+from twotime.results.words import Curve, Provenance
 
 POSTERIOR = "posterior.npz"
 

@@ -1,4 +1,4 @@
-"""What a fit returns, as values that can be saved, loaded and put into words."""
+"""What a least-squares fit returns, as a value that can be saved and put into words."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from twotime import folders, report, storage
 from twotime.core.correlation import correlation
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
-from twotime.posterior.files import read_posterior
-from twotime.posterior.result import CMCResult
-from twotime.report import Curve, Provenance
+from twotime.results import folders, nlsq_report, storage
+from twotime.results.words import Curve, Provenance, Table
 
 STATUS = {
     0: "converged: the projected gradient and the step left are within tolerance",
@@ -246,18 +244,18 @@ class NLSQResult(eqx.Module):
         )
 
     @property
-    def table(self) -> report.Table:
+    def table(self) -> Table:
         """Parameters with their standard deviations and bounds."""
-        return report.parameter_table(self)
+        return nlsq_report.parameter_table(self)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences that belong under the table."""
-        return report.remarks(self)
+        return nlsq_report.remarks(self)
 
     def summary(self) -> dict[str, Any]:
         """What was found, by name, for other programs to read."""
-        return report.nlsq_summary(self)
+        return nlsq_report.nlsq_summary(self)
 
     def report(
         self,
@@ -272,7 +270,7 @@ class NLSQResult(eqx.Module):
             provenance: Where the result comes from, if that shall be told.
             figures: Names of figures to embed.
         """
-        return report.nlsq_report(self, curves or {}, provenance, figures)
+        return nlsq_report.nlsq_report(self, curves or {}, provenance, figures)
 
     def save(
         self,
@@ -297,7 +295,7 @@ class NLSQResult(eqx.Module):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        arrays = _scaling_arrays(self)
+        arrays = scaling_arrays(self)
         if model is not None and data is not None:
             arrays = fitted_arrays(self, model, data)
         with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
@@ -308,103 +306,6 @@ class NLSQResult(eqx.Module):
         deviation = np.where(self.undetermined.any(axis=0), np.inf, deviation)
         deviation = np.where(np.asarray(self.held), np.nan, deviation)
         return dict(zip(self.names, deviation.tolist(), strict=True))
-
-
-class SequentialResult(eqx.Module):
-    """Least-squares fits of one angle after another, each with parameters of its own.
-
-    Attributes:
-        fits: The fit of each angle.
-    """
-
-    fits: tuple[NLSQResult, ...]
-
-    @property
-    def phi(self) -> Float[np.ndarray, " angle"]:
-        """Detector angles [degree]."""
-        return np.concatenate([np.asarray(fit.phi) for fit in self.fits])
-
-    @property
-    def converged(self) -> bool:
-        """Whether the fits of all angles did."""
-        return all(fit.converged for fit in self.fits)
-
-    @property
-    def status(self) -> str:
-        """How the fits ended, as a sentence."""
-        open_ends = [
-            f"phi = {phi:g} degree {fit.status}"
-            for phi, fit in zip(self.phi, self.fits, strict=True)
-            if not fit.converged
-        ]
-        if not open_ends:
-            return f"converged: each of {len(self.fits)} angles, fitted one after the other"
-        return f"not converged at {len(open_ends)} of {len(self.fits)} angles: " + "; ".join(
-            open_ends
-        )
-
-    @property
-    def table(self) -> report.Table:
-        """Parameters of each angle with their standard deviations."""
-        return report.sequential_table(self)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences that belong under the table."""
-        return report.sequential_remarks(self)
-
-    def summary(self) -> dict[str, Any]:
-        """What was found, by name, for other programs to read."""
-        return {
-            "converged": self.converged,
-            "status": self.status,
-            "angles": [fit.summary() for fit in self.fits],
-        }
-
-    def report(
-        self,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
-    ) -> str:
-        """The result in words and a table: Markdown that also reads well as plain text.
-
-        Args:
-            curves: Not shown: every angle has its own.
-            provenance: Where the result comes from, if that shall be told.
-            figures: Names of figures to embed.
-        """
-        del curves
-        return report.sequential_report(self, provenance, figures)
-
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        provenance: Provenance | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write result.json and report.md into a new folder, and a folder of each angle in it.
-
-        Args:
-            folder: The folder; may be there if it is empty.
-            provenance: Where the result comes from.
-            overwrite: Whether a result that is there may be replaced.
-
-        Raises:
-            ResultError: If the folder cannot be written, or holds what may not be replaced.
-        """
-        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            for name, fit in zip(angle_folders(self), self.fits, strict=True):
-                (temporary / name).mkdir()
-                storage.write_result(temporary / name, fit, _scaling_arrays(fit), {}, provenance)
-            storage.write_parts(temporary, self, angle_folders(self), provenance)
-
-
-def angle_folders(result: SequentialResult) -> tuple[str, ...]:
-    """Names of the folders of the angles inside the folder of a sequential result."""
-    digits = len(str(len(result.fits)))
-    return tuple(f"angle_{k:0{digits}d}" for k in range(1, len(result.fits) + 1))
 
 
 def null_directions(
@@ -441,38 +342,12 @@ def fitted_arrays(
     fitted = scale * np.asarray(curves) + np.asarray(fit.offset)[:, None, None]
     arrays["model"] = fitted.astype(c2.dtype)
     arrays["residual"] = (c2 - fitted).astype(c2.dtype)
-    return arrays | _scaling_arrays(fit)
+    return arrays | scaling_arrays(fit)
 
 
-def _scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
+def scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
+    """phi, contrast and offset of each angle."""
     return {name: np.asarray(getattr(fit, name)) for name in ("phi", "contrast", "offset")}
 
 
-def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:
-    """Restore a saved fit or posterior, every number bit for bit.
-
-    Args:
-        folder: A folder that `save` or `twotime fit` wrote.
-
-    Raises:
-        ResultError: If it holds no result, or one that this version does not know.
-        ValueError: If float64 is off.
-    """
-    content = folders.read_result_json(Path(folder))
-    if content["kind"] == CMCResult.__name__:
-        return read_posterior(Path(folder))
-    if content["kind"] == SequentialResult.__name__:
-        parts = [load_result(Path(folder) / name) for name in content["fields"]["parts"]]
-        return SequentialResult(tuple(p for p in parts if isinstance(p, NLSQResult)))
-    kind = _KINDS.get(content["kind"])
-    if kind is None:
-        raise folders.ResultError(
-            f"{folder}: the result is of kind {content['kind']!r}; expected one of "
-            f"{', '.join(_KINDS)}, SequentialResult or CMCResult; read it with the version that "
-            "its result.json names."
-        )
-    return storage.fields_from_json(kind, content["fields"])
-
-
-_KINDS = {"NLSQResult": NLSQResult}
 _correlation = eqx.filter_jit(correlation)

@@ -1,0 +1,1 @@
+"""What fits and samplers return: values, their words, and their files."""
