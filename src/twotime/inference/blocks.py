@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
-from twotime.inference.factored import angle_ranks
+from twotime.inference.factored import angle_ranks, cut_ranks, inner_pixels, outer_products
 from twotime.inference.problem import Problem
 from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
@@ -174,37 +174,28 @@ def separable_planes(
     n = problem.data.t.shape[0]
     s = stride(n)
     ranks = angle_ranks(problem.model, problem.data, params, problem.varying, phi)
-    count = np.minimum(s, n - np.arange(0, n, s))
-    size, fill = count.size, -n % s
-
-    def cut(x: Array, mode: str = "constant") -> Array:
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
-        return x.reshape(*x.shape[:-1], size, s)
 
     def turned(slots: Array) -> Array:
-        return cut(jnp.concatenate([slots[:, :1], directions @ slots[:, 1:]], axis=1))
+        return jnp.concatenate([slots[:, :1], directions @ slots[:, 1:]], axis=1)
 
-    base, decay = cut(ranks.base), cut(ranks.decay, "edge")
-    early, late = turned(ranks.early), turned(ranks.late)
-    first, last = decay[..., 0], decay[..., -1]
-    rise, fall = jnp.exp(decay - last[..., None]), jnp.exp(first[..., None] - decay)
-    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
-    gap = gap * np.triu(np.ones((size, size)), 1)
-    ahead = gap * (jnp.sum(fall * base, -1) / count)[:, None]
-    behind = gap * (jnp.sum(rise * base, -1) / count)[:, :, None]
-    early_mean = jnp.sum(rise[:, None] * early, -1) / count
-    late_mean = jnp.sum(fall[:, None] * late, -1) / count
-    sides = zip(ahead, behind, early_mean, late_mean, strict=True)
+    ranks = eqx.tree_at(
+        lambda r: (r.early, r.late), ranks, (turned(ranks.early), turned(ranks.late))
+    )
+    count = np.minimum(s, n - np.arange(0, n, s))
+    blocks = cut_ranks(ranks, count.size, s)
+    outer = outer_products(blocks)
+    ahead = outer.gap * (outer.beta.sum(-1) / count)[:, None]
+    behind = outer.gap * (outer.alpha.sum(-1) / count)[:, :, None]
+    early, late = outer.early.sum(-1) / count, outer.late.sum(-1) / count
     planes = sum(
         x * e[:, :, None] + y * b[:, None] + x.T * e[:, None] + y.T * b[:, :, None]
-        for x, y, e, b in sides
+        for x, y, e, b in zip(ahead, behind, early, late, strict=True)
     )
-    within = jnp.exp(jnp.minimum(decay[..., :, None] - decay[..., None, :], 0.0))
-    within = within * np.triu(np.ones((s, s)), 1)
-    after, before = (jnp.einsum(f"rIij,rI{x}->rI{y}", within, base) for x, y in ("ji", "ij"))
-    inside = jnp.einsum("raIi,rIi->aI", early, after) + jnp.einsum("raIi,rIi->aI", late, before)
+    _, right, left = inner_pixels(blocks)
+    inside = jnp.einsum("raIi,rIi->aI", blocks.early, right.sum(-1))
+    inside += jnp.einsum("raIi,rIi->aI", blocks.late, left.sum(-2))
     inside = (2 * inside / count).at[0].add(1.0) / count
-    planes += inside[:, :, None] * np.eye(size)
+    planes += inside[:, :, None] * np.eye(count.size)
     return Planes(planes[0], planes[1:], _mean_field(problem, params, phi))
 
 

@@ -122,7 +122,7 @@ def factored_gram(
 
     def one_angle(x: tuple[Ranks, Array, Array, Array]) -> Array:
         ranks, sums, near, moments = x
-        blocks = _cut(ranks, near)
+        blocks = cut_ranks(ranks, *near.shape[:2])
         of_data = sum(
             jnp.einsum("rat,rt->a", slots, part)
             for slots, part in zip((ranks.early, ranks.late), sums, strict=True)
@@ -170,7 +170,7 @@ def angle_ranks(
     return Ranks(base, jnp.concatenate([terms.decay, terms.decay[wave]]), early, late)
 
 
-class _Blocks(eqx.Module):
+class RankBlocks(eqx.Module):
     """`Ranks` cut into blocks of frames, the last one filled up with frames that count nothing."""
 
     base: Float[Array, "rank block frame"]
@@ -179,8 +179,8 @@ class _Blocks(eqx.Module):
     late: Float[Array, "rank slot block frame"]
 
 
-def _cut(ranks: Ranks, near: Float[Array, "block frame frame"]) -> _Blocks:
-    count, size = near.shape[:2]
+def cut_ranks(ranks: Ranks, count: int, size: int) -> RankBlocks:
+    """Cut ranks into `count` blocks of `size` frames."""
     fill = count * size - ranks.base.shape[-1]
 
     def cut(x: Array, mode: str) -> Array:
@@ -188,7 +188,42 @@ def _cut(ranks: Ranks, near: Float[Array, "block frame frame"]) -> _Blocks:
         return x.reshape(*x.shape[:-1], count, size)
 
     base, early, late = (cut(x, "constant") for x in (ranks.base, ranks.early, ranks.late))
-    return _Blocks(base, cut(ranks.decay, "edge"), early, late)
+    return RankBlocks(base, cut(ranks.decay, "edge"), early, late)
+
+
+class Outer(eqx.Module):
+    """Pixels whose frames lie in different blocks I < J, as outer products.
+
+    A slot of the pixel is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)).
+
+    Attributes:
+        alpha: α = b e^{Λ - Λ_I}.
+        early: A, likewise of the slots.
+        beta: β = b e^{Λ_J - Λ}.
+        late: B, likewise of the slots.
+        gap: γ = e^{-(Λ_J - Λ_I)} for I < J, else 0.
+    """
+
+    alpha: Float[Array, "rank block frame"]
+    early: Float[Array, "rank slot block frame"]
+    beta: Float[Array, "rank block frame"]
+    late: Float[Array, "rank slot block frame"]
+    gap: Float[Array, "rank block block"]
+
+
+def outer_products(blocks: RankBlocks) -> Outer:
+    """The outer products between blocks."""
+    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
+    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
+    after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
+    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
+    return Outer(
+        alpha=rise * blocks.base,
+        early=rise[:, None] * blocks.early,
+        beta=fall * blocks.base,
+        late=fall[:, None] * blocks.late,
+        gap=jnp.where(after, gap, 0.0),
+    )
 
 
 def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 rank time"]:
@@ -218,19 +253,10 @@ def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 ran
     return sums[..., :n]
 
 
-def _between(blocks: _Blocks, n_left: int) -> Float[Array, "row slot"]:
-    """Pixels whose frames lie in different blocks I < J: sums of (1, slots…) times the slots.
-
-    With α = b e^{Λ - Λ_I}, β = b e^{Λ_J - Λ} and likewise A, B of the slots, a slot of the pixel
-    is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)) with γ = e^{-(Λ_J - Λ_I)}.
-    """
-    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
-    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
-    alpha, early = rise * blocks.base, rise[:, None] * blocks.early
-    beta, late = fall * blocks.base, fall[:, None] * blocks.late
-    after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
-    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
-    gap = jnp.where(after, gap, 0.0)
+def _between(blocks: RankBlocks, n_left: int) -> Float[Array, "row slot"]:
+    """Pixels whose frames lie in different blocks: sums of (1, slots…) times the slots."""
+    outer = outer_products(blocks)
+    alpha, early, beta, late, gap = outer.alpha, outer.early, outer.beta, outer.late, outer.gap
     ahead = jnp.einsum("rIJ,rJ->rI", gap, beta.sum(-1))
     behind = jnp.einsum("rIJ,rI->rJ", gap, alpha.sum(-1))
     ones = jnp.einsum("rn,ran->a", ahead, early.sum(-1))
@@ -261,8 +287,8 @@ def _at_one_time(
     return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
 
 
-def _planes(blocks: _Blocks) -> tuple[Array, Array, Array]:
-    """Pixels of one block: which have t1 < t2; of each rank the decay times b(t2) and b(t1)."""
+def inner_pixels(blocks: RankBlocks) -> tuple[Array, Array, Array]:
+    """Pixels whose frames lie in one block: which have t1 < t2; the decay times b(t2), b(t1)."""
     size = blocks.base.shape[-1]
     upper = jnp.asarray(np.triu(np.ones((size, size)), 1))
     fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
@@ -271,10 +297,10 @@ def _planes(blocks: _Blocks) -> tuple[Array, Array, Array]:
 
 
 def _inside(
-    blocks: _Blocks, near: Float[Array, "block frame frame"], n_left: int
+    blocks: RankBlocks, near: Float[Array, "block frame frame"], n_left: int
 ) -> Float[Array, "row slot"]:
     """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
-    upper, right, left = _planes(blocks)
+    upper, right, left = inner_pixels(blocks)
     slots = sum(
         early[..., :, None] * right + late[..., None, :] * left
         for early, late, right, left in zip(blocks.early, blocks.late, right, left, strict=True)
