@@ -24,7 +24,7 @@ if os.environ.get("PORT"):
         "localhost:" + os.environ["PORT"], num_processes=2, process_id=int(os.environ["RANK"]))
 assert jax.device_count() == 2
 import jax.numpy as jnp, numpy as np, twotime as tt
-t, found = np.arange(1, 41) * 0.1, {}
+t, found = np.arange(1, 42) * 0.1, {}
 for name, model, truth, free, angles in (
     ("static 3", tt.StaticDiffusion(), [9e3, -0.4, 500.0], ("D0", "alpha"), 3),
     ("laminar 1", tt.LaminarFlow(), [9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0],
@@ -37,7 +37,7 @@ for name, model, truth, free, angles in (
     data = tt.simulate(model, jnp.asarray(truth), t=t, q=0.005, phi=np.linspace(0.0, 60.0, angles),
         contrast=0.3, offset=1.0, noise=0.01, key=jax.random.key(1))
     for where, devices in (("one", None), ("two", jax.devices())):
-        fit = tt.fit_nlsq(model, data, space, tile=16, devices=devices)
+        fit = tt.fit_nlsq(model, data, space, tile=9, devices=devices)
         assert fit.converged, fit.status
         deviations = list(fit.uncertainties.values())
         for what, x in (("values", fit.values), ("contrast", fit.contrast), ("chi2", fit.chi2),
@@ -107,7 +107,7 @@ def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     shift = jnp.asarray(1.0)
 
     def grams(mesh):
-        return evaluate_gram("tiled", model, data, params, free, shift, 8, mesh)
+        return evaluate_gram("tiled", model, data, params, free, shift, 6, mesh)
 
     want = jax.jit(lambda: grams(None))()
     got = jax.jit(lambda: grams(device_mesh(jax.devices()[:1])))()
@@ -121,7 +121,7 @@ def test_sums_on_named_devices_have_derivatives():
     def total(q, mesh):
         moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
         return jnp.sum(
-            evaluate_gram("tiled", model, moved, params, free, jnp.asarray(1.0), 8, mesh)
+            evaluate_gram("tiled", model, moved, params, free, jnp.asarray(1.0), 6, mesh)
         )
 
     mesh = device_mesh(jax.devices()[:1])

@@ -13,11 +13,12 @@ from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.devices import over_angles, over_tiles
 from twotime.inference.factored import Squares, cut_squares, factored_gram
-from twotime.inference.gram import MODEL, TILE, data_moments, gram
-from twotime.inference.tiles import tile_corners
+from twotime.inference.gram import TILE, DataSums, data_sums, gram
+from twotime.inference.sums import MODEL
+from twotime.inference.tiles import tile_corners, tile_edge
 
 Evaluator = Literal["auto", "tiled", "factored"]
-Prepared = Squares | Float[Array, "angle 2 2"]
+Prepared = Squares | DataSums
 
 
 def choose_evaluator(
@@ -52,15 +53,18 @@ def choose_evaluator(
     return (data, "tiled") if reason else (plain, "factored")
 
 
-def prepare(evaluator: str, data: TwoTimeData, shift: Float[Array, ""]) -> Prepared:
+def prepare(
+    evaluator: str, data: TwoTimeData, shift: Float[Array, ""], tile: int = TILE
+) -> Prepared:
     """What an evaluator makes of the data alone, once for all evaluations.
 
     Args:
         evaluator: "tiled" or "factored".
         data: The data.
         shift: Subtracted from the data, to keep digits.
+        tile: Largest edge of a tile of the tiled evaluator [frame].
     """
-    return cut_squares(data, shift) if evaluator == "factored" else data_moments(data, shift)
+    return cut_squares(data, shift) if evaluator == "factored" else data_sums(data, shift, tile)
 
 
 def evaluate_gram(
@@ -99,24 +103,25 @@ def evaluate_gram(
         settings = model, part, params, free
         if evaluator == "factored":
             return factored_gram(*settings, shift=shift, squares=prepared, with_normal=with_normal)
-        return gram(*settings, shift=shift, tile=tile, moments=prepared, with_normal=with_normal)
+        return gram(*settings, shift=shift, tile=tile, sums=prepared, with_normal=with_normal)
 
     def of_tiles(shared: Any, corners: Array) -> Array:
-        (model, params, shift), data = shared
+        (model, params, shift), data, known = shared
+        nodes = known.nodes and known.nodes.of_tiles(corners, tile_edge(n, tile), n)
         return gram(
             model, data, params, free, shift=shift, tile=tile, corners=corners,
-            moments=jnp.zeros((data.phi.shape[0], MODEL, MODEL)), with_normal=with_normal,
+            sums=DataSums(jnp.zeros_like(known.moments), nodes), with_normal=with_normal,
         )  # fmt: skip
 
+    n = data.c2.shape[-1]
     shared = model, params, shift
-    prepared = prepare(evaluator, data, shift) if prepared is None else prepared
+    prepared = prepare(evaluator, data, shift, tile) if prepared is None else prepared
     if mesh is None:
         return of_angles(shared, data, prepared)
-    if evaluator == "factored" or data.phi.shape[0] >= mesh.size:
+    if isinstance(prepared, Squares) or data.phi.shape[0] >= mesh.size:
         return over_angles(mesh, of_angles, shared, data, prepared)
-    n = data.c2.shape[-1]
-    found = over_tiles(mesh, of_tiles, (shared, data), tile_corners(n, tile), n)
-    return found.at[:, :MODEL, :MODEL].set(prepared)
+    found = over_tiles(mesh, of_tiles, (shared, data, prepared), tile_corners(n, tile), n)
+    return found.at[:, :MODEL, :MODEL].set(prepared.moments)
 
 
 def _unmasked(data: TwoTimeData) -> TwoTimeData:

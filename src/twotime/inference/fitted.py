@@ -10,11 +10,11 @@ from twotime.core.scaling import Scaling, ScalingSolution
 from twotime.inference import uncertainty
 from twotime.inference.descent import End
 from twotime.inference.ends import choose_end
-from twotime.inference.gram import DATA, ONE
 from twotime.inference.implicit import Answer, Given, differentiable, refuse
 from twotime.inference.problem import Problem, Reduced, evaluate
 from twotime.inference.robust import Robust, pseudo_problem, weigh
 from twotime.inference.sandwich import SPECKLE, speckle_covariance
+from twotime.inference.sums import DATA, ONE
 from twotime.results.nlsq import NLSQResult
 
 

@@ -2,26 +2,30 @@
 
 For a pixel t1 < t2 let b = [data, 1, model, ∂model/∂θ_1 … ∂model/∂θ_P]. The Gram matrix
 Σ w b bᵀ of an angle holds χ², its gradient and the Gauss-Newton matrix for any contrast and
-offset. It is summed tile by tile, so memory does not grow with pixels × parameters.
-
-With ∂model = Σ_k g_k(i, j) (row_k(i) + column_k(j)) a sum over pixels of a product of two planes
-g needs only the sums of its rows and columns, and its product with one side. These are kept for
-every frame, and meet the sides once all tiles are in.
+offset. It is summed tile by tile, so memory does not grow with pixels × parameters; tiles on which
+the model is smooth are summed at few of their frames, see `twotime.inference.nodes`.
 """
-
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from twotime.core.models import AbstractTwoTimeModel, Channels
+from twotime.core.models import AbstractTwoTimeModel
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.nodes import NodeWeights, node_gram, node_weights
+from twotime.inference.sums import (
+    FIRST,
+    MODEL,
+    Sums,
+    add_tile,
+    assembled,
+    no_sums,
+    products_of,
+    tile_sums,
+)
 from twotime.inference.tiles import (
-    Sides,
-    Tile,
     channel_sides,
     cut_tile,
     slopes,
@@ -30,8 +34,19 @@ from twotime.inference.tiles import (
     tile_pixels,
 )
 
-DATA, ONE, MODEL, FIRST = 0, 1, 2, 3
 TILE = 128
+
+
+class DataSums(eqx.Module):
+    """Sums over the data alone, the same for any model.
+
+    Attributes:
+        moments: Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma².
+        nodes: Weights at the nodes of each tile; None where there are few tiles.
+    """
+
+    moments: Float[Array, "angle 2 2"]
+    nodes: NodeWeights | None
 
 
 def gram(
@@ -43,7 +58,7 @@ def gram(
     shift: Scalar = 0.0,
     tile: int = TILE,
     corners: Int[Array, "tile 2"] | None = None,
-    moments: Float[Array, "angle 2 2"] | None = None,
+    sums: DataSums | None = None,
     with_normal: bool = True,
 ) -> Float[Array, "angle row basis"]:
     """Gram matrix of each angle, tile by tile; takes any model, mask and sigma.
@@ -56,7 +71,7 @@ def gram(
         shift: Subtracted from the data, to keep digits.
         tile: Largest edge of a tile [frame].
         corners: First frames of the tiles to sum; None takes all.
-        moments: `data_moments` found beforehand; None finds them here.
+        sums: `data_sums` of the same tiles found beforehand; None sums pixel by pixel.
         with_normal: Whether products of derivatives are wanted.
 
     Returns:
@@ -66,22 +81,53 @@ def gram(
     n = data.c2.shape[-1]
     edge = tile_edge(n, tile)
     corners = tile_corners(n, tile) if corners is None else corners
-    moments = data_moments(data, shift) if moments is None else moments
+    known = DataSums(data_moments(data, shift), None) if sums is None else sums
 
-    def one_angle(k: Array) -> Array:
+    def one_angle(x: tuple[Array, DataSums]) -> Array:
+        k, known = x
         channels, sides = channel_sides(model, data, params, free, jnp.asarray(data.phi)[k])
-        products, row = _products(channels, with_normal), sides.row.mT
+        products, row = products_of(channels, with_normal), sides.row.mT
 
-        def add_tile(sums: _Sums, corner: Array) -> tuple[_Sums, None]:
+        def of_pixels(corner: Array) -> Sums:
             cut = cut_tile(data, k, shift, corner, edge)
-            value, g = slopes(model, tile_pixels(channels, cut.first, edge))
-            return _add_tile(products, sums, cut, value, g, row), None
+            planes = slopes(model, tile_pixels(channels, cut.first, edge))
+            rows = jax.lax.dynamic_slice_in_dim(row, cut.first[0], edge, axis=2)
+            return tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
 
-        sums = jax.lax.scan(add_tile, _no_sums(products, sides.row), corners)[0]
-        gram = _assembled(products, sums, sides, moments[k])
-        return gram if with_normal else gram[:FIRST]
+        def nothing(_: Array) -> Sums:
+            return no_sums(products, edge, row.shape[1])
 
-    return jax.lax.map(one_angle, jnp.arange(data.phi.shape[0]))
+        def add(sums: Sums, x: tuple[Array, Array]) -> tuple[Sums, None]:
+            corner, is_done = x
+            first = jnp.minimum(corner, n - edge)
+            tile = jax.lax.cond(is_done, nothing, of_pixels, corner)
+            return add_tile(sums, (first[0], first[1]), tile), None
+
+        found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
+        if known.nodes is not None:
+            found, smooth = node_gram(model, products, channels, sides, known.nodes, edge)
+            done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
+        none = no_sums(products, n, row.shape[1])
+        found += assembled(products, jax.lax.scan(add, none, (corners, done))[0], sides)
+        found = found.at[:MODEL, :MODEL].add(known.moments)
+        return found if with_normal else found[:FIRST]
+
+    return jax.lax.map(one_angle, (jnp.arange(data.phi.shape[0]), known))
+
+
+def data_sums(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> DataSums:
+    """Sum up what `gram` needs of the data alone.
+
+    Args:
+        data: The data; pixels that are masked or not finite do not count.
+        shift: Subtracted from the data, to keep digits.
+        tile: Largest edge of a tile [frame].
+    """
+    n = data.c2.shape[-1]
+    edge, corners = tile_edge(n, tile), tile_corners(n, tile)
+    # Of fewer tiles most change too much for their nodes, or touch the first frames.
+    nodes = node_weights(data, shift, corners, edge) if n > 4 * tile else None
+    return DataSums(data_moments(data, shift), nodes)
 
 
 def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
@@ -91,137 +137,18 @@ def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
         data: The data; pixels that are masked or not finite do not count.
         shift: Subtracted from the data, to keep digits.
     """
-    used = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1) & jnp.isfinite(data.c2)
-    if data.mask is not None:
-        used &= data.mask
-    sigma = 1.0 if data.sigma is None else jnp.where(used, data.sigma, 1.0)
-    weight = jnp.where(used, 1.0 / jnp.asarray(sigma, jnp.result_type(data.t)) ** 2, 0.0)
-    c2 = jnp.where(used, data.c2 - shift, 0.0)
-    count, total, square = (jnp.sum(weight * x, axis=(1, 2)) for x in (1.0, c2, c2 * c2))
-    return jnp.stack([jnp.stack([square, total], -1), jnp.stack([total, count], -1)], -2)
+    upper = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
+    sigma = jnp.asarray(1.0 if data.sigma is None else data.sigma)
 
+    def of_angle(k: Array) -> Array:
+        c2 = jnp.asarray(data.c2)[k]
+        used = upper & jnp.isfinite(c2)
+        if data.mask is not None:
+            used &= jnp.asarray(data.mask)[k]
+        here = jnp.where(used, sigma[k] if sigma.ndim else sigma, 1.0)
+        weight = jnp.where(used, 1.0 / here.astype(jnp.result_type(data.t)) ** 2, 0.0)
+        c2 = jnp.where(used, c2 - shift, 0.0)
+        count, total, square = (jnp.sum(weight * x) for x in (1.0, c2, c2 * c2))
+        return jnp.stack([jnp.stack([square, total]), jnp.stack([total, count])])
 
-class _Product(NamedTuple):
-    """Two members of [data, 1, model, slopes…] and the sums that their product needs.
-
-    Attributes:
-        left: The one that takes the weight; never data or 1.
-        right: The other, not behind it.
-        rows: Whether the sum over each row is needed.
-        columns: Whether the sum over each column is.
-        across: Slopes whose rows are summed down each column.
-    """
-
-    left: int
-    right: int
-    rows: bool
-    columns: bool
-    across: tuple[int, ...]
-
-
-class _Sums(eqx.Module):
-    """The sums of all products, one after the other.
-
-    Attributes:
-        along: Over each row, of the products that need it.
-        down: Over each column: of the product itself if `columns`, then times the rows `across`.
-    """
-
-    along: Float[Array, "product time"]
-    down: Float[Array, "wide time"]
-
-
-def _products(channels: Channels, with_normal: bool) -> list[_Product]:
-    """The products in the Gram matrix. Clocks have rows and columns, levels one of them."""
-    n_clock, n_level = channels.decay.shape[0] + channels.phase.shape[0], channels.level.shape[0]
-    has_row = [True] * (n_clock + n_level) + [False] * n_level
-    has_column = [True] * n_clock + [False] * n_level + [True] * n_level
-    found = [_Product(MODEL, j, True, False, ()) for j in range(FIRST)]
-    for k, (row, column) in enumerate(zip(has_row, has_column, strict=True)):
-        found += [_Product(FIRST + k, j, row, column, ()) for j in range(FIRST)]
-        for m in range(k + 1 if with_normal else 0):
-            sides = row and has_row[m], column and has_column[m]
-            across = (k,) * (row and has_column[m]) + (m,) * (m < k and has_row[m] and column)
-            found.append(_Product(FIRST + k, FIRST + m, *sides, across))
-    return found
-
-
-def _no_sums(products: list[_Product], side: Float[Array, "slope time param"]) -> _Sums:
-    _, n, n_param = side.shape
-    wide = sum(p.columns + len(p.across) * n_param for p in products)
-    tall = sum(p.rows for p in products)
-    return _Sums(jnp.zeros((tall, n), side.dtype), jnp.zeros((wide, n), side.dtype))
-
-
-def _add_tile(
-    products: list[_Product],
-    sums: _Sums,
-    tile: Tile,
-    value: Array,
-    g: list[Array],
-    row: Float[Array, "slope param time"],
-) -> _Sums:
-    """Add a tile. All sums are products with vectors or matrices, because these are vectorised."""
-    early, late = tile.first
-    one = jnp.ones((1, value.shape[0]), value.dtype)
-    row = jax.lax.dynamic_slice_in_dim(row, early, value.shape[0], axis=2)
-    basis = [tile.c2, jnp.ones((), value.dtype), value, *g]
-    along, down = [], []
-    for product in products:
-        plane = basis[product.left] * tile.weight * basis[product.right]
-        if product.rows:
-            along.append((plane @ one.T).T)
-        factors = [one] * product.columns + [row[k] for k in product.across]
-        if factors:
-            down.append(jnp.concatenate(factors) @ plane)
-    return _Sums(
-        _added(sums.along, early, jnp.concatenate(along)),
-        _added(sums.down, late, jnp.concatenate(down)),
-    )
-
-
-def _added(total: Array, first: Array, part: Array) -> Array:
-    here = jax.lax.dynamic_slice_in_dim(total, first, part.shape[1], axis=1)
-    return jax.lax.dynamic_update_slice_in_dim(total, here + part, first, axis=1)
-
-
-def _assembled(
-    products: list[_Product], sums: _Sums, sides: Sides, moments: Float[Array, "2 2"]
-) -> Float[Array, "basis basis"]:
-    """The Gram matrix from the sums over rows and columns and the sides of the derivatives."""
-    row, column = sides.row, sides.column
-    n_param = row.shape[-1]
-    # Every sum times every side at once: few large products cost less than many small ones.
-    by_row, by_column = (
-        jnp.moveaxis(jnp.tensordot(sums, side, (1, 1)), 1, 0)
-        for sums, side in ((sums.along, row), (sums.down, column))
-    )
-    plain = jnp.zeros((FIRST, FIRST), row.dtype).at[:MODEL, :MODEL].set(moments)
-    mixed = jnp.zeros((n_param, FIRST), row.dtype)
-    normal = jnp.zeros((n_param, n_param), row.dtype)
-    wide = tall = 0
-    for product in products:
-        k, m = product.left - FIRST, product.right - FIRST
-        weights = []
-        if product.rows:
-            weights.append((sums.along[tall], row, by_row[k, tall]))
-            tall += 1
-        if product.columns:
-            weights.append((sums.down[wide], column, by_column[k, wide]))
-            wide += 1
-        if k < 0:
-            plain = plain.at[product.left, product.right].set(jnp.sum(weights[0][0]))
-            continue
-        if m < 0:
-            mixed = mixed.at[:, product.right].add(sum(by for _, _, by in weights))
-            continue
-        half = sum((side[k].T @ (x[:, None] * side[m]) for x, side, _ in weights), 0.0)
-        half = jnp.where(k == m, 0.5, 1.0) * half
-        for slope in product.across:
-            # Of ∂_p ∂_q: Σ_i row_k(i) plane column_m(j), and the same with k and m exchanged.
-            part = slice(wide, wide + n_param)
-            half += by_column[m, part] if slope == k else by_column[k, part].T
-            wide += n_param
-        normal += half + half.T
-    plain = jnp.tril(plain) + jnp.tril(plain, -1).T
-    return jnp.block([[plain, mixed.T], [mixed, normal]])
+    return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))

@@ -17,8 +17,9 @@ from twotime.core.scaling import (
 )
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import Prepared, evaluate_gram, prepare
-from twotime.inference.gram import DATA, FIRST, MODEL, ONE, TILE
+from twotime.inference.gram import TILE
 from twotime.inference.solver import Quadratic
+from twotime.inference.sums import DATA, FIRST, MODEL, ONE
 
 
 class Problem(eqx.Module):
@@ -160,7 +161,7 @@ def make_problem(
         shift=shift,
         n_pixels=jnp.sum(used),
         scaling=_make_scaling(data, space, mode, shift),
-        prepared=prepare(evaluator, data, shift),
+        prepared=prepare(evaluator, data, shift, tile),
         varying=varying,
         evaluator=evaluator,
         tile=tile,

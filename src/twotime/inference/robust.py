@@ -252,7 +252,7 @@ def pseudo_problem(
 
 def _with_data(problem: Problem, **changed: Array) -> Problem:
     data = dataclasses.replace(problem.data, **changed)
-    prepared = prepare(problem.evaluator, data, problem.shift)
+    prepared = prepare(problem.evaluator, data, problem.shift, problem.tile)
     return dataclasses.replace(problem, data=data, prepared=prepared)
 
 

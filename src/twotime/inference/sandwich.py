@@ -21,13 +21,13 @@ from twotime.inference.blocks import (
     separable_planes,
     stride,
 )
-from twotime.inference.gram import MODEL, ONE
 from twotime.inference.problem import Problem, Reduced, _cross, _scaling_normal
 from twotime.inference.speckle import (
     ScoreCovariance,
     row_covariance,
     score_covariance,
 )
+from twotime.inference.sums import MODEL, ONE
 
 SPECKLE = (
     "from the covariance of speckle and photon noise at the fitted correlation, its size from the "

@@ -9,7 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
 from twotime.core.rates import AnyArray, Scalar
@@ -79,8 +79,16 @@ def cut_tile(data: TwoTimeData, k: Array, shift: Scalar, corner: Array, size: in
     return Tile((first[0], first[1]), jnp.where(used, c2.astype(dtype) - shift, 0.0), weight)
 
 
-def tile_pixels(channels: Channels, first: tuple[Array | int, Array | int], size: int) -> Pixel:
-    """Pixels of a tile that begins at `first`; below the diagonal they are meaningless."""
+def tile_pixels(
+    channels: Channels,
+    first: tuple[Array | int, Array | int],
+    size: int,
+    continued: Bool[Array, "tile tile"] | None = None,
+) -> Pixel:
+    """Pixels of a tile that begins at `first`; below the diagonal they are meaningless.
+
+    Where `continued`, pixels below the diagonal follow the law of those above it.
+    """
     size = min(size, channels.level.shape[1])
 
     def rows(x: AnyArray) -> Array:
@@ -101,9 +109,10 @@ def tile_pixels(channels: Channels, first: tuple[Array | int, Array | int], size
         return jnp.stack(planes) if planes else fall[:0]
 
     fall = rows(channels.decay) - columns(channels.decay)
+    kept = fall <= 0.0 if continued is None else continued
     shape = (channels.level.shape[0], size, size)
     return Pixel(
-        decay=jnp.exp(jnp.where(fall <= 0.0, fall, 0.0)),
+        decay=jnp.exp(jnp.where(kept, fall, 0.0)),
         shift=columns(channels.phase) - rows(channels.phase),
         sin=product([-early[0], early[1]], late[::-1]),
         cos=product(early, late),

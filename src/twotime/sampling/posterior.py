@@ -21,7 +21,7 @@ from twotime.core.models import AbstractTwoTimeModel, Pixel
 from twotime.core.rates import AnyArray
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.evaluators import Prepared, evaluate_gram
-from twotime.inference.gram import DATA, FIRST, MODEL, ONE
+from twotime.inference.sums import DATA, FIRST, MODEL, ONE
 from twotime.sampling.coordinates import Coordinates
 
 Noise = Literal["known", "sampled", "marginal"]

@@ -1,0 +1,142 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.inference.gram import data_sums, gram
+from twotime.inference.nodes import _nodes, node_gram, node_weights
+from twotime.inference.sums import products_of
+from twotime.inference.tiles import channel_sides, tile_corners
+
+TILE, FRAMES = 60, 300
+T = jnp.arange(1, FRAMES + 1) * 0.1
+SLOW = {
+    "laminar": (tt.LaminarFlow(), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]),
+    "homodyne": (
+        tt.LaminarFlow(shear_convention="homodyne"), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]
+    ),
+    "two": (
+        tt.TwoComponent(),
+        [30.0, 0.1, 3.0, 60.0, 0.2, 5.0, 20.0, 0.3, 0.1, 0.3, 0.01, 0.0, 0.1, 2.0],
+    ),
+}  # fmt: skip
+
+
+@eqx.filter_jit
+def both_ways(model, data, params, free):
+    """The Gram matrix with sums at nodes and from all pixels."""
+    sums = data_sums(data, 1.1, TILE)
+    settings = model, data, params, free
+    plain = eqx.tree_at(lambda s: s.nodes, sums, None)
+    return tuple(gram(*settings, shift=1.1, tile=TILE, sums=s) for s in (sums, plain))
+
+
+def make_data(model, params, **more):
+    data = tt.simulate(
+        model, jnp.asarray(params), t=T, q=0.01, phi=jnp.array([0.0, 50.0]), contrast=0.3,
+        offset=1.0, noise=0.05, key=jax.random.key(0),
+    )  # fmt: skip
+    return tt.TwoTimeData(data.c2, data.t, data.q, data.phi, **more)
+
+
+def largest_error(got, want):
+    size = np.sqrt(np.diagonal(np.asarray(want), axis1=1, axis2=2))
+    size = np.where(size > 0, size, 1.0)
+    return np.max(np.abs(np.asarray(got - want)) / (size[:, :, None] * size[:, None, :]))
+
+
+@eqx.filter_jit
+def smooth_tiles(model, data, params):
+    """How many of the 15 tiles of the first angle are summed at nodes."""
+    channels, sides = channel_sides(model, data, params, (True,) * params.size, data.phi[0])
+    products = products_of(channels, with_normal=True)
+    weights = node_weights(data, 1.1, tile_corners(FRAMES, TILE), TILE)
+    weights = jax.tree.map(lambda x: x[0], weights)
+    smooth = node_gram(model, products, channels, sides, weights, TILE)[1]
+    return jnp.sum(smooth[:5, :5])
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_sums_at_nodes_are_those_of_all_pixels(case):
+    model, params = SLOW[case]
+    rng = np.random.default_rng(1)
+    shape = (2, FRAMES, FRAMES)
+    masked = make_data(
+        model, params, mask=rng.random(shape) > 0.2, sigma=jnp.asarray(rng.uniform(0.5, 2, shape))
+    )
+    assert smooth_tiles(model, masked, jnp.asarray(params)) >= 10
+    for data in (make_data(model, params), masked):
+        free = tuple(k != 1 for k in range(len(params)))
+        got, want = both_ways(model, data, jnp.asarray(params), free)
+        assert largest_error(got, want) < 1e-11
+
+
+@pytest.mark.parametrize("speed", [1.0, 30.0, 1e3, 1e5, 1e7])
+def test_pixels_are_summed_where_nodes_cannot_follow(speed):
+    model, params = SLOW["laminar"]
+    params = jnp.asarray(params) * jnp.array([speed, 1, 1, speed, 1, 1, 1])
+    got, want = both_ways(model, make_data(model, params), params, (True,) * 7)
+    assert np.isfinite(want).all()
+    assert largest_error(got, want) < 1e-11
+
+
+class Blink(tt.AbstractTwoTimeModel):
+    """Slow diffusion, seen less well in one frame that is no node."""
+
+    names: tuple[str, ...] = eqx.field(default=("D", "depth"), static=True, init=False)
+    frame: int = 98
+
+    def channels(self, params, times, *, t, q, phi):
+        away = jnp.abs(times - t[self.frame]) < 1e-6
+        level = 1.0 - params[1] * away
+        none = jnp.zeros((0, times.shape[0]))
+        return tt.Channels((q**2 * params[0] * times)[None], none, level[None])
+
+    def pixel(self, pixel):
+        return pixel.decay[0] * pixel.level1[0] * pixel.level2[0]
+
+
+def test_a_feature_between_nodes_is_not_missed():
+    model, params = Blink(), jnp.array([50.0, 1e-6])
+    assert 98 - TILE not in _nodes(TILE)
+    data = make_data(model, params)
+    got, want = both_ways(model, data, params, (True, True))
+    assert largest_error(got, want) < 1e-11
+    assert smooth_tiles(model, data, params) == 10  # all but those of the frame's block
+
+
+def test_points_side_by_side_agree_on_what_is_smooth():
+    model, params = SLOW["laminar"]
+    slow = jnp.asarray(params)
+    points = jnp.stack([slow, slow * jnp.array([1e4, 1, 1, 1, 1, 1, 1]), slow * 1.1])
+    data = make_data(model, params)
+
+    def one(p):
+        return gram(
+            model, data, p, (True,) * 7, shift=1.1, tile=TILE, sums=data_sums(data, 1.1, TILE)
+        )
+
+    together = jax.jit(jax.vmap(one))(points)
+    for got, p in zip(together, points, strict=True):
+        assert largest_error(got, jax.jit(one)(p)) < 1e-11
+
+
+def test_derivatives_pass_through_sums_at_nodes():
+    model, params = SLOW["laminar"]
+    data = make_data(model, params)
+
+    def total(q, with_nodes):
+        moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
+        sums = data_sums(moved, 1.1, TILE)
+        sums = sums if with_nodes else eqx.tree_at(lambda s: s.nodes, sums, None)
+        free = (True, False, False, True, False, False, True)
+        return jnp.sum(
+            gram(model, moved, jnp.asarray(params), free, shift=1.1, tile=TILE, sums=sums)
+        )
+
+    want = jax.jit(jax.grad(lambda q: total(q, False)))(0.01)
+    for derivative in (jax.grad, jax.jacfwd):
+        got = jax.jit(derivative(lambda q: total(q, True)))(0.01)
+        np.testing.assert_allclose(got, want, rtol=1e-9)
