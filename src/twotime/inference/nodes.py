@@ -238,9 +238,7 @@ def _resolved(
     for plane in planes:
         square = plane**2
         size = jnp.max(jnp.where(counts, square, 0.0).reshape(cut), axis=(1, 3))
-        total += square * _spread(
-            jnp.where(size > 0, 1.0 / jnp.where(size > 0, size, 1.0), 0.0), edge
-        )
+        total += square * _spread(1.0 / jnp.where(size > 0, size, 1.0), edge)
     last = jnp.asarray(_coefficients(edge)[-2:].T)
 
     def is_small(x: Array) -> Array:

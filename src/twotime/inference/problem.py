@@ -1,6 +1,7 @@
 """A fit set up: chi-squared with contrast and offset at their best, and its local model."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -147,11 +148,19 @@ def make_problem(
     mesh: Mesh | None = None,
 ) -> Problem:
     """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
-    upper_half = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
-    used = upper_half & jnp.isfinite(data.c2)
-    if data.mask is not None:
-        used &= data.mask
-    shift = jnp.sum(jnp.where(used, data.c2, 0.0), dtype=float) / jnp.sum(used)
+    upper = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
+
+    def of_angle(k: Array) -> tuple[Array, Array]:
+        c2 = jnp.asarray(data.c2)[k]
+        used = upper & jnp.isfinite(c2)
+        if data.mask is not None:
+            used &= jnp.asarray(data.mask)[k]
+        return jnp.sum(jnp.where(used, c2, 0.0), dtype=float), jnp.sum(used)
+
+    # One angle after the other: compilers would hold copies of all data at once.
+    totals, counts = jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
+    n_pixels = jnp.sum(counts)
+    shift = jnp.sum(totals) / n_pixels
     varying = tuple(space.varying)
     return Problem(
         model=model,
@@ -159,7 +168,7 @@ def make_problem(
         start=jnp.asarray(space.initial),
         scale=jnp.asarray(space.scale)[np.flatnonzero(varying)],
         shift=shift,
-        n_pixels=jnp.sum(used),
+        n_pixels=n_pixels,
         scaling=_make_scaling(data, space, mode, shift),
         prepared=prepare(evaluator, data, shift, tile),
         varying=varying,

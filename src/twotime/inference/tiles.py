@@ -15,6 +15,9 @@ from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
 from twotime.core.rates import AnyArray, Scalar
 from twotime.data.dataset import TwoTimeData
 
+_FURTHEST = 30.0
+"""How far clocks go on below the diagonal: behind it nothing is smooth, and much overflows."""
+
 
 class Sides(eqx.Module):
     """Derivatives of the channels, arranged by how a pixel depends on them.
@@ -109,10 +112,10 @@ def tile_pixels(
         return jnp.stack(planes) if planes else fall[:0]
 
     fall = rows(channels.decay) - columns(channels.decay)
-    kept = fall <= 0.0 if continued is None else continued
+    furthest = 0.0 if continued is None else jnp.where(continued, _FURTHEST, 0.0)
     shape = (channels.level.shape[0], size, size)
     return Pixel(
-        decay=jnp.exp(jnp.where(kept, fall, 0.0)),
+        decay=jnp.exp(jnp.where(fall <= furthest, fall, 0.0)),
         shift=columns(channels.phase) - rows(channels.phase),
         sin=product([-early[0], early[1]], late[::-1]),
         cos=product(early, late),
