@@ -256,7 +256,7 @@ def two_component_free_case():
     [
         (laminar_case, 0.002, 0, 0.0),
         (two_component_case, 0.01, 0, 0.0),
-        # With everything free the reference's rates have a tail: 0 or 1 draw of 32 000 diverges.
+        # With everything free 0 or 1 draw of 32 000 diverges, by key; why is not known.
         (two_component_free_case, 0.001, 2, 1e-4),
     ],
 )
