@@ -132,6 +132,20 @@ def draw_drifting(bench: Bench, rng: np.random.Generator) -> tuple[np.ndarray, f
     return params, q
 
 
+def draw_speckle(
+    bench: Bench, params: np.ndarray, q: float, pixels: int, key: Any
+) -> tt.TwoTimeData:
+    """Speckle in single precision, for which 1e-4 of the light is made white."""
+    single = np.float32
+    drawn = tt.simulate_speckle(
+        bench.model, params.astype(single), t=bench.t.astype(single), q=single(q),
+        phi=bench.phi.astype(single), contrast=CONTRAST, n_pixels=pixels, key=key,
+    )  # fmt: skip
+    c2 = np.asarray(drawn.c2, float)
+    # The diagonal is never used.
+    return tt.TwoTimeData(c2, bench.t, q, bench.phi, mask=np.ones(c2.shape, bool))
+
+
 def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> float:
     """Largest projected gradient of a fit in standard deviations, from all pixels one by one."""
     i, j = np.triu_indices(bench.t.size, 1)
@@ -171,12 +185,7 @@ def one(bench: Bench, seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     key = jax.random.key(seed)
     if chosen.speckle:
         params, q = draw_drifting(bench, rng)
-        data = tt.simulate_speckle(
-            bench.model, params, t=bench.t, q=q, phi=bench.phi, contrast=CONTRAST,
-            n_pixels=chosen.pixels, key=key,
-        )  # fmt: skip
-        mask = np.ones(data.c2.shape, bool)  # the diagonal is never used
-        data = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, mask=mask)
+        data = draw_speckle(bench, params, q, chosen.pixels, key)
     else:
         params, q = draw(bench, rng, with_flow=chosen.flow)
         data = tt.simulate(
