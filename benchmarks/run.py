@@ -31,7 +31,7 @@ class Case(NamedTuple):
 ITERATIONS = [
     Case(f"{mode} 1 x {n}", mode, 1, n)
     for mode in ("two_component", "laminar_flow")
-    for n in (500, 1000, 2000, 4000)
+    for n in (100, 200, 500, 1000, 2000, 4000)
 ]
 FITS = [
     Case("two components 1 x 100", "two_component", 1, 100),

@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Complex, Float, Int, PyTree
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
 from twotime.inference.factored import angle_ranks, cut_ranks, inner_pixels, outer_products
 from twotime.inference.problem import Problem
 from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
 
-BLOCKS = 75
+BLOCKS = 60
 _EDGE = 128
 
 
@@ -36,7 +36,7 @@ class Planes(eqx.Module):
     Attributes:
         value: Normalised correlation; below 1 on the diagonal where it changes within a block.
         derivative: Its derivatives along directions in the free parameters.
-        field: Field correlation.
+        field: Field correlation, in single precision.
     """
 
     value: Float[Array, "block block"]
@@ -149,11 +149,11 @@ def block_planes(problem: Problem, channels: Channels, by: Channels) -> Planes:
     row, column = arrange(by, axis=1)
     k = 1 if stride(n) == 1 else 2
     derivative = _contracted(g, row, k) + _contracted(g.mT, column, k).mT
-    field = _field(problem.model, pixel, value)
+    field = single(_field(problem.model, pixel, value))
     return Planes(
         value=_both(_pooled(value * half, k)),
         derivative=_both(derivative),
-        field=_both(_pooled(field * half, k)),
+        field=_both(_pooled(field * single(half), k)),
     )
 
 
@@ -187,10 +187,9 @@ def separable_planes(
     ahead = outer.gap * (outer.beta.sum(-1) / count)[:, None]
     behind = outer.gap * (outer.alpha.sum(-1) / count)[:, :, None]
     early, late = outer.early.sum(-1) / count, outer.late.sum(-1) / count
-    planes = sum(
-        x * e[:, :, None] + y * b[:, None] + x.T * e[:, None] + y.T * b[:, :, None]
-        for x, y, e, b in zip(ahead, behind, early, late, strict=True)
-    )
+    pairs, slots = jnp.concatenate([ahead, behind.mT]), jnp.concatenate([early, late])
+    planes = jnp.einsum("rIJ,raI->aIJ", pairs, slots)
+    planes += planes.mT
     _, right, left = inner_pixels(blocks)
     inside = jnp.einsum("raIi,rIi->aI", blocks.early, right.sum(-1))
     inside += jnp.einsum("raIi,rIi->aI", blocks.late, left.sum(-2))
@@ -203,9 +202,9 @@ def _mean_field(problem: Problem, params: Array, phi: Array) -> Array:
     d, n = problem.data, problem.data.t.shape[0]
     channels = problem.model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
     here = jax.tree.map(lambda x: _at_points(x, n), channels)
-    pixel = tile_pixels(here, (0, 0), here.level.shape[1])
+    pixel = tile_pixels(here, (0, 0), here.level.shape[1], dtype=jnp.float32)
     field = _field(problem.model, pixel, problem.model.pixel(pixel))
-    return _both(_pooled(field * _half(field.shape[0]), 1 if stride(n) == 1 else 2))
+    return _both(_pooled(field * single(_half(field.shape[0])), 1 if stride(n) == 1 else 2))
 
 
 def channel_slopes(
@@ -250,6 +249,13 @@ def _at_points(x: Array, n_frames: int) -> Array:
     return jnp.stack(read, axis=-1).reshape(*x.shape[:-2], 2 * x.shape[-2])
 
 
+def single(x: PyTree[Array]) -> PyTree[Array]:
+    """Arrays in single precision."""
+    return jax.tree.map(
+        lambda a: a.astype(jnp.complex64 if jnp.iscomplexobj(a) else jnp.float32), x
+    )
+
+
 def _field(model: AbstractTwoTimeModel, pixel: Pixel, value: Array) -> Array:
     """Field correlation of pixels; of a model that does not say it, the real root of C."""
     if type(model).field is AbstractTwoTimeModel.field:
@@ -271,8 +277,8 @@ def _contracted(g: Array, side: Array, k: int) -> Array:
 
 def _pooled(plane: Array, k: int) -> Array:
     """Mean of each k by k square."""
-    size = plane.shape[-1] // k
-    return plane.reshape(*plane.shape[:-2], size, k, size, k).mean(axis=(-3, -1))
+    members = [plane[..., i::k, j::k] for i in range(k) for j in range(k)]
+    return jnp.asarray(sum(members)) / k**2
 
 
 def _half(size: int) -> Array:

@@ -19,11 +19,13 @@ from twotime.inference.blocks import (
     complete_blocks,
     residual_blocks,
     separable_planes,
+    single,
     stride,
 )
 from twotime.inference.problem import Problem, Reduced, _cross, _scaling_normal
 from twotime.inference.speckle import (
     ScoreCovariance,
+    inner,
     row_covariance,
     score_covariance,
 )
@@ -183,7 +185,7 @@ def _one_angle(
         channels, by = channel_slopes(problem, params, phi, directions)
         planes = block_planes(problem, channels, by)
         blocks = residual_blocks(problem, channels, scaling, k)
-    value, field = planes.value, planes.field
+    value = planes.value
     jacobian = contrast * planes.derivative - value * projection[0][:, None, None]
     jacobian = jacobian - projection[1][:, None, None]
     jacobian = jnp.concatenate([jacobian, _by_scaling(gram, value)])
@@ -191,17 +193,20 @@ def _one_angle(
     weights = jacobian * (blocks.weight * jnp.where(diagonal, 1.0, 0.5))
     beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
     off = jnp.where(diagonal, 0.0, blocks.weight)
-    found, expected = _row_products(blocks.residual, off, field, value, beta)
+    noise = single((planes.field, beta, value))
+    found, expected = _row_products(*single((blocks.residual, off)), *noise)
     n_free = planes.derivative.shape[0]
-    scores = score_covariance(*map(_single, (weights, field, beta, value)))
-    return _Angle(
-        scores=ScoreCovariance(scores.coefficients.astype(value.dtype)),
-        normal=jnp.einsum("pij,qij->pq", weights[:n_free], jacobian[:n_free]),
+    weights, jacobian = single((weights, jacobian))
+    scores = score_covariance(weights, *noise)
+    angle = _Angle(
+        scores=scores,
+        normal=inner(weights, jacobian)[:n_free, :n_free],
         square=found[0],
         neighbour=jnp.sum(found[1:]),
         square_expected=expected[0],
         neighbour_expected=jnp.sum(expected[1:], axis=0),
     )
+    return jax.tree.map(lambda x: x.astype(value.dtype), angle)
 
 
 def _by_scaling(
@@ -215,20 +220,16 @@ def _by_scaling(
     return jnp.stack([centred, jnp.broadcast_to(count**-0.5, value.shape)])
 
 
-def _single(x: Array) -> Array:
-    return x.astype(jnp.complex64 if jnp.iscomplexobj(x) else jnp.float32)
-
-
 def _row_products(
-    residual: Array, weight: Array, field: Array, value: Array, beta: Array
+    residual: Array, weight: Array, field: Array, beta: Array, value: Array
 ) -> tuple[Array, Array]:
     """Sums of products of residuals some frames apart in a row, and what noise makes of them."""
 
     def at(lag: int) -> tuple[Array, Array]:
-        inside = jnp.arange(weight.shape[0]) < weight.shape[0] - lag
-        both = jnp.where(inside, jnp.sqrt(weight * jnp.roll(weight, -lag, axis=1)), 0.0)
+        n = residual.shape[1] - lag
+        both = jnp.sqrt(weight[:, :n] * weight[:, lag:])
         expected = both * row_covariance(field, beta, lag, value)
-        found = both * residual * jnp.roll(residual, -lag, axis=1)
+        found = both * residual[:, :n] * residual[:, lag:]
         return jnp.sum(found), jnp.sum(expected, axis=(1, 2))
 
     found, expected = zip(*(at(lag) for lag in range(_ROW_LAGS + 1)), strict=True)

@@ -60,35 +60,37 @@ def score_covariance(
     Reference:
         Cumulants of Gaussian fields: Isserlis, Biometrika 12, 134 (1918).
     """
-    b, G = contrast, _correlation(g, correlation)
-    mean = jnp.sum(weights * G, axis=2)
-    through = weights @ G
-    # Complex planes stand as [real, imaginary]: compilers for CPUs have no fast complex product.
-    flat, product = _flat_and_product(jnp.asarray(g))
-    linked = (weights[:, :, None] * flat).reshape(*weights.shape[:2], -1)
-    chain = (linked @ product).reshape(*weights.shape[:2], *flat.shape[1:])
-    sign = jnp.asarray([1.0, -1.0])[: flat.shape[1], None]
-    cycles = 6 * jnp.einsum("pixj,qjxi->pq", chain * sign, chain)
-    triangles = jnp.sum(chain * flat, axis=(1, 2))
-    with_mean = triangles @ mean.T
-    loops = 2 * jnp.einsum("pix,qix->pq", chain.reshape(linked.shape), linked)
-    light = b**2 * 2 * jnp.einsum("pij,qji->pq", through, through)
-    light += b**3 * (cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
-    shared = jnp.einsum("pij,qij->pq", through, weights)
-    one_photon = 4 * (b * shared + b**2 * (loops - mean @ mean.T))
-    two_photons = 2 * jnp.einsum("pij,qij->pq", weights * (1 + b * G), weights)
+    b, g, G = contrast, jnp.asarray(g), _correlation(g, correlation)
+    through = jnp.matmul(weights, G)
+    mean = jnp.diagonal(through, axis1=1, axis2=2)
+    chain = _chain(weights, g)
+    parts = (g.real, g.imag)[: len(chain)]
+    loops = jnp.asarray(sum(x * y for x, y in zip(chain, parts, strict=True)))
+    cycles = sum(
+        sign * inner(part, part.mT) for sign, part in zip((1.0, -1.0), chain, strict=False)
+    )
+    with_mean = jnp.sum(loops, axis=1) @ mean.T
+    light = 2 * b**2 * inner(through, through.mT)
+    light += b**3 * (6 * cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
+    one_photon = 4 * inner(b * through + 2 * b**2 * loops, weights) - 4 * b**2 * mean @ mean.T
+    two_photons = 2 * inner(jnp.multiply(weights, 1 + b * G), weights)
     return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
-def _flat_and_product(
-    g: Array,
-) -> tuple[Float[Array, "time part time"], Float[Array, "row column"]]:
-    """Parts of g, and the matrix whose product with parts laid side by side is that with g."""
+def _chain(weights: Float[Array, "score time time"], g: Array) -> tuple[Array, ...]:
+    """Parts of (W ∘ g) g of each score, apart: compilers for CPUs have no fast complex product."""
     if not jnp.iscomplexobj(g):
-        return g[:, None], g
-    turned = jnp.concatenate([-g.imag, g.real], axis=1)
-    flat = jnp.stack([g.real, g.imag], axis=1)
-    return flat, jnp.concatenate([flat.reshape(g.shape[0], -1), turned])
+        return ((weights * g) @ g,)
+    n, beside = g.shape[0], jnp.concatenate([g.real, g.imag], axis=1)
+    x, y = (weights * g.real) @ beside, (weights * g.imag) @ beside
+    return x[..., :n] - y[..., n:], x[..., n:] + y[..., :n]
+
+
+def inner(
+    x: Float[Array, "score time time"], y: Float[Array, "score time time"]
+) -> Float[Array, "score score"]:
+    """Sums over all pixels of products of planes."""
+    return x.reshape(x.shape[0], -1) @ y.reshape(y.shape[0], -1).T
 
 
 def _correlation(g: Field, correlation: Plane | None) -> Array:
@@ -97,22 +99,22 @@ def _correlation(g: Field, correlation: Plane | None) -> Array:
 
 def row_covariance(
     g: Field, contrast: Scalar, lag: int, correlation: Plane | None = None
-) -> Float[Array, "3 time time"]:
+) -> Float[Array, "3 time column"]:
     """Covariance of pixels (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
 
     Args:
         g: Field correlation; its diagonal is below 1 where frames were averaged.
         contrast: Speckle contrast β.
-        lag: Distance of the two pixels in frames; 0 for their variance. The last columns, which
-            have no such neighbour, and pixels on the diagonal are meaningless.
+        lag: Distance of the two pixels in frames; 0 for their variance. Pixels on the diagonal
+            are meaningless.
         correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
     """
-    b, G = contrast, _correlation(g, correlation)
-    later = jnp.roll(jnp.asarray(g), -lag, axis=1)
-    far, own, strength = jnp.roll(G, -lag, axis=1), jnp.real(jnp.diagonal(g)), jnp.diagonal(G)
-    own, strength = own[:, None], strength[:, None]
-    between, link = jnp.diagonal(later)[None, :], jnp.diagonal(far)[None, :]
-    loop = jnp.real(g * between * jnp.conj(later))
+    b, full = contrast, _correlation(g, correlation)
+    n = full.shape[0] - lag
+    near, later, G, far = g[:, :n], g[:, lag:], full[:, :n], full[:, lag:]
+    own, strength = jnp.real(jnp.diagonal(g))[:, None], jnp.diagonal(full)[:, None]
+    between, link = jnp.diagonal(later[:n])[None], jnp.diagonal(far[:n])[None]
+    loop = jnp.real(near * between * jnp.conj(later))
     product = G * far
     light = b**2 * (strength * link + product)
     light += b**3 * (

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
@@ -87,6 +88,7 @@ def tile_pixels(
     first: tuple[Array | int, Array | int],
     size: int,
     continued: Bool[Array, "tile tile"] | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Pixel:
     """Pixels of a tile that begins at `first`; below the diagonal they are meaningless.
 
@@ -107,20 +109,24 @@ def tile_pixels(
         [jax.lax.dynamic_slice_in_dim(x, k, size, axis=1) for x in (sin, cos)] for k in first
     )
 
+    def convert(x: AnyArray) -> Array:
+        return jnp.asarray(x, dtype)
+
     def product(x: list[Array], y: list[Array]) -> Array:
-        planes = [a.T @ b for a, b in zip(jnp.stack(x, 1), jnp.stack(y, 1), strict=True)]
+        left, right = (convert(jnp.stack(z, 1)) for z in (x, y))
+        planes = [a.T @ b for a, b in zip(left, right, strict=True)]
         return jnp.stack(planes) if planes else fall[:0]
 
-    fall = rows(channels.decay) - columns(channels.decay)
+    fall = convert(rows(channels.decay) - columns(channels.decay))
     furthest = 0.0 if continued is None else jnp.where(continued, _FURTHEST, 0.0)
     shape = (channels.level.shape[0], size, size)
     return Pixel(
         decay=jnp.exp(jnp.where(fall <= furthest, fall, 0.0)),
-        shift=columns(channels.phase) - rows(channels.phase),
+        shift=convert(columns(channels.phase) - rows(channels.phase)),
         sin=product([-early[0], early[1]], late[::-1]),
         cos=product(early, late),
-        level1=jnp.broadcast_to(rows(channels.level), shape),
-        level2=jnp.broadcast_to(columns(channels.level), shape),
+        level1=jnp.broadcast_to(convert(rows(channels.level)), shape),
+        level2=jnp.broadcast_to(convert(columns(channels.level)), shape),
     )
 
 
