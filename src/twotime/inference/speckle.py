@@ -60,8 +60,8 @@ def score_covariance(
     Reference:
         Cumulants of Gaussian fields: Isserlis, Biometrika 12, 134 (1918).
     """
-    b, g, G = contrast, jnp.asarray(g), _correlation(g, correlation)
-    through = jnp.matmul(weights, G)
+    b, g, G = jnp.asarray(contrast), jnp.asarray(g), _correlation(g, correlation)
+    through = weights @ G
     mean = jnp.diagonal(through, axis1=1, axis2=2)
     chain = _chain(weights, g)
     parts = (g.real, g.imag)[: len(chain)]
@@ -73,7 +73,7 @@ def score_covariance(
     light = 2 * b**2 * inner(through, through.mT)
     light += b**3 * (6 * cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
     one_photon = 4 * inner(b * through + 2 * b**2 * loops, weights) - 4 * b**2 * mean @ mean.T
-    two_photons = 2 * inner(jnp.multiply(weights, 1 + b * G), weights)
+    two_photons = 2 * inner(weights * (1 + b * G), weights)
     return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
@@ -94,7 +94,7 @@ def inner(
 
 
 def _correlation(g: Field, correlation: Plane | None) -> Array:
-    return jnp.abs(g) ** 2 if correlation is None else jnp.asarray(correlation)
+    return jnp.asarray(jnp.abs(g) ** 2 if correlation is None else correlation)
 
 
 def row_covariance(
