@@ -243,7 +243,7 @@ def two_component_free_case():
         "D0_ref": 5e2, "alpha_ref": 0.8, "D_offset_ref": 1e3,
         "D0_sample": 2e3, "alpha_sample": 0.8, "D_offset_sample": 3e3,
         "v0": 100.0, "beta": 0.8, "v_offset": 80.0,
-        "f0": 0.45, "f1": -0.4, "f2": 0.0, "f3": 0.2, "phi0": 10.0,
+        "f0": 0.45, "f1": -0.4, "f2": 0.0, "f3": 0.2, "phi0": 5.0,
     }  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
     space = space.with_values(values).with_vary({"f2": False})
@@ -252,15 +252,10 @@ def two_component_free_case():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "noise", "seed", "diverging"),
-    [
-        (laminar_case, 0.002, 0, 0.0),
-        (two_component_case, 0.01, 0, 0.0),
-        # With everything free 0 or 1 draw of 32 000 diverges, by key; why is not known.
-        (two_component_free_case, 0.001, 2, 1e-4),
-    ],
+    ("case", "noise"),
+    [(laminar_case, 0.002), (two_component_case, 0.01), (two_component_free_case, 0.001)],
 )
-def test_shards_give_what_all_pixels_give(case, noise, seed, diverging):
+def test_shards_give_what_all_pixels_give(case, noise):
     model, values, space, q, phi = case()
     data = tt.simulate(
         model, jnp.asarray(list(values.values())), t=jnp.arange(1, 101) * 0.1, q=q,
@@ -268,7 +263,7 @@ def test_shards_give_what_all_pixels_give(case, noise, seed, diverging):
     )  # fmt: skip
     fit = tt.fit_nlsq(model, data, space)
     whole, parts = (
-        fit_cmc(model, data, space, key=jax.random.key(seed), start=fit, n_shards=n, width="none")
+        fit_cmc(model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none")
         for n in (1, 8)
     )
     one, other = (p.draws.reshape(-1, p.draws.shape[-1]) for p in (whole, parts))
@@ -283,4 +278,4 @@ def test_shards_give_what_all_pixels_give(case, noise, seed, diverging):
     assert correlation.max() < 0.1
     for post in (whole, parts):
         assert max(post.r_hat.values()) < 1.01
-        assert post.divergences <= diverging * post.n_shards * 4000
+        assert post.divergences == 0

@@ -464,7 +464,7 @@ class CMCPerShardMCMCConfig(TypedDict, total=False):
         float,
         Key(
             "Acceptance the step size is adapted to.",
-            default=0.8,
+            default=0.9,
             gt=0,
             lt=1,
             aliases=("target_accept",),

@@ -39,7 +39,7 @@ class Settings(NamedTuple):
     n_chains: int = 4
     n_warmup: int = 500
     n_samples: int = 1000
-    target_accept: float = 0.8
+    target_accept: float = 0.9
     max_tree_depth: int = 10
     sampler: str = "nuts"
     step_size: float = 0.5

@@ -69,7 +69,7 @@ def fit_cmc(
     per_angle_mode: str = "auto",
     evaluator: str = "auto",
     sampler: str = "nuts",
-    target_accept: float = 0.8,
+    target_accept: float = 0.9,
     max_tree_depth: int = 10,
     step_size: float = 0.5,
     n_leapfrog: int = 10,

@@ -39,7 +39,7 @@ def check_settings(settings: Settings, n_shards: int, jitter: float) -> None:
             raise ValueError(f"{name} is {value}; expected at least {low}.")
     if not 0 < settings.target_accept < 1:
         raise ValueError(
-            f"target_accept is {settings.target_accept}; expected between 0 and 1, such as 0.8."
+            f"target_accept is {settings.target_accept}; expected between 0 and 1, such as 0.9."
         )
     if not settings.step_size > 0 or not jitter >= 0:
         raise ValueError(
