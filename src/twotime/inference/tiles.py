@@ -92,7 +92,8 @@ def tile_pixels(
 ) -> Pixel:
     """Pixels of a tile that begins at `first`; below the diagonal they are meaningless.
 
-    Where `continued`, pixels below the diagonal follow the law of those above it.
+    Where `continued`, pixels below the diagonal follow the law of those above it. Differences of
+    clocks are formed before they are taken to `dtype`.
     """
     size = min(size, channels.level.shape[1])
 
