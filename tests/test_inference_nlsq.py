@@ -150,7 +150,41 @@ def test_what_the_data_do_not_determine_is_said():
     assert fit_nlsq(model, data, space.with_vary({"f2": False})).null_directions == ()
 
 
+def test_a_combination_that_is_hardly_determined_is_said():
+    """At alpha near 0 a power law is nearly a constant; two parameters have 1/sqrt(1 - |r|)."""
+    values = {"D0": 2e4, "alpha": 0.005, "D_offset": 1e4}
+    model, space = StaticDiffusion(), space_of("static", values).with_vary({"alpha": False})
+    data = data_of(model, values, phi=PHI[:1])
+    fit = fit_nlsq(model, data, space)
+    iid = np.asarray(fit.covariance_iid)
+    r = iid[0, 1] / np.sqrt(iid[0, 0] * iid[1, 1])
+    (said,) = fit.sloppy_directions
+    assert said.startswith("one combination of D0, D_offset is hardly determined")
+    assert f" {(1 - abs(r)) ** -0.5:.0f} times" in said
+    assert fit_nlsq(model, data, space.with_vary({"D_offset": False})).sloppy_directions == ()
+
+
 @pytest.mark.slow
+def test_a_batch_of_wavevectors_is_fitted_as_each_alone():
+    model, values = StaticDiffusion(), {"D0": 2e4, "alpha": -0.3, "D_offset": 0.0}
+    space = space_of("static", values).with_vary({"D_offset": False})
+    sets = [
+        simulate(
+            model, jnp.asarray(list(values.values())), t=T, q=q, phi=PHI[:1], contrast=0.3,
+            offset=1.0, noise=0.01, key=jax.random.key(0),
+        )
+        for q in (0.003, 0.005, 0.008)
+    ]  # fmt: skip
+    batch = jax.tree.map(lambda *x: jnp.stack(x), *sets)
+    fits = jax.jit(jax.vmap(lambda data: fit_nlsq(model, data, space)))(batch)
+    for k, data in enumerate(sets):
+        alone, one = fit_nlsq(model, data, space), jax.tree.map(lambda x, k=k: x[k], fits)
+        assert one.converged
+        np.testing.assert_allclose(one.values, alone.values, rtol=1e-6)
+        np.testing.assert_allclose(one.covariance, alone.covariance, rtol=1e-4)
+        assert one.status.split("(")[0] == alone.status.split("(")[0]
+
+
 def test_individual_contrast_per_angle_and_frozen_estimates():
     model = StaticDiffusion()
     data = data_of(model, STATIC)

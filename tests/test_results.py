@@ -228,6 +228,16 @@ def test_the_report_names_null_directions_and_failure():
     text = fit.report()
     assert "Not converged" in text
     assert "The data do not determine alpha." in text and "not determined" in text
+    assert "hardly" not in text
+
+
+def test_the_report_names_combinations_that_are_hardly_determined():
+    pair = jnp.array([[0.7, 0.7, 0.1], [-0.7, 0.7, 0.0], [0.1, 0.1, 1.0]])
+    fit = make(eigenvalues=jnp.array([4e-6, 1.0, 2.0]), eigenvectors=pair, held=jnp.zeros(3, bool))
+    assert fit.null_directions == ()
+    said = "One combination of D0, alpha is hardly determined: its error is 500 times that of each"
+    assert said in fit.report()
+    assert fit.summary()["sloppy_directions"] == fit.sloppy_directions
 
 
 def test_one_column_of_uncertainties_where_both_are_the_same():

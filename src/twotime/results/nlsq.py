@@ -26,6 +26,11 @@ STATUS = {
 }
 
 
+# Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
+_NULL, _SLOPPY = 1e-13, 1e-4
+_TAKES_PART = 0.2
+
+
 class Optimum(NamedTuple):
     """One of the places where starts of a fit ended.
 
@@ -239,8 +244,25 @@ class NLSQResult(eqx.Module):
         return tuple(
             f"the data do not determine {names[part][0]}"
             if part.sum() == 1
-            else f"of {', '.join(names[part])} one combination is not determined by the data"
+            else f"of {', '.join(names[part])} one combination is not determined by the data; "
+            "fix one of them"
             for part in self.undetermined
+        )
+
+    @property
+    def sloppy_directions(self) -> tuple[str, ...]:
+        """Combinations of parameters that the data hardly determine, in words.
+
+        Directions along which errors are more than 100 times those of a parameter with the others
+        fixed, both as if all pixels were independent.
+        """
+        names, values = np.asarray(self.names), np.asarray(self.eigenvalues)
+        sloppy = (values >= _NULL) & (values < _SLOPPY)
+        pairs = zip(values[sloppy], np.asarray(self.eigenvectors).T[sloppy], strict=True)
+        return tuple(
+            f"one combination of {', '.join(names[np.abs(vector) > _TAKES_PART])} is hardly "
+            f"determined: its error is {value**-0.5:.0f} times that of each with the others fixed"
+            for value, vector in pairs
         )
 
     @property
@@ -316,7 +338,7 @@ def null_directions(
     Parameters held on a bound have an eigenvalue of -1: they come first and do not count.
     """
     first = jnp.arange(eigenvalues.shape[0]) >= jnp.sum(held)
-    return first & (eigenvalues < 1e-13)
+    return first & (eigenvalues < _NULL)
 
 
 def fitted_arrays(

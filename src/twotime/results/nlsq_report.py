@@ -95,6 +95,7 @@ def nlsq_summary(fit: "NLSQResult") -> dict[str, Any]:
         "offset": fit.offset,
         "at_bound": fit.at_bound,
         "null_directions": fit.null_directions,
+        "sloppy_directions": fit.sloppy_directions,
         "loss": {
             "kind": fit.loss,
             "scale": fit.loss_scale,
@@ -207,7 +208,8 @@ def quality_table(fit: "NLSQResult") -> Table:
 def remarks(fit: "NLSQResult") -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     bounds = [f"{name} ended on a bound." for name in fit.at_bound]
-    null = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in fit.null_directions]
+    unknown = fit.null_directions + fit.sloppy_directions
+    null = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in unknown]
     kind = f"± is one standard deviation; {fit.uncertainty_kind}."
     return (kind, *bounds, *null, *_ends(fit))
 
