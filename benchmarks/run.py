@@ -20,18 +20,20 @@ import numpy as np
 
 
 class Case(NamedTuple):
-    """A problem: model, angles, frames, parameters and where fits start."""
+    """A problem: model, angles, frames, and how many parameters are free (None: all)."""
 
     name: str
     mode: str
     angles: int
     frames: int
+    free: int | None = None
 
 
+MODES = ("two_component", "laminar_flow")
 ITERATIONS = [
-    Case(f"{mode} 1 x {n}", mode, 1, n)
-    for mode in ("two_component", "laminar_flow")
-    for n in (100, 200, 500, 1000, 2000, 4000)
+    *(Case(f"{m} 1 x {n}", m, 1, n) for m in MODES for n in (100, 200, 500, 1000, 2000, 4000)),
+    *(Case(f"{m} {k} x 400", m, k, 400) for m in MODES for k in (1, 3, 10, 30)),
+    *(Case(f"{m} 1 x 1000, {k} free", m, 1, 1000, k) for m in MODES for k in (1, 3, 7)),
 ]
 FITS = [
     Case("two components 1 x 100", "two_component", 1, 100),
@@ -79,7 +81,8 @@ def problem(case: Case, c2: np.ndarray | None = None) -> tuple[Any, Any, Any]:
     else:
         data = tt.TwoTimeData(c2, t, Q, phi)
     space = tt.ParameterSpace.from_config({"analysis_mode": case.mode})
-    space = space.with_vary({name: False for name in FIXED[case.mode]})
+    free = [name for name in space.names if name not in FIXED[case.mode]][: case.free]
+    space = space.with_vary({name: name in free for name in space.names})
     return model, data, space.with_values(dict(zip(space.names, start_of(case), strict=True)))
 
 
@@ -265,14 +268,14 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="the two smallest cases of each kind")
+    parser.add_argument("--quick", action="store_true", help="small cases alone")
     parser.add_argument("--without-scipy", action="store_true", help="leave the script out")
     parser.add_argument("-o", "--output", default="benchmarks/results.json")
     chosen = parser.parse_args()
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    cases = [c for c in ITERATIONS if c.frames <= 1000] if chosen.quick else ITERATIONS
+    cases = [c for c in ITERATIONS if c.frames <= 200] if chosen.quick else ITERATIONS
     iterations = [iteration(case) for case in cases]
     show(iterations)
     fits = []
