@@ -38,6 +38,7 @@ from twotime.sampling.inputs import (
 from twotime.sampling.laplace import find_shape, prior_shape
 from twotime.sampling.outcome import Facts, make_result
 from twotime.sampling.placement import meet
+from twotime.sampling.posterior import Posterior
 from twotime.sampling.sampler import Progress, sample
 from twotime.sampling.shards import Dealing, listed, make_guide, shard_posteriors, stacked
 from twotime.sampling.target import choose_scaling, make_posterior, position_of_fit
@@ -175,11 +176,7 @@ def fit_cmc(
         correction = widths(posterior.coordinates, fit)
         if width == "tempering":
             posterior = dataclasses.replace(posterior, power=jnp.asarray(correction.power))
-    whole, as_lists = posterior, n_shards > 1 or (evaluator == "auto" and chosen == "tiled")
-    if as_lists and posterior.source.n_pixels <= _LISTED:
-        whole = listed(posterior)
-    if as_lists and (n_shards > 1 or whole is not posterior):
-        chosen = PIXEL_LISTS
+    whole, chosen = _as_list(posterior, n_shards, chosen, is_asked=evaluator != "auto")
     seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, 1))))
     dealing = Dealing(n_shards, strategy, n_strata, min_pixels, seed)
     if fit is None or start == "prior":
@@ -232,3 +229,14 @@ def _fit_to_start(
         return fit_nlsq(model, data, space, per_angle_mode=mode, evaluator=evaluator)
     check_choice("start", start, ("prior", "an NLSQResult"))
     return None
+
+
+def _as_list(
+    posterior: Posterior, n_shards: int, evaluator: str, *, is_asked: bool
+) -> tuple[Posterior, str]:
+    """The posterior of all pixels as it is sampled or drawn from, and what evaluates it."""
+    if n_shards == 1 and (is_asked or evaluator != "tiled"):
+        return posterior, evaluator
+    if posterior.source.n_pixels <= _LISTED:
+        return listed(posterior), PIXEL_LISTS
+    return posterior, PIXEL_LISTS if n_shards > 1 else evaluator
