@@ -98,11 +98,15 @@ def best_time(call: Callable[[], Any], repeats: int = 7) -> float:
 
 
 def iteration(case: Case) -> dict[str, Any]:
-    """One Gauss-Newton iteration in passes over the data, and the error bars in iterations."""
+    """One Gauss-Newton iteration in passes over the data, and the error bars in iterations.
+
+    Compiled as fits are, see `twotime.core.compilation`.
+    """
     import equinox as eqx
     import jax
     import jax.numpy as jnp
 
+    from twotime.core.compilation import compiled
     from twotime.inference.evaluators import choose_evaluator
     from twotime.inference.problem import evaluate, make_problem
     from twotime.inference.sandwich import speckle_covariance
@@ -111,7 +115,7 @@ def iteration(case: Case) -> dict[str, Any]:
     data, evaluator = choose_evaluator(model, data, "auto")
     set_up = eqx.filter_jit(make_problem)(model, data, space, "individual", evaluator)
     y = set_up.start[np.flatnonzero(set_up.varying)] / set_up.scale
-    step = eqx.filter_jit(evaluate)
+    step = compiled(evaluate)
     one_pass = jax.jit(lambda x: jnp.sum(x * x))
     c2 = jnp.asarray(data.c2)
     passed = best_time(lambda: one_pass(c2).block_until_ready(), 50)
@@ -119,7 +123,7 @@ def iteration(case: Case) -> dict[str, Any]:
     at_truth = jnp.asarray(TRUTH[case.mode])[np.flatnonzero(set_up.varying)] / set_up.scale
     grams, reduced = step(at_truth, set_up)[1].aux
     found = set_up.params(at_truth), grams, reduced, jnp.linalg.pinv(reduced.hessian)
-    covariance = eqx.filter_jit(lambda *given: speckle_covariance(*given))
+    covariance = compiled(speckle_covariance)
     error_bars = best_time(lambda: jax.block_until_ready(covariance(set_up, *found)))
     return {
         "case": case.name,

@@ -4,8 +4,12 @@ The sum over a tile of weight times F, with F a polynomial in i and in j of degr
 of nodes, is a sum over pairs of nodes: Σ_ij w(i, j) F(i, j) = Σ_ab W(a, b) F(a, b) with W = Uᵀ w U
 and U the Lagrange polynomials of the nodes on the frames. W does not depend on the model. On most
 tiles the products of a model and its derivatives are such polynomials up to rounding; where they
-are not, as where rates follow a power of a time near 0, pixels must be summed one by one.
+are not, pixels must be summed one by one. Rates are powers of the time, so in the first tile every
+early frame is a node, and polynomials go through the late ones alone.
 """
+
+import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +25,7 @@ from twotime.inference.sums import Product, Sums, add_tile, assembled, no_sums, 
 from twotime.inference.tiles import Sides, cut_tile, slopes, tile_pixels
 
 _PLACES = 32
-_GROUP = 4
+_GROUP = 3
 _ROUNDING = 1e-13
 """Largest part of a product, or of a clock, that its nodes may miss."""
 
@@ -39,11 +43,11 @@ class NodeWeights(eqx.Module):
 
     def of_tiles(self, corners: Int[Array, "tile 2"], edge: int, n_frames: int) -> "NodeWeights":
         """Those of some tiles alone; corners behind the last frame are of none."""
-        n_blocks = _n_blocks(n_frames, edge)
-        block = jnp.where(corners < n_frames, corners // edge, n_blocks)
-        mine = jnp.zeros((n_blocks, n_blocks), bool)
-        mine = mine.at[block[:, 0], block[:, 1]].set(True, mode="drop")
-        return jax.tree.map(lambda x: jnp.where(_spread(mine, edge), x, 0.0), self)
+        tiles, _ = _blocks(n_frames, edge)
+        index = corners // edge
+        mine = jnp.zeros((tiles.max() + 1,) * 2, bool)
+        mine = mine.at[index[:, 0], index[:, 1]].set(True, mode="drop")[tiles][:, tiles]
+        return jax.tree.map(lambda x: jnp.where(_spread(mine, _count(edge)), x, 0.0), self)
 
 
 def node_weights(
@@ -57,17 +61,26 @@ def node_weights(
         corners: First frames of all tiles.
         edge: Their edge [frame].
     """
-    polynomials = jnp.asarray(_lagrange(edge))
-    n_blocks, count = _n_blocks(data.c2.shape[-1], edge), _nodes(edge).size
+    first, other = _bases(edge)
+    of_first = np.concatenate([basis.lagrange for basis in first], axis=1)
+    count, parts = other.frames.size, len(first)
+    of_others = np.pad(other.lagrange, ((0, 0), (0, (parts - 1) * count)))
+    tiles, _ = _blocks(data.c2.shape[-1], edge)
+    n_blocks = tiles.size
+    # Which blocks the parts of a tile are; only the first has more than one.
+    place = np.array([[k, n_blocks][:parts] for k in np.unique(tiles, return_index=True)[1]])
+    place[0] = np.arange(parts)
 
     def of_tile(k: Array, corner: Array) -> NodeWeights:
         tile = cut_tile(data, k, shift, corner, edge)
-        planes = tile.weight, tile.weight * tile.c2
-        return NodeWeights(*(polynomials.T @ x @ polynomials for x in planes))
+        left, right = (jnp.where(frame == 0, of_first, of_others) for frame in corner)
+        return NodeWeights(*(left.T @ x @ right for x in (tile.weight, tile.weight * tile.c2)))
 
     def placed(x: Array) -> Array:
+        rows, columns = (jnp.asarray(place)[k // edge] for k in corners.T)
+        parted = jnp.swapaxes(x.reshape(-1, parts, count, parts, count), 2, 3)
         blocks = jnp.zeros((n_blocks, n_blocks, count, count), x.dtype)
-        blocks = blocks.at[corners[:, 0] // edge, corners[:, 1] // edge].set(x)
+        blocks = blocks.at[rows[:, :, None], columns[:, None]].set(parted, mode="drop")
         return jnp.swapaxes(blocks, 1, 2).reshape(n_blocks * count, -1)
 
     def of_angle(k: Array) -> NodeWeights:
@@ -83,7 +96,7 @@ def node_gram(
     sides: Sides,
     weights: NodeWeights,
     edge: int,
-) -> tuple[Float[Array, "basis basis"], Bool[Array, "block block"]]:
+) -> tuple[Float[Array, "basis basis"], Bool[Array, "tile tile"]]:
     """Sum the tiles of one angle on which everything is smooth.
 
     Args:
@@ -99,13 +112,13 @@ def node_gram(
         and 1 alone; and which tiles they are (under `jax.vmap`: on which all agree).
     """
     record = _at_nodes(channels, sides, edge)
-    size = _GROUP * _nodes(edge).size
+    size = _GROUP * _count(edge)
     row = record.sides.row.mT
 
     def add(sums: Sums, corner: Array) -> tuple[Sums, Array]:
         first = corner[0] * size, corner[1] * size
         value, g, smooth = _group(model, record, corner, edge)
-        take = _spread(smooth, edge)
+        take = _spread(smooth, _count(edge))
         planes = jnp.where(take, value, 0.0), [jnp.where(take, x, 0.0) for x in g]
         weight, c2 = (
             jax.lax.dynamic_slice(x, first, (size, size)) for x in (weights.weight, weights.c2)
@@ -113,15 +126,16 @@ def node_gram(
         rows = jax.lax.dynamic_slice_in_dim(row, first[0], size, axis=2)
         return add_tile(sums, first, tile_sums(products, planes, (weight, c2), rows)), smooth
 
-    n_blocks = record.follow.shape[0]
-    n_groups = n_blocks // _GROUP
+    tiles, _ = _blocks(channels.level.shape[1], edge)
+    n_groups = tiles.size // _GROUP
     groups = [(i, j) for i in range(n_groups) for j in range(i, n_groups)]
     none = no_sums(products, record.frames.size, row.shape[1])
     sums, found = jax.lax.scan(add, none, jnp.asarray(groups))
     smooth = jnp.zeros((n_groups, n_groups, _GROUP, _GROUP), bool)
     smooth = smooth.at[tuple(np.transpose(groups))].set(found)
-    smooth = jnp.swapaxes(smooth, 1, 2).reshape(n_blocks, n_blocks)
-    return assembled(products, sums, record.sides), smooth
+    smooth = jnp.swapaxes(smooth, 1, 2).reshape(tiles.size, -1)
+    of_tile = np.unique(tiles, return_index=True)[1]
+    return assembled(products, sums, record.sides), smooth[of_tile][:, of_tile]
 
 
 class _Record(eqx.Module):
@@ -132,7 +146,8 @@ class _Record(eqx.Module):
         channels: Channels there.
         sides: Their derivatives.
         typical: Sums of the sides by parameters, each in units of its largest.
-        follow: Whether on all frames of a block channels and derivatives follow from its nodes.
+        follow: Whether on all frames of its tile channels and derivatives follow from the nodes.
+        tails: What makes the last two Chebyshev coefficients of values at the nodes of a block.
     """
 
     frames: Int[Array, " node"]
@@ -140,13 +155,14 @@ class _Record(eqx.Module):
     sides: Sides
     typical: tuple[Float[Array, "slope node"], Float[Array, "slope node"]]
     follow: Bool[Array, " block"]
+    tails: Float[Array, "block place 2"]
 
 
 def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
     n = channels.level.shape[1]
-    n_blocks = _n_blocks(n, edge)
-    starts = np.minimum(edge * np.arange(n_blocks), n - edge)
-    frames = (starts[:, None] + _nodes(edge)).reshape(-1)
+    tiles, bases = _blocks(n, edge)
+    starts = np.minimum(edge * np.arange(tiles.max() + 1), n - edge)
+    frames = np.concatenate([starts[k] + b.frames for k, b in zip(tiles, bases, strict=True)])
     here, sides_here = jax.tree.map(lambda x: x[:, frames], (channels, sides))
 
     def typical(side: Array) -> Array:
@@ -157,16 +173,20 @@ def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
     functions = jnp.concatenate(each)
     allowed = 100 * _ROUNDING * jnp.max(jnp.abs(functions), axis=1, keepdims=True)
 
-    def follows(start: Array) -> Array:
+    def follows(start: Array | int, bases: list[_Basis]) -> Array:
         part = jax.lax.dynamic_slice_in_dim(functions, start, edge, axis=1)
-        return jnp.all(jnp.abs(part[:, _nodes(edge)] @ _lagrange(edge).T - part) <= allowed)
+        again = sum(part[:, b.frames] @ b.lagrange.T for b in bases)
+        return jnp.all(jnp.abs(again - part) <= allowed)
 
+    first, other = _bases(edge)
+    others = jax.lax.map(lambda start: follows(start, [other]), jnp.asarray(starts[1:]))
     return _Record(
         frames=jnp.asarray(frames),
         channels=here,
         sides=sides_here,
         typical=(typical(sides_here.row), typical(sides_here.column)),
-        follow=jax.lax.map(follows, jnp.asarray(starts)),
+        follow=jnp.concatenate([follows(0, first)[None], others])[tiles],
+        tails=jnp.asarray(np.stack([b.tail for b in bases])),
     )
 
 
@@ -174,12 +194,12 @@ def _group(
     model: AbstractTwoTimeModel, record: _Record, corner: Int[Array, "2"], edge: int
 ) -> tuple[Array, list[Array], Bool[Array, "block block"]]:
     """The model and its derivatives on a group of tiles at their nodes, and which are smooth."""
-    size = _GROUP * _nodes(edge).size
+    size = _GROUP * _count(edge)
     first = corner[0] * size, corner[1] * size
     block = _GROUP * corner[:, None] + jnp.arange(_GROUP)
     upper = block[0][:, None] <= block[1]
     # Tiles on the diagonal hold pixels below it, where the law goes on.
-    above = _spread(upper, edge)
+    above = _spread(upper, _count(edge))
     value, g = slopes(model, tile_pixels(record.channels, first, size, above))
     row, column = (
         jax.lax.dynamic_slice_in_dim(x, k, size, axis=1)
@@ -187,65 +207,120 @@ def _group(
     )
     i, j = (jax.lax.dynamic_slice_in_dim(record.frames, k, size) for k in first)
     changes = [x * (r[:, None] + c) for x, r, c in zip(g, row, column, strict=True)]
-    resolved = _resolved([value, *changes], above & (i[:, None] <= j), edge)
     rows, columns = (
-        jax.lax.dynamic_slice_in_dim(record.follow, k * _GROUP, _GROUP) for k in corner
+        [jax.lax.dynamic_slice_in_dim(x, k * _GROUP, _GROUP) for x in (record.follow, record.tails)]
+        for k in corner
     )
-    return value, g, _agreed(upper & rows[:, None] & columns & resolved)
+    counted = above & (i[:, None] <= j)
+    resolved = _resolved([value, *changes], counted, rows[1], columns[1])
+    smooth = rows[0][:, None] & columns[0] & resolved
+    if len(_bases(edge)[0]) > 1:
+        smooth = _joined(smooth | ~upper, corner)
+    return value, g, _agreed(upper & smooth)
 
 
-def _n_blocks(n_frames: int, edge: int) -> int:
-    """Blocks of frames, those that fill up the last group included."""
-    return -(-n_frames // (edge * _GROUP)) * _GROUP
+def _joined(smooth: Bool[Array, "block block"], corner: Int[Array, "2"]) -> Array:
+    """The two blocks of the first tile together, for a tile is taken as a whole."""
+    rows = jnp.where(corner[0] == 0, smooth.at[:2].set(smooth[0] & smooth[1]), smooth)
+    columns = rows.at[:, :2].set((rows[:, 0] & rows[:, 1])[:, None])
+    return jnp.where(corner[1] == 0, columns, rows)
 
 
-def _spread(blocks: Array, edge: int) -> Array:
+class _Basis(NamedTuple):
+    """Nodes of a block of frames, counted from the first frame of its tile.
+
+    Attributes:
+        frames: The nodes.
+        lagrange: Values at all frames of the tile from those at the nodes; 0 outside the block.
+        tail: What makes the last two Chebyshev coefficients; 0 where every frame is a node.
+    """
+
+    frames: Int[np.ndarray, " node"]
+    lagrange: Float[np.ndarray, "frame node"]
+    tail: Float[np.ndarray, "node 2"]
+
+
+@functools.cache
+def _bases(edge: int) -> tuple[list[_Basis], _Basis]:
+    """Bases of the first tile, its early frames and its late ones, and that of any other."""
+    nodes = _nodes(edge)
+    count, other = nodes.size, _polynomials(nodes, edge)
+    width = edge - count
+    # Polynomials through nearly all frames would lose digits.
+    if width < 1.1 * count:
+        return [other], other
+    early = _Basis(np.arange(count), np.eye(edge, count), np.zeros((count, 2)))
+    late = _polynomials(_nodes(width, count), width)
+    lagrange = np.concatenate([np.zeros((count, count)), late.lagrange])
+    return [early, _Basis(count + late.frames, lagrange, late.tail)], other
+
+
+def _polynomials(nodes: Int[np.ndarray, " node"], width: int) -> _Basis:
+    def chebyshev(frames: np.ndarray) -> np.ndarray:
+        return np.polynomial.chebyshev.chebvander(2 * frames / (width - 1) - 1, nodes.size - 1)
+
+    coefficients = np.linalg.inv(chebyshev(nodes))
+    return _Basis(nodes, chebyshev(np.arange(width)) @ coefficients, coefficients[-2:].T)
+
+
+def _nodes(width: int, count: int | None = None) -> Int[np.ndarray, " node"]:
+    """Frames near the extrema of a Chebyshev polynomial; `count` of them, if that is given."""
+    for places in [_PLACES] if count is None else range(count, width * width):
+        angles = np.linspace(0.0, np.pi, places)
+        nodes = np.unique(np.round(0.5 * (width - 1) * (1 - np.cos(angles))).astype(int))
+        if nodes.size == (count or nodes.size):
+            return nodes
+    raise AssertionError(f"{width} frames have no {count} nodes")
+
+
+def _count(edge: int) -> int:
+    return _bases(edge)[1].frames.size
+
+
+def _blocks(n_frames: int, edge: int) -> tuple[Int[np.ndarray, " block"], list[_Basis]]:
+    """The tile of every block of frames, and its basis; copies of the last fill up a group."""
+    first, other = _bases(edge)
+    n_tiles = -(-n_frames // edge)
+    tiles = np.concatenate([np.zeros(len(first), int), np.arange(1, n_tiles)])
+    tiles = np.pad(tiles, (0, -tiles.size % _GROUP), mode="edge")
+    return tiles, first + [other] * (tiles.size - len(first))
+
+
+def _spread(blocks: Array, count: int) -> Array:
     """What pairs of blocks have, for all pairs of their nodes."""
-    count = _nodes(edge).size
     return jnp.repeat(jnp.repeat(blocks, count, axis=0), count, axis=1)
 
 
-def _nodes(edge: int) -> Int[np.ndarray, " node"]:
-    """Frames of a tile near the extrema of a Chebyshev polynomial, where it is interpolated."""
-    places = 0.5 * (edge - 1) * (1 - np.cos(np.pi * np.linspace(0.0, 1.0, _PLACES)))
-    return np.unique(np.round(places).astype(int))
-
-
-def _chebyshev(frames: np.ndarray, edge: int) -> Float[np.ndarray, "frame node"]:
-    return np.polynomial.chebyshev.chebvander(2 * frames / (edge - 1) - 1, _nodes(edge).size - 1)
-
-
-def _coefficients(edge: int) -> Float[np.ndarray, "node node"]:
-    """Chebyshev coefficients from values at the nodes."""
-    return np.linalg.inv(_chebyshev(_nodes(edge), edge))
-
-
-def _lagrange(edge: int) -> Float[np.ndarray, "frame node"]:
-    """Values at all frames of a tile from those at its nodes."""
-    return _chebyshev(np.arange(edge), edge) @ _coefficients(edge)
-
-
 def _resolved(
-    planes: list[Array], counts: Bool[Array, "node node"], edge: int
+    planes: list[Array],
+    counts: Bool[Array, "node node"],
+    rows: Float[Array, "block place 2"],
+    columns: Float[Array, "block place 2"],
 ) -> Bool[Array, "block block"]:
     """Whether squares of planes are polynomials of the nodes: their last two coefficients.
 
     Squares, because sums are of products; in units of the largest value that `counts`.
+
+    Args:
+        planes: Values at the nodes.
+        counts: Which of them tell how large they are.
+        rows: The tails of the blocks of rows.
+        columns: Those of columns.
     """
-    count = _nodes(edge).size
-    cut = counts.shape[0] // count, count, counts.shape[1] // count, count
+    n_blocks, count = rows.shape[:2]
+    cut = n_blocks, count, n_blocks, count
     total = jnp.zeros(counts.shape)
     for plane in planes:
         square = plane**2
         size = jnp.max(jnp.where(counts, square, 0.0).reshape(cut), axis=(1, 3))
-        total += square * _spread(1.0 / jnp.where(size > 0, size, 1.0), edge)
-    last = jnp.asarray(_coefficients(edge)[-2:].T)
+        total += square * _spread(1.0 / jnp.where(size > 0, size, 1.0), count)
 
-    def is_small(x: Array) -> Array:
-        tails = jnp.abs(x.reshape(-1, count) @ last).reshape(*cut[:3], 2)
-        return jnp.max(tails, axis=(1, 3)) <= _ROUNDING
+    def is_small(x: Array, tails: Array) -> Array:
+        apart = jnp.eye(n_blocks)[:, None, :, None] * tails[:, :, None]
+        last = jnp.abs(x @ apart.reshape(n_blocks * count, -1)).reshape(*cut[:3], 2)
+        return jnp.max(last, axis=(1, 3)) <= _ROUNDING
 
-    return is_small(total) & is_small(total.T).T
+    return is_small(total, columns) & is_small(total.T, rows).T
 
 
 @custom_vmap
