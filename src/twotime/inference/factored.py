@@ -300,12 +300,12 @@ def _inside(
     blocks: RankBlocks, near: Float[Array, "block frame frame"], n_left: int
 ) -> Float[Array, "row slot"]:
     """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
-    upper, right, left = inner_pixels(blocks)
-    slots = sum(
+    _, right, left = inner_pixels(blocks)
+    planes = sum(
         early[..., :, None] * right + late[..., None, :] * left
         for early, late, right, left in zip(blocks.early, blocks.late, right, left, strict=True)
     )
-    ones = jnp.broadcast_to(upper, near.shape)
-    planes = jnp.concatenate([jnp.stack([near, ones]), jnp.asarray(slots)])
-    planes = planes.reshape(planes.shape[0], -1)
-    return (planes[: 2 + n_left] @ planes.T)[:, 2:]
+    # No rows of data and 1 beside the others: processors join planes slowly.
+    slots = jnp.asarray(planes).reshape(blocks.early.shape[1], -1)
+    plain = jnp.stack([slots @ near.reshape(-1), jnp.sum(slots, axis=1)])
+    return jnp.concatenate([plain, slots[:n_left] @ slots.T])
