@@ -8,7 +8,7 @@ import twotime as tt
 from twotime.inference.gram import data_sums, gram
 from twotime.inference.nodes import _bases, _nodes, node_gram, node_weights
 from twotime.inference.sums import products_of
-from twotime.inference.tiles import channel_sides, tile_corners
+from twotime.inference.tiles import channel_sides, tile_corners, tile_edge
 
 TILE, FRAMES = 60, 300
 T = jnp.arange(1, FRAMES + 1) * 0.1
@@ -121,6 +121,20 @@ def test_the_bases_of_the_first_tile_hold_every_polynomial(edge):
         root = np.sqrt(frames[: early[-1] + 1])
         np.testing.assert_array_equal((first[0].lagrange @ root[early])[: early.size], root)
     assert (len(first) == 2) == (edge >= 59)
+
+
+@pytest.mark.parametrize("frames", [291, 300])
+def test_shares_of_the_tiles_add_up(frames):
+    """With corners behind the last frame, which make shares even and hold nothing."""
+    data = make_data(*SLOW["laminar"])
+    part = tt.TwoTimeData(data.c2[:, :frames, :frames], T[:frames], data.q, data.phi)
+    corners, edge = tile_corners(frames, TILE), tile_edge(frames, TILE)
+    whole = node_weights(part, 1.1, corners, edge)
+    shares = jnp.split(jnp.concatenate([jnp.full((1, 2), frames), corners]), 2)
+    parts = [whole.of_tiles(share, edge, frames) for share in shares]
+    np.testing.assert_array_equal(parts[0].c2 + parts[1].c2, whole.c2)
+    np.testing.assert_array_equal(parts[0].weight + parts[1].weight, whole.weight)
+    assert np.any(parts[0].c2) and np.any(parts[1].c2)
 
 
 def test_points_side_by_side_agree_on_what_is_smooth():

@@ -44,8 +44,9 @@ class NodeWeights(eqx.Module):
     def of_tiles(self, corners: Int[Array, "tile 2"], edge: int, n_frames: int) -> "NodeWeights":
         """Those of some tiles alone; corners behind the last frame are of none."""
         tiles, _ = _blocks(n_frames, edge)
-        index = corners // edge
-        mine = jnp.zeros((tiles.max() + 1,) * 2, bool)
+        n_tiles = tiles.max() + 1
+        index = jnp.where(corners < n_frames, corners // edge, n_tiles)
+        mine = jnp.zeros((n_tiles, n_tiles), bool)
         mine = mine.at[index[:, 0], index[:, 1]].set(True, mode="drop")[tiles][:, tiles]
         return jax.tree.map(lambda x: jnp.where(_spread(mine, _count(edge)), x, 0.0), self)
 
