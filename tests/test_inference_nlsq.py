@@ -185,6 +185,7 @@ def test_a_batch_of_wavevectors_is_fitted_as_each_alone():
         assert one.status.split("(")[0] == alone.status.split("(")[0]
 
 
+@pytest.mark.slow
 def test_individual_contrast_per_angle_and_frozen_estimates():
     model = StaticDiffusion()
     data = data_of(model, STATIC)

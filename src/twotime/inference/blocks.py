@@ -190,7 +190,7 @@ def separable_planes(
     pairs, slots = jnp.concatenate([ahead, behind.mT]), jnp.concatenate([early, late])
     planes = jnp.einsum("rIJ,raI->aIJ", pairs, slots)
     planes += planes.mT
-    _, right, left = inner_pixels(blocks)
+    right, left = inner_pixels(blocks)
     inside = jnp.einsum("raIi,rIi->aI", blocks.early, right.sum(-1))
     inside += jnp.einsum("raIi,rIi->aI", blocks.late, left.sum(-2))
     inside = (2 * inside / count).at[0].add(1.0) / count

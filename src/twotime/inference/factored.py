@@ -287,20 +287,20 @@ def _at_one_time(
     return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
 
 
-def inner_pixels(blocks: RankBlocks) -> tuple[Array, Array, Array]:
-    """Pixels whose frames lie in one block: which have t1 < t2; the decay times b(t2), b(t1)."""
+def inner_pixels(blocks: RankBlocks) -> tuple[Array, Array]:
+    """Pixels t1 < t2 whose frames lie in one block: the decay times b(t2), and times b(t1)."""
     size = blocks.base.shape[-1]
     upper = jnp.asarray(np.triu(np.ones((size, size)), 1))
     fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
     decay = upper * jnp.exp(jnp.minimum(fall, 0.0))
-    return upper, decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
+    return decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
 
 
 def _inside(
     blocks: RankBlocks, near: Float[Array, "block frame frame"], n_left: int
 ) -> Float[Array, "row slot"]:
     """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
-    _, right, left = inner_pixels(blocks)
+    right, left = inner_pixels(blocks)
     planes = sum(
         early[..., :, None] * right + late[..., None, :] * left
         for early, late, right, left in zip(blocks.early, blocks.late, right, left, strict=True)

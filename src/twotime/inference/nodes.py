@@ -208,13 +208,13 @@ def _group(
     )
     i, j = (jax.lax.dynamic_slice_in_dim(record.frames, k, size) for k in first)
     changes = [x * (r[:, None] + c) for x, r, c in zip(g, row, column, strict=True)]
-    rows, columns = (
+    (rows, row_tails), (columns, column_tails) = (
         [jax.lax.dynamic_slice_in_dim(x, k * _GROUP, _GROUP) for x in (record.follow, record.tails)]
         for k in corner
     )
     counted = above & (i[:, None] <= j)
-    resolved = _resolved([value, *changes], counted, rows[1], columns[1])
-    smooth = rows[0][:, None] & columns[0] & resolved
+    resolved = _resolved([value, *changes], counted, row_tails, column_tails)
+    smooth = rows[:, None] & columns & resolved
     if len(_bases(edge)[0]) > 1:
         smooth = _joined(smooth | ~upper, corner)
     return value, g, _agreed(upper & smooth)
