@@ -9,7 +9,6 @@ from twotime.core.correlation import field
 from twotime.inference import blocks
 from twotime.inference.blocks import (
     block_planes,
-    channel_slopes,
     complete_blocks,
     residual_blocks,
     separable_planes,
@@ -17,6 +16,7 @@ from twotime.inference.blocks import (
 )
 from twotime.inference.problem import evaluate, make_problem
 from twotime.inference.sandwich import Noise, speckle_covariance
+from twotime.inference.tiles import channel_slopes
 
 MODEL = tt.TwoComponent()
 VALUES = {
@@ -46,6 +46,11 @@ def set_up(data):
     return make_problem(MODEL, data, SPACE, "individual", "tiled")
 
 
+def slopes_of(problem, directions):
+    settings = problem.model, problem.data, PARAMS, problem.varying, PHI[1]
+    return channel_slopes(*settings, directions)
+
+
 def scaling_of(problem):
     return jnp.asarray(0.3), 1.0 - problem.shift
 
@@ -73,9 +78,7 @@ def test_residuals_are_averaged_over_usable_pixels(n, monkeypatch):
     data = noisy(n, mask=mask, sigma=rng.uniform(0.5, 2, (2, n, n)))
     problem, s = set_up(data), stride(n)
     got = jax.jit(
-        lambda p: residual_blocks(
-            p, channel_slopes(p, PARAMS, PHI[1], ALL)[0], scaling_of(p), jnp.asarray(1)
-        )
+        lambda p: residual_blocks(p, slopes_of(p, ALL)[0], scaling_of(p), jnp.asarray(1))
     )(problem)
     fitted = 1 + 0.3 * tt.correlation(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
     mean, weight = averaged(data, np.asarray(data.c2[1] - fitted), s)
@@ -92,7 +95,7 @@ def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
 
     @jax.jit
     def both(p):
-        channels = channel_slopes(p, PARAMS, PHI[1], ALL)[0]
+        channels = slopes_of(p, ALL)[0]
         planes = separable_planes(p, PARAMS, PHI[1], ALL)
         want = residual_blocks(p, channels, scaling_of(p), jnp.asarray(1))
         return want, complete_blocks(p, planes, scaling_of(p), jnp.asarray(1))
@@ -120,7 +123,7 @@ def model_and_slopes(data, directions):
 
 
 def general(p, directions):
-    return block_planes(p, *channel_slopes(p, PARAMS, PHI[1], directions))
+    return block_planes(p, *slopes_of(p, directions))
 
 
 def separable(p, directions):

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, PyTree
 
 from twotime.core.models import AbstractTwoTimeModel, Channels, Pixel
-from twotime.inference.factored import angle_ranks, cut_ranks, inner_pixels, outer_products
 from twotime.inference.problem import Problem
-from twotime.inference.tiles import arrange, cut_tile, slopes, tile_pixels
+from twotime.inference.ranks import angle_ranks, cut_ranks, inner_pixels, outer_products
+from twotime.inference.tiles import arrange, channel_slopes, cut_tile, slopes, tile_pixels
 
 BLOCKS = 60
 _EDGE = 128
@@ -173,14 +173,9 @@ def separable_planes(
     """
     n = problem.data.t.shape[0]
     s = stride(n)
-    ranks = angle_ranks(problem.model, problem.data, params, problem.varying, phi)
-
-    def turned(slots: Array) -> Array:
-        return jnp.concatenate([slots[:, :1], directions @ slots[:, 1:]], axis=1)
-
-    ranks = eqx.tree_at(
-        lambda r: (r.early, r.late), ranks, (turned(ranks.early), turned(ranks.late))
-    )
+    settings = problem.model, problem.data, params, problem.varying, phi
+    channels, by = channel_slopes(*settings, directions)
+    ranks = angle_ranks(problem.model, channels, by)
     count = np.minimum(s, n - np.arange(0, n, s))
     blocks = cut_ranks(ranks, count.size, s)
     outer = outer_products(blocks)
@@ -195,43 +190,15 @@ def separable_planes(
     inside += jnp.einsum("raIi,rIi->aI", blocks.late, left.sum(-2))
     inside = (2 * inside / count).at[0].add(1.0) / count
     planes += inside[:, :, None] * np.eye(count.size)
-    return Planes(planes[0], planes[1:], _mean_field(problem, params, phi))
+    return Planes(planes[0], planes[1:], _mean_field(problem.model, channels))
 
 
-def _mean_field(problem: Problem, params: Array, phi: Array) -> Array:
-    d, n = problem.data, problem.data.t.shape[0]
-    channels = problem.model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
+def _mean_field(model: AbstractTwoTimeModel, channels: Channels) -> Array:
+    n = channels.level.shape[1]
     here = jax.tree.map(lambda x: _at_points(x, n), channels)
     pixel = tile_pixels(here, (0, 0), here.level.shape[1], dtype=jnp.float32)
-    field = _field(problem.model, pixel, problem.model.pixel(pixel))
+    field = _field(model, pixel, model.pixel(pixel))
     return _both(_pooled(field * single(_half(field.shape[0])), 1 if stride(n) == 1 else 2))
-
-
-def channel_slopes(
-    problem: Problem,
-    params: Float[Array, " param"],
-    phi: Float[Array, ""],
-    directions: Float[Array, "direction free"],
-) -> tuple[Channels, Channels]:
-    """Channels at the frames and, along a first axis, their derivatives along directions.
-
-    Exact, one direction after the other.
-
-    Args:
-        problem: The fit.
-        params: All parameters.
-        phi: Detector angle [degree].
-        directions: Directions in the free parameters.
-    """
-    d, free = problem.data, np.flatnonzero(problem.varying)
-
-    def at(values: Array) -> Channels:
-        return problem.model.channels(params.at[free].set(values), d.t, t=d.t, q=d.q, phi=phi)
-
-    def along(direction: Array) -> Channels:
-        return jax.jvp(at, (params[free],), (direction,))[1]
-
-    return at(params[free]), jax.lax.map(along, directions)
 
 
 def _at_points(x: Array, n_frames: int) -> Array:

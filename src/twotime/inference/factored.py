@@ -16,9 +16,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.core.models import AbstractTwoTimeModel, Terms
+from twotime.core.models import AbstractTwoTimeModel, Channels
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.gram import TILE
+from twotime.inference.nodes import agreed, node_counts, node_weights
+from twotime.inference.rank_nodes import ranks_at_nodes, rows_at_nodes
+from twotime.inference.ranks import (
+    RankBlocks,
+    Ranks,
+    angle_ranks,
+    at_one_time,
+    cut_ranks,
+    inner_pixels,
+    outer_products,
+)
+from twotime.inference.tiles import channel_slopes, tile_corners, tile_edge
 
 LEAF = 16
 
@@ -33,11 +46,13 @@ class Squares(eqx.Module):
         far: The squares (angle, square, row, column), those of one size together, largest first.
         near: Pixels t1 < t2 whose frames lie in the same block, 0 elsewhere.
         moments: Sums of products of (data, 1).
+        nodes: The data brought to the nodes of tiles; None where there are few tiles.
     """
 
     far: tuple[Float[Array, "angle _ _ _"], ...]
     near: Float[Array, "angle block frame frame"]
     moments: Float[Array, "angle 2 2"]
+    nodes: Float[Array, "angle node node"] | None
 
 
 def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
@@ -65,27 +80,15 @@ def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
     which, size = np.arange(2**depth), (n + fill) // 2**depth
     near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
     far = tuple(beside_diagonal(2**level) for level in range(depth))
-    return Squares(far, jnp.moveaxis(near, 0, 1), moments)
+    return Squares(far, jnp.moveaxis(near, 0, 1), moments, _data_at_nodes(data, shift))
 
 
-class Ranks(eqx.Module):
-    """Vectors of which the model is a sum of outer products, with their derivatives.
-
-    C(i, j) = Σ_r b_r(i) b_r(j) e^{-(Λ_r(j) - Λ_r(i))}. Along `slot` stand half the value and
-    then the derivatives by each free parameter, of b e^{Λ} (early) and of b e^{-Λ} (late), the
-    exponential divided out: C and each ∂C are then Σ_r early_r(i) b_r(j) + b_r(i) late_r(j).
-
-    Attributes:
-        base: b.
-        decay: Λ.
-        early: Slots for the earlier time of a pixel.
-        late: Slots for the later time.
-    """
-
-    base: Float[Array, "rank time"]
-    decay: Float[Array, "rank time"]
-    early: Float[Array, "rank slot time"]
-    late: Float[Array, "rank slot time"]
+def _data_at_nodes(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle node node"] | None:
+    n = data.c2.shape[-1]
+    if n <= 4 * TILE:
+        return None
+    plain = eqx.tree_at(lambda d: d.sigma, data, None, is_leaf=lambda x: x is None)
+    return node_weights(plain, shift, tile_corners(n, TILE), tile_edge(n, TILE)).c2
 
 
 def factored_gram(
@@ -115,118 +118,43 @@ def factored_gram(
     """
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
     cut = cut_squares(data, shift) if squares is None else squares
-    n_left = 1 + sum(free) if with_normal else 1
+    n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
 
-    def ranks_at(phi: Array) -> Ranks:
-        return angle_ranks(model, data, params, free, phi)
+    def channels_at(phi: Array) -> tuple[Channels, Channels]:
+        return channel_slopes(model, data, params, free, phi)
 
-    def one_angle(x: tuple[Ranks, Array, Array, Array]) -> Array:
-        ranks, sums, near, moments = x
-        blocks = cut_ranks(ranks, *near.shape[:2])
-        of_data = sum(
-            jnp.einsum("rat,rt->a", slots, part)
-            for slots, part in zip((ranks.early, ranks.late), sums, strict=True)
-        )
-        rows = jnp.concatenate([jnp.stack([of_data]), _between(blocks, n_left)])
-        rows += _inside(blocks, near, n_left)
-        mixed = rows[:2, :n_left].T
-        return weight * jnp.block([[moments, rows[:2]], [mixed, rows[2:]]])
+    def on_frames(_: Array) -> Array:
+        ranks = jax.lax.map(lambda x: angle_ranks(model, x[0], x[1]), channels)
+        blocks = jax.lax.map(lambda x: cut_ranks(x, cut.near.shape[1], cut.near.shape[2]), ranks)
+        angles = blocks, _sums_with_data(ranks, cut), cut.near
+        return jax.lax.map(lambda x: _rows(x[0], x[1], x[2], n_left), angles)
 
-    ranks = jax.lax.map(ranks_at, jnp.asarray(data.phi))
-    sums = _sums_with_data(ranks, cut)
-    return jax.lax.map(one_angle, (ranks, sums, cut.near, cut.moments))
+    def on_nodes(c2: Array) -> Array:
+        return jax.lax.map(lambda x: rows_at_nodes(x[0], x[1], counts, n_left), (blocks, c2))
 
+    channels = jax.lax.map(channels_at, jnp.asarray(data.phi))
+    if cut.nodes is None:
+        rows = on_frames(cut.near)
+    else:
+        edge = tile_edge(n, TILE)
+        counts = node_counts(n, edge)
+        blocks, smooth = jax.lax.map(lambda x: ranks_at_nodes(model, x[0], x[1], edge), channels)
+        rows = jax.lax.cond(agreed(jnp.all(smooth)), on_nodes, on_frames, cut.nodes)
 
-def angle_ranks(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    params: Float[Array, " param"],
-    free: tuple[bool, ...],
-    phi: Float[Array, ""],
-) -> Ranks:
-    """The vectors of one angle: one rank for a term that decays, two for one that oscillates."""
-    index = np.flatnonzero(free)
-
-    def terms_at(values: Array) -> Terms:
-        channels = model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
-        return model.terms(channels)
-
-    terms, change = jax.linearize(terms_at, params[index])
-    wave = np.flatnonzero(terms.oscillates)
-    cos, sin = jnp.cos(terms.phase), jnp.sin(terms.phase)
-    even, odd = terms.weight * cos, terms.weight * sin
-    base = jnp.concatenate([even, odd[wave]])
-
-    def along(direction: Array) -> tuple[Array, Array]:
-        by = change(direction)
-        by_even, by_odd = by.weight * cos - odd * by.phase, by.weight * sin + even * by.phase
-        by_base = jnp.concatenate([by_even, by_odd[wave]])
-        growth = base * jnp.concatenate([by.decay, by.decay[wave]])
-        return by_base + growth, by_base - growth
-
-    # One parameter after the other: compilers would form power laws again for each at once.
-    slopes = jax.lax.map(along, jnp.eye(index.size, dtype=params.dtype))
-    early, late = (jnp.moveaxis(jnp.concatenate([0.5 * base[None], s]), 0, 1) for s in slopes)
-    return Ranks(base, jnp.concatenate([terms.decay, terms.decay[wave]]), early, late)
+    mixed = rows[:, :2, :n_left].mT
+    top = jnp.concatenate([cut.moments, rows[:, :2]], axis=2)
+    return weight * jnp.concatenate([top, jnp.concatenate([mixed, rows[:, 2:]], axis=2)], axis=1)
 
 
-class RankBlocks(eqx.Module):
-    """`Ranks` cut into blocks of frames, the last one filled up with frames that count nothing."""
-
-    base: Float[Array, "rank block frame"]
-    decay: Float[Array, "rank block frame"]
-    early: Float[Array, "rank slot block frame"]
-    late: Float[Array, "rank slot block frame"]
-
-
-def cut_ranks(ranks: Ranks, count: int, size: int) -> RankBlocks:
-    """Cut ranks into `count` blocks of `size` frames."""
-    fill = count * size - ranks.base.shape[-1]
-
-    def cut(x: Array, mode: str) -> Array:
-        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
-        return x.reshape(*x.shape[:-1], count, size)
-
-    base, early, late = (cut(x, "constant") for x in (ranks.base, ranks.early, ranks.late))
-    return RankBlocks(base, cut(ranks.decay, "edge"), early, late)
+def _rows(blocks: RankBlocks, sums: Array, near: Array, n_left: int) -> Float[Array, "row slot"]:
+    """Sums of (data, 1, slots…) times the slots over all pixels of an angle."""
+    of_data = jnp.einsum("rabn,rbn->a", blocks.early, sums[0])
+    of_data += jnp.einsum("rabn,rbn->a", blocks.late, sums[1])
+    rows = jnp.concatenate([of_data[None], _between(blocks, n_left)])
+    return rows + _inside(blocks, near, n_left)
 
 
-class Outer(eqx.Module):
-    """Pixels whose frames lie in different blocks I < J, as outer products.
-
-    A slot of the pixel is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)).
-
-    Attributes:
-        alpha: α = b e^{Λ - Λ_I}.
-        early: A, likewise of the slots.
-        beta: β = b e^{Λ_J - Λ}.
-        late: B, likewise of the slots.
-        gap: γ = e^{-(Λ_J - Λ_I)} for I < J, else 0.
-    """
-
-    alpha: Float[Array, "rank block frame"]
-    early: Float[Array, "rank slot block frame"]
-    beta: Float[Array, "rank block frame"]
-    late: Float[Array, "rank slot block frame"]
-    gap: Float[Array, "rank block block"]
-
-
-def outer_products(blocks: RankBlocks) -> Outer:
-    """The outer products between blocks."""
-    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
-    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
-    after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
-    gap = jnp.exp(jnp.minimum(last[:, :, None] - first[:, None], 0.0))
-    return Outer(
-        alpha=rise * blocks.base,
-        early=rise[:, None] * blocks.early,
-        beta=fall * blocks.base,
-        late=fall[:, None] * blocks.late,
-        gap=jnp.where(after, gap, 0.0),
-    )
-
-
-def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 rank time"]:
+def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 rank block frame"]:
     """Σ_j data(i, j) b(j) e^{-(Λ(j) - Λ(i))} over the frames j of later blocks, and of earlier."""
     n_angles, n_rank, n = ranks.base.shape
     fill = squares.near.shape[1] * squares.near.shape[2] - n
@@ -250,7 +178,7 @@ def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 ran
         parts = jnp.stack([ahead, none, none, behind], axis=1)
         parts = parts.reshape(n_angles, count, 2, 2, n_rank, half)
         sums += jnp.moveaxis(parts, (2, 4), (1, 2)).reshape(sums.shape)
-    return sums[..., :n]
+    return sums.reshape(*sums.shape[:-1], *squares.near.shape[1:3])
 
 
 def _between(blocks: RankBlocks, n_left: int) -> Float[Array, "row slot"]:
@@ -265,35 +193,14 @@ def _between(blocks: RankBlocks, n_left: int) -> Float[Array, "row slot"]:
     both = gap[:, None] * gap
     ahead = jnp.einsum("rsIJ,rsJ->rsI", both, jnp.sum(beta[:, None] * beta, axis=-1))
     behind = jnp.einsum("rsIJ,rsI->rsJ", both, jnp.sum(alpha[:, None] * alpha, axis=-1))
-    slots = _at_one_time(ahead, early, n_left) + _at_one_time(behind, late, n_left)
+    slots = at_one_time(ahead[..., None], early, n_left)
+    slots += at_one_time(behind[..., None], late, n_left)
     at_early = jnp.einsum("rani,sni->rsan", early, alpha)
     at_late = jnp.einsum("sbni,rni->rsbn", late, beta)
     at_late = jnp.einsum("rsIJ,rsbJ->rsbI", both, at_late)
     slots += jnp.einsum("rsan,rsbn->ab", at_early[:, :, :n_left], at_late)
     slots += jnp.einsum("rsan,rsbn->ba", at_early, at_late[:, :, :n_left])
     return jnp.concatenate([ones[None], slots])
-
-
-def _at_one_time(
-    weight: Float[Array, "rank rank block"],
-    slots: Float[Array, "rank slot block frame"],
-    n_left: int,
-) -> Float[Array, "left slot"]:
-    """Sums over ranks r, s and frames of weight_rs times slot a of r times slot b of s."""
-    weighted = sum(
-        w[:, None, :, None] * x[None] for w, x in zip(weight, slots[:, :n_left], strict=True)
-    )
-    left, right = (x.reshape(*x.shape[:2], -1) for x in (jnp.asarray(weighted), slots))
-    return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
-
-
-def inner_pixels(blocks: RankBlocks) -> tuple[Array, Array]:
-    """Pixels t1 < t2 whose frames lie in one block: the decay times b(t2), and times b(t1)."""
-    size = blocks.base.shape[-1]
-    upper = jnp.asarray(np.triu(np.ones((size, size)), 1))
-    fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
-    decay = upper * jnp.exp(jnp.minimum(fall, 0.0))
-    return decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
 
 
 def _inside(

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from twotime.core.models import AbstractTwoTimeModel, TwoComponent
-from twotime.inference.blocks import channel_slopes
 from twotime.inference.problem import Problem
+from twotime.inference.tiles import channel_slopes
 
 _INWARDS = 1e-3
 _NO_EFFECT = 1e-3
@@ -72,7 +72,8 @@ def off_bounds(
     reach = jnp.minimum(problem.scale, upper - lower)
 
     def effect(phi: Array) -> Array:
-        _, by = channel_slopes(problem, start, phi, jnp.diag(reach))
+        settings = problem.model, problem.data, start, problem.varying, phi
+        _, by = channel_slopes(*settings, jnp.diag(reach))
         largest = [jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0) for x in jax.tree.leaves(by)]
         return jnp.max(jnp.stack(largest), axis=0)
 

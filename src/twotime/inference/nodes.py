@@ -26,7 +26,7 @@ from twotime.inference.tiles import Sides, cut_tile, slopes, tile_pixels
 
 _PLACES = 32
 _GROUP = 3
-_ROUNDING = 1e-13
+ROUNDING = 1e-13
 """Largest part of a product, or of a clock, that its nodes may miss."""
 
 
@@ -161,9 +161,7 @@ class _Record(eqx.Module):
 
 def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
     n = channels.level.shape[1]
-    tiles, bases = _blocks(n, edge)
-    starts = np.minimum(edge * np.arange(tiles.max() + 1), n - edge)
-    frames = np.concatenate([starts[k] + b.frames for k, b in zip(tiles, bases, strict=True)])
+    frames = node_frames(n, edge)
     here, sides_here = jax.tree.map(lambda x: x[:, frames], (channels, sides))
 
     def typical(side: Array) -> Array:
@@ -171,24 +169,66 @@ def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
         return jnp.sum(side / jnp.where(size > 0, size, 1.0), axis=-1)
 
     each = [channels.decay, channels.phase, channels.level, *jnp.moveaxis(sides.row, 2, 1)]
-    functions = jnp.concatenate(each)
-    allowed = 100 * _ROUNDING * jnp.max(jnp.abs(functions), axis=1, keepdims=True)
-
-    def follows(start: Array | int, bases: list[_Basis]) -> Array:
-        part = jax.lax.dynamic_slice_in_dim(functions, start, edge, axis=1)
-        again = sum(part[:, b.frames] @ b.lagrange.T for b in bases)
-        return jnp.all(jnp.abs(again - part) <= allowed)
-
-    first, other = _bases(edge)
-    others = jax.lax.map(lambda start: follows(start, [other]), jnp.asarray(starts[1:]))
     return _Record(
         frames=jnp.asarray(frames),
         channels=here,
         sides=sides_here,
         typical=(typical(sides_here.row), typical(sides_here.column)),
-        follow=jnp.concatenate([follows(0, first)[None], others])[tiles],
-        tails=jnp.asarray(np.stack([b.tail for b in bases])),
+        follow=follow_from_nodes(jnp.concatenate(each), edge),
+        tails=jnp.asarray(node_tails(n, edge)),
     )
+
+
+def node_frames(n_frames: int, edge: int) -> Int[np.ndarray, " node"]:
+    """The nodes of all blocks, one after the other."""
+    tiles, bases = _blocks(n_frames, edge)
+    starts = _starts(n_frames, edge)
+    return np.concatenate([starts[k] + b.frames for k, b in zip(tiles, bases, strict=True)])
+
+
+def node_tails(n_frames: int, edge: int) -> Float[np.ndarray, "block place 2"]:
+    """What makes the last two Chebyshev coefficients of values at the nodes of each block."""
+    return np.stack([basis.tail for basis in _blocks(n_frames, edge)[1]])
+
+
+def follow_from_nodes(functions: Float[Array, "function time"], edge: int) -> Bool[Array, " block"]:
+    """Whether on all frames of the tile of each block functions follow from the nodes."""
+    n = functions.shape[1]
+    allowed = 100 * ROUNDING * jnp.max(jnp.abs(functions), axis=1)[:, None, None]
+    frames = _starts(n, edge)[:, None] + np.arange(edge)
+
+    def follows(frames: np.ndarray, bases: list[_Basis]) -> Array:
+        parts = functions[:, frames]
+        again = sum(parts[:, :, b.frames] @ b.lagrange.T for b in bases)
+        return jnp.all(jnp.abs(again - parts) <= allowed, axis=(0, 2))
+
+    first, other = _bases(edge)
+    found = [follows(frames[:1], first), follows(frames[1:], [other])]
+    return jnp.concatenate(found)[_blocks(n, edge)[0]]
+
+
+class NodeCounts(NamedTuple):
+    """What the nodes of blocks stand for where all pixels t1 < t2 count alike.
+
+    Attributes:
+        frames: Frames for which each node stands.
+        pixels: Pixels of the block itself for which each pair of nodes stands.
+    """
+
+    frames: Float[np.ndarray, "block node"]
+    pixels: Float[np.ndarray, "block node node"]
+
+
+@functools.cache
+def node_counts(n_frames: int, edge: int) -> NodeCounts:
+    """Count frames and pixels of each block at its nodes; a frame of two tiles is of the first."""
+    tiles, bases = _blocks(n_frames, edge)
+    frames = _starts(n_frames, edge)[tiles][:, None] + np.arange(edge)
+    is_copy = np.arange(tiles.size) >= tiles.max() + len(_bases(edge)[0])
+    own = (frames >= edge * tiles[:, None]) & ~is_copy[:, None]
+    lagrange = own[:, :, None] * np.stack([basis.lagrange for basis in bases])
+    later = np.triu(np.ones((edge, edge)), 1)
+    return NodeCounts(lagrange.sum(1), np.swapaxes(lagrange, 1, 2) @ later @ lagrange)
 
 
 def _group(
@@ -217,7 +257,7 @@ def _group(
     smooth = rows[:, None] & columns & resolved
     if len(_bases(edge)[0]) > 1:
         smooth = _joined(smooth | ~upper, corner)
-    return value, g, _agreed(upper & smooth)
+    return value, g, agreed(upper & smooth)
 
 
 def _joined(smooth: Bool[Array, "block block"], corner: Int[Array, "2"]) -> Array:
@@ -274,6 +314,11 @@ def _nodes(width: int, count: int | None = None) -> Int[np.ndarray, " node"]:
     raise AssertionError(f"{width} frames have no {count} nodes")
 
 
+def _starts(n_frames: int, edge: int) -> Int[np.ndarray, " tile"]:
+    """First frame of each tile; the last is moved back inside."""
+    return np.minimum(edge * np.arange(-(-n_frames // edge)), n_frames - edge)
+
+
 def _count(edge: int) -> int:
     return _bases(edge)[1].frames.size
 
@@ -319,18 +364,18 @@ def _resolved(
     def is_small(x: Array, tails: Array) -> Array:
         apart = jnp.eye(n_blocks)[:, None, :, None] * tails[:, :, None]
         last = jnp.abs(x @ apart.reshape(n_blocks * count, -1)).reshape(*cut[:3], 2)
-        return jnp.max(last, axis=(1, 3)) <= _ROUNDING
+        return jnp.max(last, axis=(1, 3)) <= ROUNDING
 
     return is_small(total, columns) & is_small(total.T, rows).T
 
 
 @custom_vmap
-def _agreed(flags: Array) -> Array:
+def agreed(flags: Array) -> Array:
     """The same; under `jax.vmap` the flags on which all agree, so that branches stay branches."""
     return flags
 
 
-@_agreed.def_vmap
+@agreed.def_vmap
 def _(size, is_batched, flags):
     del size, is_batched
     return jnp.all(flags, axis=0), False

@@ -10,9 +10,10 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.core.compilation import compiled
 from twotime.core.models import AbstractTwoTimeModel
 from twotime.data.dataset import TwoTimeData
-from twotime.inference.blocks import block_planes, channel_slopes, residual_blocks, stride
+from twotime.inference.blocks import block_planes, residual_blocks, stride
 from twotime.inference.problem import make_problem
 from twotime.inference.speckle import score_covariance
+from twotime.inference.tiles import channel_slopes
 from twotime.results.nlsq import NLSQResult
 
 _GROUPS = 12
@@ -89,7 +90,8 @@ def residual_structure(
 
     def one(k: Array) -> tuple[Array, Array, Array]:
         no_direction = jnp.zeros((0, sum(problem.varying)))
-        slopes = channel_slopes(problem, fit.values, jnp.asarray(data.phi)[k], no_direction)
+        settings = problem.model, data, fit.values, problem.varying, jnp.asarray(data.phi)[k]
+        slopes = channel_slopes(*settings, no_direction)
         planes = block_planes(problem, *slopes)
         scaling = fit.contrast[k], fit.offset[k] - problem.shift
         blocks = residual_blocks(problem, slopes[0], scaling, k)

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from twotime.inference.blocks import (
     block_planes,
-    channel_slopes,
     complete_blocks,
     residual_blocks,
     separable_planes,
@@ -30,6 +29,7 @@ from twotime.inference.speckle import (
     score_covariance,
 )
 from twotime.inference.sums import MODEL, ONE
+from twotime.inference.tiles import channel_slopes
 
 SPECKLE = (
     "from the covariance of speckle and photon noise at the fitted correlation, its size from the "
@@ -182,7 +182,8 @@ def _one_angle(
         planes = separable_planes(problem, params, phi, directions)
         blocks = complete_blocks(problem, planes, scaling, k)
     else:
-        channels, by = channel_slopes(problem, params, phi, directions)
+        settings = problem.model, problem.data, params, problem.varying, phi
+        channels, by = channel_slopes(*settings, directions)
         planes = block_planes(problem, channels, by)
         blocks = residual_blocks(problem, channels, scaling, k)
     value = planes.value

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -169,14 +170,37 @@ def channel_sides(
     phi: Float[Array, ""],
 ) -> tuple[Channels, Sides]:
     """Channels of one angle and their derivatives by the free parameters."""
-    index = jnp.asarray([i for i, f in enumerate(free) if f], int)
+    channels, by = channel_slopes(model, data, params, free, phi)
+    return channels, Sides(*(jnp.moveaxis(x, 0, -1) for x in arrange(by, axis=1)))
 
-    def of_free(values: Array) -> tuple[Channels, Channels]:
-        channels = model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
-        return channels, channels
 
-    by_free, channels = jax.jacfwd(of_free, has_aux=True)(params[index])
-    return channels, Sides(*arrange(by_free, axis=0))
+def channel_slopes(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    params: Float[Array, " param"],
+    free: tuple[bool, ...],
+    phi: Float[Array, ""],
+    directions: Float[Array, "direction free"] | None = None,
+) -> tuple[Channels, Channels]:
+    """Channels at the frames and, along a first axis, their derivatives along directions.
+
+    Args:
+        model: The model.
+        data: The frames and q.
+        params: All parameters in the order of `model.names`.
+        free: Which parameters are differentiated.
+        phi: Detector angle [degree].
+        directions: Directions in the free parameters; None for each of them.
+    """
+    index = np.flatnonzero(free)
+
+    def at(values: Array) -> Channels:
+        return model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
+
+    channels, change = jax.linearize(at, params[index])
+    directions = jnp.eye(index.size, dtype=params.dtype) if directions is None else directions
+    # One direction after the other: compilers would form power laws again for each at once.
+    return channels, jax.lax.map(change, directions)
 
 
 def arrange(by_free: Channels, axis: int) -> tuple[Array, Array]:

@@ -1,0 +1,152 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.core.models import Terms
+from twotime.inference import factored
+from twotime.inference.gram import gram
+from twotime.inference.nodes import _nodes, node_counts
+from twotime.inference.rank_nodes import ranks_at_nodes
+from twotime.inference.tiles import channel_slopes
+
+EDGE, FRAMES, Q = 60, 297, 0.01  # the last of five tiles begins three frames early
+T = jnp.arange(1, FRAMES + 1) * 0.1
+PHI = jnp.array([0.0, 50.0])
+SLOW = {
+    "static": (tt.StaticDiffusion(), [60.0, 0.3, 5.0]),
+    "two": (
+        tt.TwoComponent(),
+        [30.0, 0.1, 3.0, 60.0, 0.2, 5.0, 20.0, 0.3, 0.1, 0.3, 0.01, 0.0, 0.1, 2.0],
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    monkeypatch.setattr(factored, "TILE", EDGE)
+
+
+def make_data(model, params, **more):
+    data = tt.simulate(
+        model, jnp.asarray(params), t=T, q=Q, phi=PHI, contrast=0.3, offset=1.0, noise=0.05,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    below = np.tril(np.full((FRAMES, FRAMES), np.nan))  # what lies there must not matter
+    return tt.TwoTimeData(data.c2 + below, data.t, data.q, data.phi, **more)
+
+
+def both_ways(model, data, params, free):
+    """The Gram matrix with sums at nodes, where they are smooth, and tile by tile of all pixels."""
+    settings = model, data, params, free
+    nodes = eqx.filter_jit(factored.factored_gram)(*settings, shift=1.1)
+    return nodes, eqx.filter_jit(gram)(*settings, shift=1.1)
+
+
+def largest_error(got, want):
+    size = np.sqrt(np.diagonal(np.asarray(want), axis1=1, axis2=2))
+    size = np.where(size > 0, size, 1.0)
+    return np.max(np.abs(np.asarray(got - want)) / (size[:, :, None] * size[:, None, :]))
+
+
+@eqx.filter_jit
+def is_smooth(model, data, params):
+    channels, by = channel_slopes(model, data, params, (True,) * params.size, PHI[0])
+    return ranks_at_nodes(model, channels, by, EDGE)[1]
+
+
+@pytest.mark.parametrize("sigma", [None, 0.1])
+@pytest.mark.parametrize("case", SLOW)
+def test_sums_at_nodes_are_those_of_all_pixels(case, sigma):
+    model, params = SLOW[case][0], jnp.asarray(SLOW[case][1])
+    data = make_data(model, params, sigma=sigma)
+    assert is_smooth(model, data, params)
+    free = tuple(k != 1 for k in range(params.size))
+    assert largest_error(*both_ways(model, data, params, free)) < 1e-11
+
+
+@pytest.mark.parametrize("speed", [1.5, 30.0, 1e3, 1e5, 1e7])
+def test_pixels_are_summed_where_nodes_cannot_follow(speed):
+    model, params = SLOW["two"]
+    params = jnp.asarray(params).at[jnp.array([0, 3, 6])].multiply(speed)
+    data = make_data(model, params)
+    assert is_smooth(model, data, params) == (speed < 10)
+    got, want = both_ways(model, data, params, (True,) * 14)
+    assert np.isfinite(want).all()
+    assert largest_error(got, want) < 1e-10  # fast clocks are large, and lose digits everywhere
+
+
+class Blink(tt.AbstractTwoTimeModel):
+    """Slow diffusion, seen less well in one frame that is no node."""
+
+    names: tuple[str, ...] = eqx.field(default=("D", "depth"), static=True, init=False)
+    frame: int = 98
+
+    def channels(self, params, times, *, t, q, phi):
+        away = jnp.abs(times - t[self.frame]) < 1e-6
+        level = 1.0 - params[1] * away
+        none = jnp.zeros((0, times.shape[0]))
+        return tt.Channels((q**2 * params[0] * times)[None], none, level[None])
+
+    def pixel(self, pixel):
+        return pixel.decay[0] * pixel.level1[0] * pixel.level2[0]
+
+    @property
+    def is_separable(self):
+        return True
+
+    def terms(self, channels):
+        return Terms(channels.level, channels.decay, jnp.zeros_like(channels.decay), (False,))
+
+
+def test_a_feature_between_nodes_is_not_missed():
+    model, params = Blink(), jnp.array([50.0, 1e-6])
+    assert 98 - EDGE not in _nodes(EDGE)
+    data = make_data(model, params)
+    assert not is_smooth(model, data, params)
+    assert largest_error(*both_ways(model, data, params, (True, True))) < 1e-11
+
+
+@pytest.mark.parametrize("frames", [240, 241, FRAMES, 300, 360])
+def test_nodes_stand_for_every_frame_and_every_pixel_once(frames):
+    counts = node_counts(frames, EDGE)
+    in_block = counts.frames.sum(axis=1)
+    np.testing.assert_allclose(in_block.sum(), frames)
+    between = np.triu(np.outer(in_block, in_block), 1).sum()
+    np.testing.assert_allclose(between + counts.pixels.sum(), frames * (frames - 1) / 2)
+    in_blocks = in_block * (in_block - 1) / 2
+    np.testing.assert_allclose(counts.pixels.sum(axis=(1, 2)), in_blocks, atol=1e-9)
+
+
+def test_points_side_by_side_agree_on_what_is_smooth():
+    model, params = SLOW["static"]
+    slow = jnp.asarray(params)
+    points = jnp.stack([slow, slow * jnp.array([1e4, 1, 1]), slow * 1.1])
+    data = make_data(model, params)
+
+    def one(p):
+        return factored.factored_gram(model, data, p, (True,) * 3, shift=1.1)
+
+    together = jax.jit(jax.vmap(one))(points)
+    for got, p in zip(together, points, strict=True):
+        assert largest_error(got, both_ways(model, data, p, (True,) * 3)[1]) < 1e-11
+
+
+@pytest.mark.parametrize("speed", [1.0, 1e5])  # of which the second overflows below the diagonal
+def test_derivatives_pass_through_sums_at_nodes(speed):
+    model, params = SLOW["static"]
+    params = jnp.asarray(params).at[0].multiply(speed)
+    data = make_data(model, params)
+    free = (True, False, True)
+
+    def total(q, function):
+        moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
+        return jnp.sum(function(model, moved, params, free, shift=1.1))
+
+    want = jax.jit(jax.grad(lambda q: total(q, gram)))(Q)
+    assert np.isfinite(want)
+    for derivative in (jax.grad, jax.jacfwd):
+        got = jax.jit(derivative(lambda q: total(q, factored.factored_gram)))(Q)
+        np.testing.assert_allclose(got, want, rtol=1e-9)
