@@ -10,8 +10,7 @@ Reference:
     Transtrum & Sethna, arXiv:1201.5885 (2012).
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,52 +42,66 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     frames, early, late, share = _sample_pairs(problem.data.t.shape[0])
     phi, t = jnp.asarray(problem.data.phi), problem.data.t[frames]
 
-    def channels(y: Array, angle: Array) -> Channels:
-        return problem.model.channels(problem.params(y), t, t=t, q=problem.data.q, phi=angle)
+    def seen(y: Array) -> tuple[Array, tuple[Array, Channels]]:
+        """What pixels see of the channels, and the channels."""
 
-    def sensitivity(angle: Array) -> Array:
-        here = pixels(channels(proposal.start, angle), early, late, same=early == late)
-        return jnp.stack(slopes(problem.model, here)[1])
-
-    weight = jax.vmap(sensitivity)(phi)
-
-    def picture(y: Array) -> Array:
-        def one(angle: Array) -> Array:
-            c = channels(y, angle)
+        def one(angle: Array) -> tuple[Array, Channels]:
+            c = problem.model.channels(problem.params(y), t, t=t, q=problem.data.q, phi=angle)
             clock = jnp.concatenate([c.decay, c.phase])
             difference = clock[:, late] - clock[:, early]
-            return jnp.concatenate([difference, c.level[:, early], c.level[:, late]])
+            return jnp.concatenate([difference, c.level[:, early], c.level[:, late]]), c
 
-        return (weight * jax.vmap(one)(phi) * jnp.sqrt(share)).reshape(-1)
+        found, channels = jax.vmap(one)(phi)
+        found = found * jnp.sqrt(share)
+        return found, (found, channels)
 
-    return _follow(picture, proposal)
+    def sensitivity(channels: Channels) -> Array:
+        def one(c: Channels) -> Array:
+            here = pixels(c, early, late, same=early == late)
+            return jnp.stack(slopes(problem.model, here)[1])
+
+        return jax.vmap(one)(channels)
+
+    def improve(k: Array, state: _State) -> _State:
+        jacobian, (value, channels) = jax.jacfwd(seen, has_aux=True)(state.end)
+        weight = jax.lax.cond(k == 0, lambda: sensitivity(channels), lambda: state.weight)
+        jacobian = (weight[..., None] * jacobian).reshape(value.size, -1)
+        value = (weight * value).reshape(-1)
+        straight = value + jacobian @ (proposal.end - proposal.start)
+        goal = jnp.where(k == 0, straight, state.goal)
+        step = _step(jnp.where(state.held, 0.0, jacobian), goal - value, proposal.damping)
+        free = jnp.where(k == 0, proposal.end, state.end + step)
+        end = jnp.clip(free, proposal.lower, proposal.upper)
+        return _State(end, state.held | (end != free), weight, goal)
+
+    shape = jax.eval_shape(seen, proposal.start)[0]
+    weight = jnp.zeros(shape.shape, shape.dtype)
+    # The first round is at the start, and finds what the others have in common.
+    state = _State(proposal.start, proposal.held, weight, weight.reshape(-1))
+    return jax.lax.fori_loop(0, 1 + _ROUNDS, improve, state).end
 
 
-def _follow(picture: Callable[[Array], Array], proposal: Proposal) -> Array:
-    """Damped Gauss-Newton rounds towards the picture's straight line; stops at the bounds."""
-    start, lower, upper = proposal.start, proposal.lower, proposal.upper
-    here, move = jax.jvp(picture, (start,), (proposal.end - start,))
+class _State(NamedTuple):
+    """Where damped Gauss-Newton rounds towards the picture's straight line are.
 
-    def improve(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        end, held = state
-        value, jacobian = _value_and_jacobian(picture, end)
-        jacobian = jnp.where(held, 0.0, jacobian)
-        normal = jacobian.T @ jacobian
-        damping = (proposal.damping + 1e-13) * jnp.max(jnp.diag(normal)) + 1e-300
-        right = jacobian.T @ (here + move - value)
-        step = jnp.linalg.solve(normal + damping * jnp.eye(end.shape[0]), right)
-        free = end + jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
-        end = jnp.clip(free, lower, upper)
-        return end, held | (end != free)
+    Attributes:
+        end: End of the step.
+        held: Parameters that stop at a bound.
+        weight: How much pixels change with what they see, at the start of the step.
+        goal: End of the straight line.
+    """
 
-    end = jnp.clip(proposal.end, lower, upper)
-    held = proposal.held | (end != proposal.end)
-    return jax.lax.fori_loop(0, _ROUNDS, improve, (end, held))[0]
+    end: Array
+    held: Array
+    weight: Array
+    goal: Array
 
 
-def _value_and_jacobian(f: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:
-    jacobian, value = jax.jacfwd(lambda y: (f(y),) * 2, has_aux=True)(x)
-    return value, jacobian
+def _step(jacobian: Array, change: Array, damping: Array) -> Array:
+    normal = jacobian.T @ jacobian
+    damping = (damping + 1e-13) * jnp.max(jnp.diag(normal)) + 1e-300
+    step = jnp.linalg.solve(normal + damping * jnp.eye(normal.shape[0]), jacobian.T @ change)
+    return jnp.where(jnp.all(jnp.isfinite(step)), step, 0.0)
 
 
 def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
