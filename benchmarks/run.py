@@ -86,7 +86,7 @@ def problem(case: Case, c2: np.ndarray | None = None) -> tuple[Any, Any, Any]:
     return model, data, space.with_values(dict(zip(space.names, start_of(case), strict=True)))
 
 
-def best_time(call: Callable[[], Any], repeats: int = 7) -> float:
+def best_time(call: Callable[[], Any], repeats: int = 50) -> float:
     """Shortest of several times [s]; the first call, which compiles, does not count."""
     call()
     times = []
@@ -118,7 +118,7 @@ def iteration(case: Case) -> dict[str, Any]:
     step = compiled(evaluate)
     one_pass = jax.jit(lambda x: jnp.sum(x * x))
     c2 = jnp.asarray(data.c2)
-    passed = best_time(lambda: one_pass(c2).block_until_ready(), 50)
+    passed = best_time(lambda: one_pass(c2).block_until_ready())
     took = best_time(lambda: jax.block_until_ready(step(y, set_up)))
     at_truth = jnp.asarray(TRUTH[case.mode])[np.flatnonzero(set_up.varying)] / set_up.scale
     grams, reduced = step(at_truth, set_up)[1].aux
