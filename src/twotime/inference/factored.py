@@ -1,11 +1,10 @@
 """The Gram matrix of separable models, at little more than the cost of reading the data once.
 
 Where C is a sum of products (`AbstractTwoTimeModel.terms`), a rectangle off the diagonal is an
-outer product of few vectors: for each term w e^{Λ - Λ_I} (cos Θ, sin Θ) at t1 and
-w e^{-(Λ - Λ_J)} (cos Θ, sin Θ) at t2, with clocks Λ_I at the end of its rows and Λ_J at the start
-of its columns as references. Nothing overflows, and references need no derivative, for they
-cancel. Sums of products of model and derivatives are then inner products of these vectors; the
-data, cut into squares once a fit, enter through two thin products with each square.
+outer product of few vectors, see `twotime.inference.ranks`. Sums of products of model and
+derivatives are then inner products of these vectors; the data, cut into squares once a fit, enter
+through two thin products with each square. In long records few frames stand for all wherever the
+vectors are smooth, see `twotime.inference.rank_nodes`.
 """
 
 import math
