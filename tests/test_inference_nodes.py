@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
+from twotime.core.models import Terms
 from twotime.inference.gram import data_sums, gram
-from twotime.inference.nodes import _bases, _nodes, node_gram, node_weights
+from twotime.inference.node_bases import bases_of, chebyshev_nodes
+from twotime.inference.nodes import node_gram, node_weights
 from twotime.inference.sums import products_of
 from twotime.inference.tiles import channel_sides, tile_corners, tile_edge
 
@@ -84,7 +86,7 @@ def test_pixels_are_summed_where_nodes_cannot_follow(speed):
 
 
 class Blink(tt.AbstractTwoTimeModel):
-    """Slow diffusion, seen less well in one frame that is no node."""
+    """Slow diffusion, seen less well in one frame that is no node; a sum of products too."""
 
     names: tuple[str, ...] = eqx.field(default=("D", "depth"), static=True, init=False)
     frame: int = 98
@@ -98,10 +100,18 @@ class Blink(tt.AbstractTwoTimeModel):
     def pixel(self, pixel):
         return pixel.decay[0] * pixel.level1[0] * pixel.level2[0]
 
+    @property
+    def is_separable(self):
+        return True
+
+    def terms(self, channels):
+        nothing = jnp.zeros_like(channels.decay)
+        return Terms(channels.level, channels.decay, nothing, (False,))
+
 
 def test_a_feature_between_nodes_is_not_missed():
     model, params = Blink(), jnp.array([50.0, 1e-6])
-    assert 98 - TILE not in _nodes(TILE)
+    assert 98 - TILE not in chebyshev_nodes(TILE)
     data = make_data(model, params)
     got, want = both_ways(model, data, params, (True, True))
     assert largest_error(got, want) < 1e-11
@@ -110,7 +120,7 @@ def test_a_feature_between_nodes_is_not_missed():
 
 @pytest.mark.parametrize("edge", [8, 16, 24, 59, 60, 64, 103, 128, 300])
 def test_the_bases_of_the_first_tile_hold_every_polynomial(edge):
-    first, other = _bases(edge)
+    first, other = bases_of(edge)
     frames = np.arange(edge)
     for bases in (first, [other]):
         again = sum(b.lagrange @ np.sin(3 * b.frames / edge) for b in bases)

@@ -3,12 +3,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_inference_nodes import Blink, largest_error
 
 import twotime as tt
-from twotime.core.models import Terms
 from twotime.inference import factored
 from twotime.inference.gram import gram
-from twotime.inference.nodes import _nodes, node_counts
+from twotime.inference.node_bases import chebyshev_nodes, node_counts
 from twotime.inference.rank_nodes import ranks_at_nodes
 from twotime.inference.tiles import channel_slopes
 
@@ -45,12 +45,6 @@ def both_ways(model, data, params, free):
     return nodes, eqx.filter_jit(gram)(*settings, shift=1.1)
 
 
-def largest_error(got, want):
-    size = np.sqrt(np.diagonal(np.asarray(want), axis1=1, axis2=2))
-    size = np.where(size > 0, size, 1.0)
-    return np.max(np.abs(np.asarray(got - want)) / (size[:, :, None] * size[:, None, :]))
-
-
 @eqx.filter_jit
 def is_smooth(model, data, params):
     channels, by = channel_slopes(model, data, params, (True,) * params.size, PHI[0])
@@ -78,32 +72,9 @@ def test_pixels_are_summed_where_nodes_cannot_follow(speed):
     assert largest_error(got, want) < 1e-10  # fast clocks are large, and lose digits everywhere
 
 
-class Blink(tt.AbstractTwoTimeModel):
-    """Slow diffusion, seen less well in one frame that is no node."""
-
-    names: tuple[str, ...] = eqx.field(default=("D", "depth"), static=True, init=False)
-    frame: int = 98
-
-    def channels(self, params, times, *, t, q, phi):
-        away = jnp.abs(times - t[self.frame]) < 1e-6
-        level = 1.0 - params[1] * away
-        none = jnp.zeros((0, times.shape[0]))
-        return tt.Channels((q**2 * params[0] * times)[None], none, level[None])
-
-    def pixel(self, pixel):
-        return pixel.decay[0] * pixel.level1[0] * pixel.level2[0]
-
-    @property
-    def is_separable(self):
-        return True
-
-    def terms(self, channels):
-        return Terms(channels.level, channels.decay, jnp.zeros_like(channels.decay), (False,))
-
-
 def test_a_feature_between_nodes_is_not_missed():
     model, params = Blink(), jnp.array([50.0, 1e-6])
-    assert 98 - EDGE not in _nodes(EDGE)
+    assert 98 - EDGE not in chebyshev_nodes(EDGE)
     data = make_data(model, params)
     assert not is_smooth(model, data, params)
     assert largest_error(*both_ways(model, data, params, (True, True))) < 1e-11

@@ -19,7 +19,8 @@ from twotime.core.models import AbstractTwoTimeModel, Channels
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
 from twotime.inference.gram import TILE
-from twotime.inference.nodes import agreed, node_counts, node_weights
+from twotime.inference.node_bases import node_counts
+from twotime.inference.nodes import agreed, node_weights
 from twotime.inference.rank_nodes import ranks_at_nodes, rows_at_nodes
 from twotime.inference.ranks import (
     RankBlocks,

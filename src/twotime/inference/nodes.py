@@ -4,12 +4,8 @@ The sum over a tile of weight times F, with F a polynomial in i and in j of degr
 of nodes, is a sum over pairs of nodes: Σ_ij w(i, j) F(i, j) = Σ_ab W(a, b) F(a, b) with W = Uᵀ w U
 and U the Lagrange polynomials of the nodes on the frames. W does not depend on the model. On most
 tiles the products of a model and its derivatives are such polynomials up to rounding; where they
-are not, pixels must be summed one by one. Rates are powers of the time, so in the first tile every
-early frame is a node, and polynomials go through the late ones alone.
+are not, pixels must be summed one by one.
 """
-
-import functools
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,11 +17,19 @@ from jaxtyping import Array, Bool, Float, Int
 from twotime.core.models import AbstractTwoTimeModel, Channels
 from twotime.core.rates import Scalar
 from twotime.data.dataset import TwoTimeData
+from twotime.inference.node_bases import (
+    GROUP,
+    Basis,
+    bases_of,
+    blocks_of,
+    node_count,
+    node_frames,
+    node_tails,
+    tile_starts,
+)
 from twotime.inference.sums import Product, Sums, add_tile, assembled, no_sums, tile_sums
 from twotime.inference.tiles import Sides, cut_tile, slopes, tile_pixels
 
-_PLACES = 32
-_GROUP = 3
 ROUNDING = 1e-13
 """Largest part of a product, or of a clock, that its nodes may miss."""
 
@@ -43,12 +47,12 @@ class NodeWeights(eqx.Module):
 
     def of_tiles(self, corners: Int[Array, "tile 2"], edge: int, n_frames: int) -> "NodeWeights":
         """Those of some tiles alone; corners behind the last frame are of none."""
-        tiles, _ = _blocks(n_frames, edge)
+        tiles, _ = blocks_of(n_frames, edge)
         n_tiles = tiles.max() + 1
         index = jnp.where(corners < n_frames, corners // edge, n_tiles)
         mine = jnp.zeros((n_tiles, n_tiles), bool)
         mine = mine.at[index[:, 0], index[:, 1]].set(True, mode="drop")[tiles][:, tiles]
-        return jax.tree.map(lambda x: jnp.where(_spread(mine, _count(edge)), x, 0.0), self)
+        return jax.tree.map(lambda x: jnp.where(_spread(mine, node_count(edge)), x, 0.0), self)
 
 
 def node_weights(
@@ -62,11 +66,11 @@ def node_weights(
         corners: First frames of all tiles.
         edge: Their edge [frame].
     """
-    first, other = _bases(edge)
+    first, other = bases_of(edge)
     of_first = np.concatenate([basis.lagrange for basis in first], axis=1)
     count, parts = other.frames.size, len(first)
     of_others = np.pad(other.lagrange, ((0, 0), (0, (parts - 1) * count)))
-    tiles, _ = _blocks(data.c2.shape[-1], edge)
+    tiles, _ = blocks_of(data.c2.shape[-1], edge)
     n_blocks = tiles.size
     # Which blocks the parts of a tile are; only the first has more than one.
     place = np.array([[k, n_blocks][:parts] for k in np.unique(tiles, return_index=True)[1]])
@@ -113,13 +117,13 @@ def node_gram(
         and 1 alone; and which tiles they are (under `jax.vmap`: on which all agree).
     """
     record = _at_nodes(channels, sides, edge)
-    size = _GROUP * _count(edge)
+    size = GROUP * node_count(edge)
     row = record.sides.row.mT
 
     def add(sums: Sums, corner: Array) -> tuple[Sums, Array]:
         first = corner[0] * size, corner[1] * size
         value, g, smooth = _group(model, record, corner, edge)
-        take = _spread(smooth, _count(edge))
+        take = _spread(smooth, node_count(edge))
         planes = jnp.where(take, value, 0.0), [jnp.where(take, x, 0.0) for x in g]
         weight, c2 = (
             jax.lax.dynamic_slice(x, first, (size, size)) for x in (weights.weight, weights.c2)
@@ -127,12 +131,12 @@ def node_gram(
         rows = jax.lax.dynamic_slice_in_dim(row, first[0], size, axis=2)
         return add_tile(sums, first, tile_sums(products, planes, (weight, c2), rows)), smooth
 
-    tiles, _ = _blocks(channels.level.shape[1], edge)
-    n_groups = tiles.size // _GROUP
+    tiles, _ = blocks_of(channels.level.shape[1], edge)
+    n_groups = tiles.size // GROUP
     groups = [(i, j) for i in range(n_groups) for j in range(i, n_groups)]
     none = no_sums(products, record.frames.size, row.shape[1])
     sums, found = jax.lax.scan(add, none, jnp.asarray(groups))
-    smooth = jnp.zeros((n_groups, n_groups, _GROUP, _GROUP), bool)
+    smooth = jnp.zeros((n_groups, n_groups, GROUP, GROUP), bool)
     smooth = smooth.at[tuple(np.transpose(groups))].set(found)
     smooth = jnp.swapaxes(smooth, 1, 2).reshape(tiles.size, -1)
     of_tile = np.unique(tiles, return_index=True)[1]
@@ -179,68 +183,32 @@ def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
     )
 
 
-def node_frames(n_frames: int, edge: int) -> Int[np.ndarray, " node"]:
-    """The nodes of all blocks, one after the other."""
-    tiles, bases = _blocks(n_frames, edge)
-    starts = _starts(n_frames, edge)
-    return np.concatenate([starts[k] + b.frames for k, b in zip(tiles, bases, strict=True)])
-
-
-def node_tails(n_frames: int, edge: int) -> Float[np.ndarray, "block place 2"]:
-    """What makes the last two Chebyshev coefficients of values at the nodes of each block."""
-    return np.stack([basis.tail for basis in _blocks(n_frames, edge)[1]])
-
-
 def follow_from_nodes(functions: Float[Array, "function time"], edge: int) -> Bool[Array, " block"]:
     """Whether on all frames of the tile of each block functions follow from the nodes."""
     n = functions.shape[1]
     allowed = 100 * ROUNDING * jnp.max(jnp.abs(functions), axis=1)[:, None, None]
-    frames = _starts(n, edge)[:, None] + np.arange(edge)
+    frames = tile_starts(n, edge)[:, None] + np.arange(edge)
 
-    def follows(frames: np.ndarray, bases: list[_Basis]) -> Array:
+    def follows(frames: np.ndarray, bases: list[Basis]) -> Array:
         parts = functions[:, frames]
         again = sum(parts[:, :, b.frames] @ b.lagrange.T for b in bases)
         return jnp.all(jnp.abs(again - parts) <= allowed, axis=(0, 2))
 
-    first, other = _bases(edge)
+    first, other = bases_of(edge)
     found = [follows(frames[:1], first), follows(frames[1:], [other])]
-    return jnp.concatenate(found)[_blocks(n, edge)[0]]
-
-
-class NodeCounts(NamedTuple):
-    """What the nodes of blocks stand for where all pixels t1 < t2 count alike.
-
-    Attributes:
-        frames: Frames for which each node stands.
-        pixels: Pixels of the block itself for which each pair of nodes stands.
-    """
-
-    frames: Float[np.ndarray, "block node"]
-    pixels: Float[np.ndarray, "block node node"]
-
-
-@functools.cache
-def node_counts(n_frames: int, edge: int) -> NodeCounts:
-    """Count frames and pixels of each block at its nodes; a frame of two tiles is of the first."""
-    tiles, bases = _blocks(n_frames, edge)
-    frames = _starts(n_frames, edge)[tiles][:, None] + np.arange(edge)
-    is_copy = np.arange(tiles.size) >= tiles.max() + len(_bases(edge)[0])
-    own = (frames >= edge * tiles[:, None]) & ~is_copy[:, None]
-    lagrange = own[:, :, None] * np.stack([basis.lagrange for basis in bases])
-    later = np.triu(np.ones((edge, edge)), 1)
-    return NodeCounts(lagrange.sum(1), np.swapaxes(lagrange, 1, 2) @ later @ lagrange)
+    return jnp.concatenate(found)[blocks_of(n, edge)[0]]
 
 
 def _group(
     model: AbstractTwoTimeModel, record: _Record, corner: Int[Array, "2"], edge: int
 ) -> tuple[Array, list[Array], Bool[Array, "block block"]]:
     """The model and its derivatives on a group of tiles at their nodes, and which are smooth."""
-    size = _GROUP * _count(edge)
+    size = GROUP * node_count(edge)
     first = corner[0] * size, corner[1] * size
-    block = _GROUP * corner[:, None] + jnp.arange(_GROUP)
+    block = GROUP * corner[:, None] + jnp.arange(GROUP)
     upper = block[0][:, None] <= block[1]
     # Tiles on the diagonal hold pixels below it, where the law goes on.
-    above = _spread(upper, _count(edge))
+    above = _spread(upper, node_count(edge))
     value, g = slopes(model, tile_pixels(record.channels, first, size, above))
     row, column = (
         jax.lax.dynamic_slice_in_dim(x, k, size, axis=1)
@@ -249,13 +217,13 @@ def _group(
     i, j = (jax.lax.dynamic_slice_in_dim(record.frames, k, size) for k in first)
     changes = [x * (r[:, None] + c) for x, r, c in zip(g, row, column, strict=True)]
     (rows, row_tails), (columns, column_tails) = (
-        [jax.lax.dynamic_slice_in_dim(x, k * _GROUP, _GROUP) for x in (record.follow, record.tails)]
+        [jax.lax.dynamic_slice_in_dim(x, k * GROUP, GROUP) for x in (record.follow, record.tails)]
         for k in corner
     )
     counted = above & (i[:, None] <= j)
     resolved = _resolved([value, *changes], counted, row_tails, column_tails)
     smooth = rows[:, None] & columns & resolved
-    if len(_bases(edge)[0]) > 1:
+    if len(bases_of(edge)[0]) > 1:
         smooth = _joined(smooth | ~upper, corner)
     return value, g, agreed(upper & smooth)
 
@@ -265,71 +233,6 @@ def _joined(smooth: Bool[Array, "block block"], corner: Int[Array, "2"]) -> Arra
     rows = jnp.where(corner[0] == 0, smooth.at[:2].set(smooth[0] & smooth[1]), smooth)
     columns = rows.at[:, :2].set((rows[:, 0] & rows[:, 1])[:, None])
     return jnp.where(corner[1] == 0, columns, rows)
-
-
-class _Basis(NamedTuple):
-    """Nodes of a block of frames, counted from the first frame of its tile.
-
-    Attributes:
-        frames: The nodes.
-        lagrange: Values at all frames of the tile from those at the nodes; 0 outside the block.
-        tail: What makes the last two Chebyshev coefficients; 0 where every frame is a node.
-    """
-
-    frames: Int[np.ndarray, " node"]
-    lagrange: Float[np.ndarray, "frame node"]
-    tail: Float[np.ndarray, "node 2"]
-
-
-@functools.cache
-def _bases(edge: int) -> tuple[list[_Basis], _Basis]:
-    """Bases of the first tile, its early frames and its late ones, and that of any other."""
-    nodes = _nodes(edge)
-    count, other = nodes.size, _polynomials(nodes, edge)
-    width = edge - count
-    # Polynomials through nearly all frames would lose digits.
-    if width < 1.1 * count:
-        return [other], other
-    early = _Basis(np.arange(count), np.eye(edge, count), np.zeros((count, 2)))
-    late = _polynomials(_nodes(width, count), width)
-    lagrange = np.concatenate([np.zeros((count, count)), late.lagrange])
-    return [early, _Basis(count + late.frames, lagrange, late.tail)], other
-
-
-def _polynomials(nodes: Int[np.ndarray, " node"], width: int) -> _Basis:
-    def chebyshev(frames: np.ndarray) -> np.ndarray:
-        return np.polynomial.chebyshev.chebvander(2 * frames / (width - 1) - 1, nodes.size - 1)
-
-    coefficients = np.linalg.inv(chebyshev(nodes))
-    return _Basis(nodes, chebyshev(np.arange(width)) @ coefficients, coefficients[-2:].T)
-
-
-def _nodes(width: int, count: int | None = None) -> Int[np.ndarray, " node"]:
-    """Frames near the extrema of a Chebyshev polynomial; `count` of them, if that is given."""
-    for places in [_PLACES] if count is None else range(count, width * width):
-        angles = np.linspace(0.0, np.pi, places)
-        nodes = np.unique(np.round(0.5 * (width - 1) * (1 - np.cos(angles))).astype(int))
-        if nodes.size == (count or nodes.size):
-            return nodes
-    raise AssertionError(f"{width} frames have no {count} nodes")
-
-
-def _starts(n_frames: int, edge: int) -> Int[np.ndarray, " tile"]:
-    """First frame of each tile; the last is moved back inside."""
-    return np.minimum(edge * np.arange(-(-n_frames // edge)), n_frames - edge)
-
-
-def _count(edge: int) -> int:
-    return _bases(edge)[1].frames.size
-
-
-def _blocks(n_frames: int, edge: int) -> tuple[Int[np.ndarray, " block"], list[_Basis]]:
-    """The tile of every block of frames, and its basis; copies of the last fill up a group."""
-    first, other = _bases(edge)
-    n_tiles = -(-n_frames // edge)
-    tiles = np.concatenate([np.zeros(len(first), int), np.arange(1, n_tiles)])
-    tiles = np.pad(tiles, (0, -tiles.size % _GROUP), mode="edge")
-    return tiles, first + [other] * (tiles.size - len(first))
 
 
 def _spread(blocks: Array, count: int) -> Array:

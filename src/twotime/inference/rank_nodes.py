@@ -10,13 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from twotime.core.models import AbstractTwoTimeModel, Channels
-from twotime.inference.nodes import (
-    ROUNDING,
-    NodeCounts,
-    follow_from_nodes,
-    node_frames,
-    node_tails,
-)
+from twotime.inference.node_bases import NodeCounts, node_frames, node_tails
+from twotime.inference.nodes import ROUNDING, follow_from_nodes
 from twotime.inference.ranks import (
     Outer,
     RankBlocks,
