@@ -262,10 +262,15 @@ def test_shards_give_what_all_pixels_give(case, noise):
         phi=jnp.asarray(phi), contrast=0.3, offset=1.0, noise=noise, key=jax.random.key(0),
     )  # fmt: skip
     fit = tt.fit_nlsq(model, data, space)
+    # The valley of the free case: at 0.9 one draw in about 100 000 diverges there.
+    target = 0.95 if case is two_component_free_case else 0.9
     whole, parts = (
-        fit_cmc(model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none")
+        fit_cmc(
+            model, data, space, key=jax.random.key(0), start=fit, n_shards=n, width="none",
+            target_accept=target,
+        )
         for n in (1, 8)
-    )
+    )  # fmt: skip
     one, other = (p.draws.reshape(-1, p.draws.shape[-1]) for p in (whole, parts))
     shift = np.abs(other.mean(axis=0) - one.mean(axis=0)) / one.std(axis=0)
     ratio = other.std(axis=0) / one.std(axis=0)
