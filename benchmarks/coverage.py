@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.core.derived import derived
+from twotime.models.derived import derived
 
 HERE = Path(__file__).resolve().parent
 DT = 0.1

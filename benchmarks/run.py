@@ -100,16 +100,16 @@ def best_time(call: Callable[[], Any], repeats: int = 50) -> float:
 def iteration(case: Case) -> dict[str, Any]:
     """One Gauss-Newton iteration in passes over the data, and the error bars in iterations.
 
-    Compiled as fits are, see `twotime.core.compilation`.
+    Compiled as fits are, see `twotime.compilation`.
     """
     import equinox as eqx
     import jax
     import jax.numpy as jnp
 
-    from twotime.core.compilation import compiled
-    from twotime.inference.evaluators import choose_evaluator
-    from twotime.inference.problem import evaluate, make_problem
-    from twotime.inference.sandwich import speckle_covariance
+    from twotime.compilation import compiled
+    from twotime.covariance.sandwich import speckle_covariance
+    from twotime.gram.choose import choose_evaluator
+    from twotime.gram.problem import evaluate, make_problem
 
     model, data, space = problem(case)
     data, evaluator = choose_evaluator(model, data, "auto")

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.core.correlation import plane_pixels
-from twotime.inference.evaluators import choose_evaluator
-from twotime.sampling.posterior import Posterior
-from twotime.sampling.target import make_posterior, position_of_fit
+from twotime.gram.choose import choose_evaluator
+from twotime.models.correlation import plane_pairs
+from twotime.sample.coordinates import make_posterior, position_of_fit
+from twotime.sample.density import Posterior
 
 VALUES = {
     "D0_ref": 3e3, "alpha_ref": 0.2, "D_offset_ref": 0.0,
@@ -41,7 +41,7 @@ class Dense(eqx.Module):
 
         def one(phi, c2):
             channels = model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
-            values = model.pixel(plane_pixels(channels))
+            values = model.correlation(plane_pairs(channels))
             basis = jnp.stack([c2 - self.shift, jnp.ones_like(values), values])
             return jnp.einsum("iab,jab,ab->ij", basis, basis, upper)
 

@@ -25,7 +25,7 @@ class Stretched(tt.AbstractTwoTimeModel):
         none = jnp.zeros((0, times.shape[0]))
         return tt.Channels(clock[None], none, none)
 
-    def pixel(self, pixel):
+    def correlation(self, pair):
         return pixel.decay[0]
 
     def field(self, pixel):  # whose square is `pixel`: the noise of speckle follows from it

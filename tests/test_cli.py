@@ -18,7 +18,8 @@ import pytest
 import yaml
 
 import twotime as tt
-from twotime import cli, run
+from twotime import cli
+from twotime import workflow as run
 
 FRAMES, PHI, Q, DT = 24, (0.0, 60.0), 0.01, 0.1
 CONFIG = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.results import folders
+from twotime.results import storage as folders
 from twotime.results.cmc import CMCResult, Limits
-from twotime.sampling.predict import predictive
-from twotime.sampling.widening import widths
+from twotime.sample.result import predictive
+from twotime.sample.width import widths
 
 FEW = {"n_chains": 2, "n_warmup": 60, "n_samples": 100}
 
@@ -126,7 +126,7 @@ def test_what_the_prior_determines_is_not_widened():
     model, data, space = case()
     prior = {"alpha": tt.PriorDistribution.normal(-0.3, 1e-4)}
     fit = tt.fit_nlsq(model, data, space)
-    from twotime.sampling.coordinates import parameter_coordinates
+    from twotime.sample.coordinates import parameter_coordinates
 
     found = widths(parameter_coordinates(space.with_priors(prior)), fit)
     free = widths(parameter_coordinates(space), fit)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.evaluators import choose_evaluator
-from twotime.sampling.coordinates import parameter_coordinates
-from twotime.sampling.shards import listed
-from twotime.sampling.target import choose_scaling, make_posterior
+from twotime.gram.choose import choose_evaluator
+from twotime.sample.coordinates import parameter_coordinates
+from twotime.sample.shards import listed
+from twotime.sample.target import choose_scaling, make_posterior
 
 FRAMES = 24
 

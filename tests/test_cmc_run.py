@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 import twotime as tt
-from twotime import run, starting
-from twotime.posterior import plots
-from twotime.posterior import run as posterior_run
-from twotime.results import cmc_report as posterior_report
+from twotime import posterior_jobs as posterior_run
+from twotime import scaffold as starting
+from twotime import workflow as run
+from twotime.errors import ResultError
+from twotime.plots import posterior as plots
+from twotime.report import cmc as posterior_report
 from twotime.results.cmc import CMCResult, Limits
-from twotime.results.folders import ResultError
 
 CMC = {
     "seed": 7,
@@ -112,7 +113,7 @@ def posterior(n_shards=3, n_free=3):
 
 
 def test_figures_are_drawn_and_saved(tmp_path):
-    from twotime.results.words import Curve
+    from twotime.report.tables import Curve
 
     post, t = posterior(), np.arange(1.0, 9.0)
     curves = {"J": Curve(t, t - 1, t + 1, "Å²/s", "J", "transport")}

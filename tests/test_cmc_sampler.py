@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.results.folders import ResultError
-from twotime.sampling import diagnostics
-from twotime.sampling.chains import BLOCK, Settings
-from twotime.sampling.checkpoint import Checkpoint
-from twotime.sampling.consensus import fit_cmc
-from twotime.sampling.placement import even_part
-from twotime.sampling.warmup import make_plan
+from twotime.errors import ResultError
+from twotime.sample import diagnostics
+from twotime.sample.chains import BLOCK, Settings, make_plan
+from twotime.sample.checkpoint import Checkpoint
+from twotime.sample.cmc import fit_cmc
+from twotime.sample.devices import even_part
 
 # What every process below does: a small posterior in shards, its draws to a file.
 RUN = """

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.evaluators import choose_evaluator
-from twotime.sampling.combine import combine_shards
-from twotime.sampling.posterior import Guide
-from twotime.sampling.shards import Dealing, deal, shard_posteriors, used_pixels
-from twotime.sampling.target import make_posterior
+from twotime.gram.choose import choose_evaluator
+from twotime.sample.combine import combine_shards
+from twotime.sample.density import Guide
+from twotime.sample.shards import Dealing, deal, shard_posteriors, used_pixels
+from twotime.sample.target import make_posterior
 
 RNG = np.random.default_rng(0)
 

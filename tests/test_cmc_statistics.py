@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.evaluators import choose_evaluator
-from twotime.sampling.chains import Settings
-from twotime.sampling.consensus import fit_cmc
-from twotime.sampling.laplace import find_shape
-from twotime.sampling.sampler import sample
-from twotime.sampling.shards import stacked
-from twotime.sampling.target import make_posterior
+from twotime.gram.choose import choose_evaluator
+from twotime.sample.chains import Settings
+from twotime.sample.cmc import fit_cmc
+from twotime.sample.driver import sample
+from twotime.sample.mode import find_shape
+from twotime.sample.shards import stacked
+from twotime.sample.target import make_posterior
 
 NOISE = 0.3
 
@@ -31,8 +31,8 @@ class Linear(tt.AbstractTwoTimeModel):
         none = jnp.zeros((0, times.shape[0]))
         return tt.Channels(none, none, (params @ basis)[None])
 
-    def pixel(self, pixel):
-        return pixel.level1[0] + pixel.level2[0]
+    def correlation(self, pair):
+        return pair.level1[0] + pair.level2[0]
 
 
 PRIOR = {"a": (0.3, 0.05), "b": (0.0, 0.1), "c": (0.2, 0.02)}

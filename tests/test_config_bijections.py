@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twotime.config import bijections as bij
+from twotime.config import priors as bij
 
 INTERVALS = [(0.0, 1.0), (1e-6, 1e4), (100.0, 1e6), (-1e5, 1e5), (-10.0, 10.0), (-1e4, 1.0)]
 fractions = st.floats(1e-12, 1 - 1e-12)

@@ -6,8 +6,8 @@ from twotime.config.keys import walk
 from twotime.config.manager import ConfigManager
 from twotime.config.manual import configuration_page
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_NAMES
-from twotime.config.text import parse_yaml
 from twotime.config.types import HeterodyneConfig, ParameterGroupConfig
+from twotime.config.yaml_json import parse_yaml
 
 PAGE = configuration_page()
 

@@ -8,11 +8,11 @@ import random
 
 import pytest
 
-from twotime.config.errors import ConfigurationError
-from twotime.config.findings import lookup
 from twotime.config.manager import ConfigManager
+from twotime.config.mistakes import lookup
 from twotime.config.template import template, truth
-from twotime.config.text import parse_yaml
+from twotime.config.yaml_json import parse_yaml
+from twotime.errors import ConfigurationError
 
 MODES = ("static", "laminar_flow", "two_component")
 SOURCES = [template(mode) for mode in MODES] + [truth(mode) for mode in MODES]

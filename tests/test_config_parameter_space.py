@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotime.config.errors import ConfigurationError
 from twotime.config.parameter_names import ANALYSIS_MODES
 from twotime.config.parameter_registry import REGISTRIES, ParameterInfo
 from twotime.config.parameter_space import ParameterSpace, clamp_to_open_interval
 from twotime.config.priors import PriorDistribution
+from twotime.errors import ConfigurationError
 
 P = PriorDistribution
 modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)

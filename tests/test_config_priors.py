@@ -16,8 +16,7 @@ from hypothesis import strategies as hs
 
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.prior_families import FAMILIES, PriorType
-from twotime.config.priors import PriorDistribution, has_mass, prior_faults
+from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, has_mass, prior_faults
 
 P = PriorDistribution
 PRIORS = {

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from twotime.config.findings import Findings, discard, lookup, show, store
 from twotime.config.keys import Key, fields, walk
+from twotime.config.mistakes import Findings, discard, lookup, show, store
 from twotime.config.reading import read
 from twotime.config.types import HeterodyneConfig, NLSQOptimizationConfig
 

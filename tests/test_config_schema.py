@@ -8,8 +8,8 @@ from twotime.config.keys import fields, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES
 from twotime.config.schema import json_schema
 from twotime.config.template import template, truth
-from twotime.config.text import parse_yaml
 from twotime.config.types import HeterodyneConfig, ParametersConfig
+from twotime.config.yaml_json import parse_yaml
 
 SCHEMA = json_schema()
 

@@ -8,8 +8,8 @@ from twotime.config.keys import fields, walk
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES
 from twotime.config.template import template, truth
-from twotime.config.text import parse_yaml
 from twotime.config.types import HeterodyneConfig, ParametersConfig
+from twotime.config.yaml_json import parse_yaml
 
 modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from twotime.config.errors import ConfigurationError
-from twotime.config.text import parse_json, parse_yaml
+from twotime.config.yaml_json import parse_json, parse_yaml
+from twotime.errors import ConfigurationError
 
 
 def yaml(text):

@@ -2,8 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from twotime.core import compilation
-from twotime.core.compilation import compiled
+from twotime import compilation
+from twotime.compilation import compiled
 
 
 @pytest.fixture(params=["known", "unknown"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.correlation import field
+from twotime.models.correlation import field
 
 Q = 0.003
 T = jnp.asarray(0.1 * np.arange(1, 9))
@@ -95,8 +95,8 @@ def test_a_model_without_a_field_says_so():
             clock, none = params[0] * times, jnp.zeros((0, times.shape[0]))
             return tt.Channels(clock[None], none, none)
 
-        def pixel(self, pixel):
-            return pixel.decay[0]
+        def correlation(self, pair):
+            return pair.decay[0]
 
     model, theta = NoField(), jnp.ones(1)
     np.testing.assert_allclose(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.derived import derived, peclet
+from twotime.models.derived import derived, peclet
 
 T = jnp.asarray([0.5, 1.0, 1.5, 2.0])
 
@@ -59,7 +59,7 @@ def test_a_model_of_ones_own_has_none_until_it_registers_some():
         def channels(self, params, times, *, t, q, phi):
             raise NotImplementedError
 
-        def pixel(self, pixel):
+        def correlation(self, pair):
             raise NotImplementedError
 
     assert derived(Own(), jnp.ones(1), t=T) == {}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core import jax_backend as backend
-from twotime.core import meshgrid_cache
+from twotime.compat import jax_backend as backend
+from twotime.compat import meshgrid_cache
 
 PARAMS = jnp.asarray([2e4, 0.3, 5e3, 1e-3, -0.4, 2e-4, 6.0])
 T = jnp.asarray(0.1 * np.arange(1, 7))
@@ -371,7 +371,7 @@ def test_flags():
 def test_importing_starts_no_device_and_reports_see_float32():
     code = (
         "from jax._src import xla_bridge\n"
-        "import twotime.core.jax_backend as backend\n"
+        "import twotime.compat.jax_backend as backend\n"
         "assert not xla_bridge._backends\n"
         "report, summary = backend.validate_backend(), backend.get_performance_summary()\n"
         "assert report['precision'] == 'float32' and report['hessian_support'], report\n"

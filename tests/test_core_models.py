@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.correlation import field
-from twotime.core.models import sinc
+from twotime.models.correlation import field
+from twotime.models.laminar_flow import sinc
 
 Q, GAP = 0.003, 2.0e6
 T = 0.1 * np.arange(1, 9)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from twotime.core import rates
+from twotime.models import rates
 
 THROUGH_MINUS_ONE = [-3.0, -1.3, -1 - 1e-3, -1 - 1e-9, -1.0, -1 + 1e-12, -1 + 1e-5, -0.5, 0.0, 1.7]
 TIMES = np.array([0.01, 0.013, 0.5, 1.0, 7.0, 7.001, 100.0])

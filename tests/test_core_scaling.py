@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from twotime.core import scaling
+from twotime.models import scaling
 
 
 def moments_of(data, model):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.symmetry import components, is_canonical, is_exchanged
+from twotime.models.symmetry import components, is_canonical, is_exchanged
 
 T, PHI, Q = np.arange(1, 41) * 0.2, np.array([0.0, 40.0]), 0.005
 MODEL = tt.TwoComponent()

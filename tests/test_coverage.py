@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.derived import derived
+from twotime.models.derived import derived
 
 ROOT = Path(__file__).resolve().parents[1]
 

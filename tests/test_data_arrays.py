@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
-from twotime.data.files import open_source
-from twotime.data.source import Bin, DataError
+from twotime.data.readers.files import open_source
+from twotime.data.source import Bin
+from twotime.errors import DataError
 
 C2 = np.ones((3, 5, 5))
 AXES = {"q": 0.01, "phi": np.array([0.0, 45.0, 90.0])}

@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from twotime.data import cache as cache_module
-from twotime.data.cache import Cache, load_cached
+from twotime.data import load as cache_module
+from twotime.data.load import Cache, load_cached
 from twotime.data.selection import PhiFilter, Selection
-from twotime.data.source import DataError, DataNotFoundError
+from twotime.errors import DataError, DataNotFoundError
 
 C2 = np.triu(np.random.default_rng(5).normal(1.2, 0.1, (3, 6, 6)))
 WANTED = Selection(q=0.01)

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twotime.data.counts import read_counts
-from twotime.data.source import DataError
+from twotime.data.readers.aps import read_counts
+from twotime.errors import DataError
 
 
 def test_the_known_file_says_its_pixels_and_photons(shared):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twotime.data.files import inspect_file
-from twotime.data.source import DataNotFoundError
+from twotime.data.readers.files import inspect_file
+from twotime.errors import DataNotFoundError
 
 
 def test_summary_of_arrays(tmp_path):

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twotime.data.files import open_source
-from twotime.data.source import DataError
+from twotime.data.readers.files import open_source
+from twotime.errors import DataError
 
 
 def test_esrf_layout_is_refused_by_name(tmp_path):

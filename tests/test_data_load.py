@@ -6,7 +6,7 @@ import pytest
 import twotime.config.manager as manager
 from twotime.data.load import load_data, load_with_report, selection_from
 from twotime.data.selection import PhiFilter, Selection
-from twotime.data.source import DataError, DataNotFoundError
+from twotime.errors import DataError, DataNotFoundError
 
 C2 = np.triu(np.random.default_rng(6).normal(1.2, 0.1, (3, 8, 8)))
 

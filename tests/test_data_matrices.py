@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.data.files import open_source
 from twotime.data.matrices import read_matrices
-from twotime.data.source import DataError, PlacedBin
+from twotime.data.readers.files import open_source
+from twotime.data.source import PlacedBin
+from twotime.errors import DataError
 
 N = 6
 _NOISE = np.random.default_rng(1).normal(1.2, 0.1, (3, N, N))

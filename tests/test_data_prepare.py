@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.core.correlation import correlation
-from twotime.core.models import LaminarFlow
-from twotime.data.prepare import load_file
+from twotime.data.load import load_file
 from twotime.data.selection import PhiFilter, Selection
-from twotime.data.source import DataError
+from twotime.errors import DataError
+from twotime.models.correlation import correlation
+from twotime.models.laminar_flow import LaminarFlow
 
 N = 6
 _NOISE = np.random.default_rng(1).normal(1.2, 0.1, (4, N, N))

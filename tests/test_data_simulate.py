@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.core.correlation import correlation, field
-from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
 from twotime.data.simulate import mode_weights, simulate, simulate_speckle
+from twotime.models.correlation import correlation, field
+from twotime.models.laminar_flow import LaminarFlow
+from twotime.models.static import StaticDiffusion
+from twotime.models.two_component import TwoComponent
 
 T = 0.05 * jnp.arange(1, 13.0)
 PHI = jnp.asarray([0.0, 70.0])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from twotime.data.dataset import TwoTimeData
-from twotime.data.prepare import Selection, load_file
-from twotime.data.source import DataError
-from twotime.data.write import write_apsu
+from twotime.data.load import Selection, load_file
+from twotime.data.simulate import write_apsu
+from twotime.errors import DataError
 
 _NOISE = np.random.default_rng(2).normal(1.2, 0.1, (3, 5, 5))
 C2 = np.triu(_NOISE) + np.swapaxes(np.triu(_NOISE, 1), 1, 2)

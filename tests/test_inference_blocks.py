@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.correlation import field
-from twotime.inference import blocks
-from twotime.inference.blocks import (
+from twotime.covariance import blocks
+from twotime.covariance.blocks import (
     block_planes,
     complete_blocks,
     residual_blocks,
     separable_planes,
     stride,
 )
-from twotime.inference.problem import evaluate, make_problem
-from twotime.inference.sandwich import Noise, speckle_covariance
-from twotime.inference.tiles import channel_slopes
+from twotime.covariance.sandwich import Noise, speckle_covariance
+from twotime.gram.pairs import channel_slopes
+from twotime.gram.problem import evaluate, make_problem
+from twotime.models.correlation import field
 
 MODEL = tt.TwoComponent()
 VALUES = {

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.devices import device_mesh
-from twotime.inference.evaluators import evaluate_gram
+from twotime.gram.choose import evaluate_gram
+from twotime.gram.devices import device_mesh
 
 # What every process below does: fits of one to three angles, on one device and on all of them.
 RUN = """

@@ -4,12 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.core.correlation import correlation, correlation_at
-from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
 from twotime.data.dataset import TwoTimeData
-from twotime.inference import factored
-from twotime.inference import gram as tiled
-from twotime.inference.evaluators import choose_evaluator, evaluate_gram
+from twotime.gram import separable as factored
+from twotime.gram import tiled
+from twotime.gram.choose import choose_evaluator, evaluate_gram
+from twotime.models.correlation import correlation, correlation_at
+from twotime.models.laminar_flow import LaminarFlow
+from twotime.models.static import StaticDiffusion
+from twotime.models.two_component import TwoComponent
 
 factored_gram = eqx.filter_jit(factored.factored_gram)
 gram = eqx.filter_jit(tiled.gram)

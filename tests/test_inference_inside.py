@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.core.rates import fraction
-from twotime.inference.inside import off_plateau
+from twotime.fit.feasible import off_plateau
+from twotime.models.rates import fraction
 
 T = np.arange(1, 51) * 0.1
 PARAMS = np.array([4e3, 0.1, 0, 8e3, -0.2, 0, 700, 0.2, 0, 0.7, 0.3, 0.5, 0.6, 1.0])

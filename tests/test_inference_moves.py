@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twotime as tt
-from twotime.inference.moves import Moves
+from twotime.start.proposals import Moves
 
 T = np.arange(1, 81) * 0.1
 RATES, SIGNED, FRACTION = (0, 3, 6), (6,), 9

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from twotime.config.parameter_space import ParameterSpace
-from twotime.core.correlation import correlation
-from twotime.core.models import LaminarFlow, StaticDiffusion, TwoComponent
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate
-from twotime.inference.nlsq import fit_nlsq
+from twotime.fit.nlsq import fit_nlsq
+from twotime.models.correlation import correlation
+from twotime.models.laminar_flow import LaminarFlow
+from twotime.models.static import StaticDiffusion
+from twotime.models.two_component import TwoComponent
 
 T = jnp.arange(1, 61) * 0.25
 PHI = jnp.linspace(0.0, 150.0, 4)

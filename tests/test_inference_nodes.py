@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.models import Terms
-from twotime.inference.gram import data_sums, gram
-from twotime.inference.node_bases import bases_of, chebyshev_nodes
-from twotime.inference.nodes import node_gram, node_weights
-from twotime.inference.sums import products_of
-from twotime.inference.tiles import channel_sides, tile_corners, tile_edge
+from twotime.gram.interpolation import bases_of, chebyshev_nodes, node_gram, node_weights
+from twotime.gram.pairs import channel_sides, products_of, tile_corners, tile_edge
+from twotime.gram.tiled import data_sums, gram
+from twotime.models.base import Terms
 
 TILE, FRAMES = 60, 300
 T = jnp.arange(1, FRAMES + 1) * 0.1
@@ -97,8 +95,8 @@ class Blink(tt.AbstractTwoTimeModel):
         none = jnp.zeros((0, times.shape[0]))
         return tt.Channels((q**2 * params[0] * times)[None], none, level[None])
 
-    def pixel(self, pixel):
-        return pixel.decay[0] * pixel.level1[0] * pixel.level2[0]
+    def correlation(self, pair):
+        return pair.decay[0] * pair.level1[0] * pair.level2[0]
 
     @property
     def is_separable(self):

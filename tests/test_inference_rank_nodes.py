@@ -6,11 +6,11 @@ import pytest
 from test_inference_nodes import Blink, largest_error
 
 import twotime as tt
-from twotime.inference import factored
-from twotime.inference.gram import gram
-from twotime.inference.node_bases import chebyshev_nodes, node_counts
-from twotime.inference.rank_nodes import ranks_at_nodes
-from twotime.inference.tiles import channel_slopes
+from twotime.gram import separable as factored
+from twotime.gram.interpolation import chebyshev_nodes, node_counts
+from twotime.gram.low_rank import ranks_at_nodes
+from twotime.gram.pairs import channel_slopes
+from twotime.gram.tiled import gram
 
 EDGE, FRAMES, Q = 60, 297, 0.01  # the last of five tiles begins three frames early
 T = jnp.arange(1, FRAMES + 1) * 0.1

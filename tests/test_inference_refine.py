@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.inference.groups import free_scaling, group, groups_chi2
-from twotime.inference.refine import refine
+from twotime.start.coarse import free_scaling, group, groups_chi2, refine
 
 T, TRUTH = np.arange(1, 61) * 0.1, np.array([9000.0, -0.4, 500.0])
 

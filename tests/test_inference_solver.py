@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from twotime.inference.solver import (
+from twotime.solver import (
     CONVERGED,
     MAX_STEPS,
     NONFINITE,

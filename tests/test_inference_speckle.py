@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.core.correlation import field
-from twotime.core.models import TwoComponent
+from twotime.covariance.speckle import row_covariance, score_covariance
 from twotime.data.simulate import simulate_speckle
-from twotime.inference.speckle import row_covariance, score_covariance
+from twotime.models.correlation import field
+from twotime.models.two_component import TwoComponent
 
 N, BETA = 7, 0.3
 MODEL = TwoComponent()

@@ -7,8 +7,8 @@ import pytest
 from test_laws import Decay
 
 import twotime as tt
-from twotime.inference.groups import group
-from twotime.inference.starts import estimate_starts
+from twotime.start.coarse import group
+from twotime.start.search import estimate_starts
 
 T, PHI, Q = np.arange(1, 81) * 0.1, np.array([0.0, 30.0, 60.0]), 0.005
 CASES = {

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.core.correlation import correlation_at
-from twotime.inference.alternatives import (
+from twotime.covariance.alternatives import (
     dyadic_covariance,
+    frame_scores,
     jackknife_covariance,
     known_noise_covariance,
     optimum,
 )
-from twotime.inference.bands import delta_bands, draw_bands, profile
-from twotime.inference.dyadic import frame_scores
-from twotime.inference.residuals import residual_structure
+from twotime.covariance.bands import delta_bands, draw_bands, profile
+from twotime.covariance.misfit import residual_structure
+from twotime.models.correlation import correlation_at
 
 N = 48
 T = jnp.arange(1, N + 1) * 0.125
@@ -118,8 +118,8 @@ def test_a_model_without_a_field_gets_error_bars_too():
         def channels(self, params, times, *, t, q, phi):
             return MODEL.channels(params, times, t=t, q=q, phi=phi)
 
-        def pixel(self, pixel):
-            return MODEL.pixel(pixel)
+        def correlation(self, pair):
+            return MODEL.correlation(pair)
 
     data = speckle()
     plain = tt.fit_nlsq(Plain(), data, SPACE)

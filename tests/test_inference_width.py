@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.inference.width import open_faced, open_faced_map, temper_power
+from twotime.sample.width import open_faced, open_faced_map, temper_power
 
 NAIVE = np.array([[4.0, 1e3], [1e3, 1e6]]) * np.array([[1.0, 0.3], [0.3, 1.0]])
 ROBUST = np.array([[90.0, -4e3], [-4e3, 2e7]])

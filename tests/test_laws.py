@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import twotime as tt
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.core.models import Terms
+from twotime.models.base import Terms
 from twotime.testing import LawBroken, angles, check_model, derivative_errors, thetas, times
 
 STATIC = {"stationary": {"alpha": 0.0}, "lengths": {"D0": 2, "D_offset": 2}}
@@ -157,8 +157,8 @@ class Decay(tt.AbstractTwoTimeModel):
         none = jnp.zeros((0, times.shape[0]), times.dtype)
         return tt.Channels(self.clock(params[0], times)[None], none, none)
 
-    def pixel(self, pixel):
-        return self.value(pixel)
+    def correlation(self, pair):
+        return self.value(pair)
 
 
 class NotOne(Decay):

@@ -12,7 +12,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 
-from twotime.inference.solver import CONVERGED, BoxLevenbergMarquardt, Quadratic
+from twotime.solver import CONVERGED, BoxLevenbergMarquardt, Quadratic
 
 
 class Problem(NamedTuple):

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from test_results import make
 
-from twotime import plots
-from twotime.results.words import Curve
+from twotime.plots import fit as plots
+from twotime.report.tables import Curve
 
 
 def arrays(n_angles=2, n=20, seed=0, **changes):

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
 import twotime as tt
-from twotime.results import folders, storage
+from twotime.report.tables import Curve, Provenance, error_text, with_error
+from twotime.results import storage
+from twotime.results import storage as folders
 from twotime.results.nlsq import fitted_arrays
-from twotime.results.words import Curve, Provenance, error_text, with_error
 
 
 def make(**changes):

@@ -7,7 +7,7 @@ import pytest
 from test_results import make
 
 import twotime as tt
-from twotime import run
+from twotime import workflow as run
 
 CONFIG = {
     "analysis_mode": "static",
@@ -58,7 +58,7 @@ def test_a_model_without_functions_has_none():
         def channels(self, params, times, *, t, q, phi):
             raise NotImplementedError
 
-        def pixel(self, pixel):
+        def correlation(self, pair):
             raise NotImplementedError
 
     assert run.functions_of_time(make(), Own(), np.ones(3)) == {}

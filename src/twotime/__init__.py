@@ -7,54 +7,56 @@ hypothesis come with them.
 
 from importlib import import_module as _import_module
 
-from twotime.config.errors import ConfigurationError as ConfigurationError
+from twotime.compat import jax_backend as jax_backend
+from twotime.config.build import build_model as build_model
 from twotime.config.manager import ConfigManager as ConfigManager
 from twotime.config.parameter_manager import ParameterManager as ParameterManager
 from twotime.config.parameter_registry import ParameterInfo as ParameterInfo
 from twotime.config.parameter_registry import ParameterRegistry as ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace as ParameterSpace
 from twotime.config.parameter_space import PriorDistribution as PriorDistribution
-from twotime.core import jax_backend as jax_backend
-from twotime.core.build import build_model as build_model
-from twotime.core.correlation import correlation as correlation
-from twotime.core.correlation import correlation_at as correlation_at
-from twotime.core.models import AbstractTwoTimeModel as AbstractTwoTimeModel
-from twotime.core.models import Channels as Channels
-from twotime.core.models import LaminarFlow as LaminarFlow
-from twotime.core.models import Pixel as Pixel
-from twotime.core.models import StaticDiffusion as StaticDiffusion
-from twotime.core.models import TwoComponent as TwoComponent
-from twotime.data.counts import read_counts as read_counts
+from twotime.covariance.alternatives import dyadic_covariance as dyadic_covariance
+from twotime.covariance.alternatives import jackknife_covariance as jackknife_covariance
+from twotime.covariance.alternatives import known_noise_covariance as known_noise_covariance
+from twotime.covariance.alternatives import optimum as optimum
+from twotime.covariance.bands import delta_bands as delta_bands
+from twotime.covariance.bands import draw_bands as draw_bands
+from twotime.covariance.bands import profile as profile
+from twotime.covariance.misfit import residual_structure as residual_structure
 from twotime.data.dataset import TwoTimeData as TwoTimeData
-from twotime.data.files import inspect_file as inspect_file
 from twotime.data.load import load_data as load_data
+from twotime.data.readers.aps import read_counts as read_counts
+from twotime.data.readers.files import inspect_file as inspect_file
 from twotime.data.simulate import simulate as simulate
 from twotime.data.simulate import simulate_speckle as simulate_speckle
-from twotime.data.source import DataError as DataError
-from twotime.data.write import write_apsu as write_apsu
-from twotime.inference.alternatives import dyadic_covariance as dyadic_covariance
-from twotime.inference.alternatives import jackknife_covariance as jackknife_covariance
-from twotime.inference.alternatives import known_noise_covariance as known_noise_covariance
-from twotime.inference.alternatives import optimum as optimum
-from twotime.inference.bands import delta_bands as delta_bands
-from twotime.inference.bands import draw_bands as draw_bands
-from twotime.inference.bands import profile as profile
-from twotime.inference.nlsq import fit_nlsq as fit_nlsq
-from twotime.inference.residuals import residual_structure as residual_structure
-from twotime.inference.sequential import fit_sequential as fit_sequential
-from twotime.inference.starts import estimate_starts as estimate_starts
-from twotime.results.folders import ResultError as ResultError
+from twotime.data.simulate import write_apsu as write_apsu
+from twotime.errors import ConfigurationError as ConfigurationError
+from twotime.errors import DataError as DataError
+from twotime.errors import ResultError as ResultError
+from twotime.fit.nlsq import fit_nlsq as fit_nlsq
+from twotime.fit.sequential import fit_sequential as fit_sequential
+from twotime.models.base import AbstractTwoTimeModel as AbstractTwoTimeModel
+from twotime.models.base import Channels as Channels
+from twotime.models.base import Pair as Pair
+from twotime.models.correlation import correlation as correlation
+from twotime.models.correlation import correlation_at as correlation_at
+from twotime.models.laminar_flow import LaminarFlow as LaminarFlow
+from twotime.models.static import StaticDiffusion as StaticDiffusion
+from twotime.models.two_component import TwoComponent as TwoComponent
 from twotime.results.load import load_result as load_result
 from twotime.results.nlsq import NLSQResult as NLSQResult
-from twotime.results.sequential import SequentialResult as SequentialResult
+from twotime.results.nlsq import SequentialResult as SequentialResult
+from twotime.start.search import estimate_starts as estimate_starts
 from twotime.version import __version__ as __version__
 
 
 def __getattr__(name: str) -> object:
     if name == "fit_cmc":
-        return _import_module("twotime.sampling.consensus").fit_cmc
+        return _import_module("twotime.sample.cmc").fit_cmc
     if name == "CMCResult":
         return _import_module("twotime.results.cmc").CMCResult
-    if name in ("plots", "run", "testing"):
+    if name == "run":
+        return _import_module("twotime.workflow")
+    if name in ("plots", "testing"):
         return _import_module(f"twotime.{name}")
     raise AttributeError(f"module 'twotime' has no attribute {name!r}")

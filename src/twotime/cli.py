@@ -33,9 +33,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from twotime import messages
-from twotime.config.errors import ConfigurationError
-from twotime.results import words
+from twotime import console as messages
+from twotime.errors import ConfigurationError
+from twotime.report import tables as words
 from twotime.version import __version__
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
@@ -92,7 +92,7 @@ def twotime() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 def init(model: str, output: Path, example: bool, full: bool, overwrite: bool) -> None:
     """Write a commented configuration to start from."""
-    from twotime import starting
+    from twotime import scaffold as starting
 
     if example:
         set_up("auto")
@@ -119,7 +119,7 @@ def validate(config: Path) -> None:
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
     """Say what a data file holds: layout, q, angles, frames, dt, empty bins."""
-    from twotime.data.files import inspect_file
+    from twotime.data.readers.files import inspect_file
 
     click.echo(inspect_file(file))
 
@@ -137,7 +137,7 @@ def inspect(file: Path) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def simulate(config: Path, output: Path, overwrite: bool, **options: Any) -> None:
     """Write a data file with the parameters of a configuration."""
-    from twotime import starting
+    from twotime import scaffold as starting
 
     set_up("auto")
     starting.simulate_file(config, output, overwrite=overwrite, **options)
@@ -162,7 +162,7 @@ def fit(
     verbose: bool,
 ) -> int:
     """Fit or sample as a configuration says, and write results, figures and a report."""
-    from twotime import run
+    from twotime import workflow as run
     from twotime.config.manager import ConfigManager
 
     settings = ConfigManager.from_yaml(config)
@@ -191,7 +191,7 @@ def _fit(
     said: Mapping[str, Any],
 ) -> Any:
     """Fit, write and show a job; a fit that only serves to sample from is not written."""
-    from twotime import run
+    from twotime import workflow as run
 
     is_counted = verbose or job.data.c2.size > COUNTED
     with _display(console, is_counted=is_counted, is_logged=said["log_convergence"]) as progress:
@@ -215,8 +215,8 @@ def _sample(
     is_shown: bool,
 ) -> int:
     """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
-    from twotime import run
-    from twotime.results import cmc_report as posterior_report
+    from twotime import workflow as run
+    from twotime.report import cmc as posterior_report
 
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -252,7 +252,7 @@ def _sample(
 @click.option("-o", "--output", type=FILE, help="Folder for the figures, if not the same.")
 def plot(folder: Path, output: Path | None) -> None:
     """Draw the figures of saved results again."""
-    from twotime import run
+    from twotime import workflow as run
 
     set_up("auto")
     for name in run.redraw(folder, output):

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 
 from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
-from twotime.core.correlation import correlation, correlation_at, field
-from twotime.core.models import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.correlation import correlation, correlation_at, field
 
 __all__ = ["LawBroken", "angles", "check_model", "derivative_errors", "thetas", "times"]
 

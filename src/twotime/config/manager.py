@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, final
 
-from twotime.config.errors import ConfigurationError
-from twotime.config.findings import discard, lookup
-from twotime.config.folding import MOVED_CMC_KEYS
 from twotime.config.keys import fields
+from twotime.config.mistakes import discard, lookup
 from twotime.config.parameter_names import (
     DEFAULT_MODE,
     PARAMETER_GROUPS,
@@ -16,8 +14,7 @@ from twotime.config.parameter_names import (
     unknown_name,
 )
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.reading import read
-from twotime.config.text import parse_json, parse_yaml
+from twotime.config.reading import MOVED_CMC_KEYS, read
 from twotime.config.types import (
     CMCOptimizationConfig,
     FileFormat,
@@ -26,6 +23,8 @@ from twotime.config.types import (
     PerAngleMode,
     ShearConvention,
 )
+from twotime.config.yaml_json import parse_json, parse_yaml
+from twotime.errors import ConfigurationError
 
 __all__ = ["ConfigManager", "ConfigurationError"]
 

@@ -4,18 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from twotime.config.keys import Field, fields
-from twotime.config.parameter_names import (
-    ANALYSIS_MODES,
-    PARAMETER_ALIASES,
-    PARAMETER_GROUPS,
-)
+from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_ALIASES, PARAMETER_GROUPS
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.prior_families import FAMILIES
-from twotime.config.types import (
-    HeterodyneConfig,
-    ParameterConfig,
-    ParametersConfig,
-)
+from twotime.config.priors import FAMILIES
+from twotime.config.types import HeterodyneConfig, ParameterConfig, ParametersConfig
 
 _HEAD = """\
 # Configuration files

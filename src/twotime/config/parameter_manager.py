@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from twotime.config.parameter_info import is_concrete
 from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
 from twotime.config.parameter_space import ParameterSpace, replaced
 from twotime.config.physics_validators import ValidationResult, validate_parameters
+from twotime.models.base import is_concrete
 
 Numbers = Float[Array | np.ndarray, " parameter"]
 Varying = Float[Array | np.ndarray, " varying"]

@@ -1,19 +1,330 @@
-"""Prior distributions: values that know their density, draws, moments and real-line form."""
+"""Maps between an interval and the real line, accurate at both ends and in the middle.
+
+Samplers and random starts work on the real line; these are the logit map of an interval and the
+logarithm of a half line, with finite values and derivatives everywhere, on the bounds too.
+"""
 
 import importlib.util
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import betainc, erf, gammaln, ndtr
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from twotime.config import bijections
-from twotime.config.parameter_info import is_concrete
+from twotime.config import priors as bijections
+from twotime.config import truncated_normal as tn
 from twotime.config.parameter_names import nearest
-from twotime.config.prior_families import FAMILIES, AbstractFamily, PriorType
+from twotime.models.base import is_concrete
+
+
+def as_float(x: ArrayLike) -> Array:
+    """The value as a JAX array of floating type; integers become the default float."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
+
+
+def off_bound(distance: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A distance to a bound kept so far from 0 that logarithm and derivative stay finite."""
+    return jnp.maximum(distance, jnp.finfo(distance.dtype).tiny ** 0.5)
+
+
+@jax.jit
+def interval_to_real(x: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Map an interval to the real line: log((x - low) / (high - x)).
+
+    A value on a bound (or beyond it) gives a large finite number with derivative 0.
+
+    Args:
+        x: Value between the bounds.
+        low: Lower bound.
+        high: Upper bound.
+    """
+    x = as_float(x)
+    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    width = high - low
+    # About the middle of symmetric bounds this keeps the digits that x - low would round away.
+    centred = (2 * x - (low + high)) / width
+    is_middle = jnp.abs(centred) < 0.5
+    middle = 2 * jnp.arctanh(jnp.where(is_middle, centred, 0.0))
+    outer = jnp.log(off_bound((x - low) / width)) - jnp.log(off_bound((high - x) / width))
+    return jnp.where(is_middle, middle, outer)
+
+
+@jax.jit
+def real_to_interval(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Map the real line to an interval: the inverse of `interval_to_real`.
+
+    Args:
+        u: Any number.
+        low: Lower bound.
+        high: Upper bound.
+    """
+    u = as_float(u)
+    low, high = jnp.asarray(low, u.dtype), jnp.asarray(high, u.dtype)
+    width = high - low
+    middle = 0.5 * (low + high) + 0.5 * width * jnp.tanh(0.5 * u)
+    lower = low + width * jax.nn.sigmoid(u)
+    upper = high - width * jax.nn.sigmoid(-u)
+    return jnp.where(jnp.abs(u) < 1, middle, jnp.where(u < 0, lower, upper))
+
+
+@jax.jit
+def interval_log_jacobian(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Logarithm of the derivative of `real_to_interval` with respect to u."""
+    u = as_float(u)
+    width = jnp.asarray(high, u.dtype) - jnp.asarray(low, u.dtype)
+    return jnp.log(width) - jax.nn.softplus(u) - jax.nn.softplus(-u)
+
+
+def positive_to_real(x: ArrayLike) -> Float[Array, "..."]:
+    """Map the positive half line to the real line: log(x), large but finite at 0."""
+    return jnp.log(off_bound(as_float(x)))
+
+
+def real_to_positive(u: ArrayLike) -> Float[Array, "..."]:
+    """Map the real line to the positive half line: exp(u)."""
+    return jnp.exp(as_float(u))
+
+
+Numbers = tuple[Array, ...]
+Values = Float[Array, "..."]
+Shape = tuple[int, ...]
+Support = Literal["real", "positive", "interval"]
+
+
+class PriorType(Enum):
+    """Available prior distribution types."""
+
+    UNIFORM = "uniform"
+    NORMAL = "normal"
+    TRUNCATED_NORMAL = "truncated_normal"
+    LOGNORMAL = "lognormal"
+    HALFNORMAL = "halfnormal"
+    EXPONENTIAL = "exponential"
+    BETA_SCALED = "beta_scaled"
+
+
+class AbstractFamily(eqx.Module):
+    """One family of distributions, as functions of its numbers.
+
+    Attributes:
+        names: Names of the numbers in the order in which the methods take them.
+        support: "real" (all numbers), "positive" (from 0) or "interval" (its low and high).
+    """
+
+    names: eqx.AbstractClassVar[tuple[str, ...]]
+    support: eqx.AbstractClassVar[Support]
+
+    @abstractmethod
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        """Log density; called with values inside the support, bounds included."""
+
+    @abstractmethod
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        """Probability of values up to x; called with values inside the support."""
+
+    @abstractmethod
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        """Independent draws."""
+
+    @abstractmethod
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        """Mean and variance."""
+
+
+class Uniform(AbstractFamily):
+    """Equal density on [low, high]."""
+
+    names: ClassVar[tuple[str, ...]] = ("low", "high")
+    support: ClassVar[Support] = "interval"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        low, high = p
+        return jnp.zeros_like(x) - jnp.log(high - low)
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        low, high = p
+        return (x - low) / (high - low)
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        low, high = p
+        return low + (high - low) * jax.random.uniform(key, shape, low.dtype)
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        low, high = p
+        return 0.5 * (low + high), (high - low) ** 2 / 12
+
+
+class Normal(AbstractFamily):
+    """Gaussian about loc with standard deviation scale."""
+
+    names: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    support: ClassVar[Support] = "real"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        loc, scale = p
+        return tn.log_density((x - loc) / scale) - jnp.log(scale)
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        loc, scale = p
+        return ndtr((x - loc) / scale)
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        loc, scale = p
+        return loc + scale * jax.random.normal(key, shape, loc.dtype)
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        loc, scale = p
+        return loc, scale**2
+
+
+class TruncatedNormal(AbstractFamily):
+    """Gaussian restricted to [low, high]; loc and scale are those before restriction."""
+
+    names: ClassVar[tuple[str, ...]] = ("loc", "scale", "low", "high")
+    support: ClassVar[Support] = "interval"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        loc, scale, low, high = p
+        mass = tn.log_mass((low - loc) / scale, (high - loc) / scale)
+        return tn.log_density((x - loc) / scale) - jnp.log(scale) - mass
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        loc, scale, low, high = p
+        return tn.cdf((x - loc) / scale, (low - loc) / scale, (high - loc) / scale)
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        loc, scale, low, high = p
+        u = jax.random.uniform(key, shape, loc.dtype)
+        z = tn.quantile(u, (low - loc) / scale, (high - loc) / scale)
+        return jnp.clip(loc + scale * z, low, high)
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        loc, scale, low, high = p
+        mean, variance = tn.moments((low - loc) / scale, (high - loc) / scale)
+        return loc + scale * mean, scale**2 * variance
+
+
+class LogNormal(AbstractFamily):
+    """Positive numbers whose logarithm is Gaussian about loc with standard deviation scale."""
+
+    names: ClassVar[tuple[str, ...]] = ("loc", "scale")
+    support: ClassVar[Support] = "positive"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        loc, scale = p
+        log_x = jnp.log(off_bound(x))
+        return tn.log_density((log_x - loc) / scale) - jnp.log(scale) - log_x
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        loc, scale = p
+        return ndtr((jnp.log(off_bound(x)) - loc) / scale)
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        loc, scale = p
+        return jnp.exp(loc + scale * jax.random.normal(key, shape, loc.dtype))
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        loc, scale = p
+        mean = jnp.exp(loc + 0.5 * scale**2)
+        return mean, mean**2 * jnp.expm1(scale**2)
+
+
+class HalfNormal(AbstractFamily):
+    """Absolute value of a Gaussian about 0 with standard deviation scale."""
+
+    names: ClassVar[tuple[str, ...]] = ("scale",)
+    support: ClassVar[Support] = "positive"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        (scale,) = p
+        return tn.log_density(x / scale) - jnp.log(scale) + jnp.log(2.0).astype(x.dtype)
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        (scale,) = p
+        return erf(x / (scale * 2.0**0.5))
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        (scale,) = p
+        return scale * jnp.abs(jax.random.normal(key, shape, scale.dtype))
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        (scale,) = p
+        return scale * (2 / jnp.pi) ** 0.5, scale**2 * (1 - 2 / jnp.pi)
+
+
+class Exponential(AbstractFamily):
+    """Positive numbers with density rate · exp(-rate · x)."""
+
+    names: ClassVar[tuple[str, ...]] = ("rate",)
+    support: ClassVar[Support] = "positive"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        (rate,) = p
+        return jnp.log(rate) - rate * x
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        (rate,) = p
+        return -jnp.expm1(-rate * x)
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        (rate,) = p
+        return jax.random.exponential(key, shape, rate.dtype) / rate
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        (rate,) = p
+        return 1 / rate, 1 / rate**2
+
+
+class BetaScaled(AbstractFamily):
+    """Beta(concentration1, concentration2) stretched to [low, high]."""
+
+    names: ClassVar[tuple[str, ...]] = ("low", "high", "concentration1", "concentration2")
+    support: ClassVar[Support] = "interval"
+
+    def log_prob(self, p: Numbers, x: Values) -> Values:
+        low, high, one, two = p
+        width = high - low
+        below, above = off_bound((x - low) / width), off_bound((high - x) / width)
+        log_shape = (one - 1) * jnp.log(below) + (two - 1) * jnp.log(above)
+        # jax.scipy.special.betaln is off by up to 2e-7 where both concentrations exceed 8.
+        log_beta = gammaln(one) + gammaln(two) - gammaln(one + two)
+        return log_shape - log_beta - jnp.log(width)
+
+    def cdf(self, p: Numbers, x: Values) -> Values:
+        low, high, one, two = p
+        return betainc(one, two, (x - low) / (high - low))
+
+    def sample(self, p: Numbers, key: PRNGKeyArray, shape: Shape) -> Values:
+        low, high, one, two = p
+        return low + (high - low) * jax.random.beta(key, one, two, shape, low.dtype)
+
+    def moments(self, p: Numbers) -> tuple[Array, Array]:
+        low, high, one, two = p
+        total, width = one + two, high - low
+        return low + width * one / total, width**2 * one * two / (total**2 * (total + 1))
+
+
+FAMILIES: Mapping[PriorType, AbstractFamily] = MappingProxyType(
+    {
+        PriorType.UNIFORM: Uniform(),
+        PriorType.NORMAL: Normal(),
+        PriorType.TRUNCATED_NORMAL: TruncatedNormal(),
+        PriorType.LOGNORMAL: LogNormal(),
+        PriorType.HALFNORMAL: HalfNormal(),
+        PriorType.EXPONENTIAL: Exponential(),
+        PriorType.BETA_SCALED: BetaScaled(),
+    }
+)
+
 
 _POSITIVE = ("scale", "rate", "concentration1", "concentration2")
 

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from twotime.config.findings import Findings, Path, discard, show
 from twotime.config.keys import Field, Key, fields, unwrapped
+from twotime.config.mistakes import Findings, Path, discard, show
 from twotime.config.parameter_names import PARAMETER_ALIASES, nearest
 from twotime.config.types import HeterodyneConfig, ParameterGroupConfig
 

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
-from twotime.config.findings import Findings, lookup
-from twotime.config.folding import MOVED_CMC_KEYS
 from twotime.config.keys import Field, fields
+from twotime.config.mistakes import Findings, lookup
 from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_GROUPS, unknown_name
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.reading import read
-from twotime.config.text import parse_yaml
+from twotime.config.reading import MOVED_CMC_KEYS, read
 from twotime.config.types import (
     HeterodyneConfig,
     ParameterConfig,
     ParameterGroupConfig,
     ParametersConfig,
 )
+from twotime.config.yaml_json import parse_yaml
 
 _OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
 

@@ -2,7 +2,7 @@
 
 This is the one place where a key is written. Validation, JSON schema, the table in
 `docs/configuration.md` and the full template are made from it. No section needs all its keys
-(`total=False`): what is needed depends on the model, see `twotime.config.checks`.
+(`total=False`): what is needed depends on the model, see `twotime.config.rules`.
 """
 
 from typing import Annotated, Literal

@@ -1,1 +1,1 @@
-"""Physics: rates, clocks and models; no files, no solver."""
+"""Module path of the functional interface, kept for those who import it."""

@@ -7,8 +7,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from twotime.data.files import cut, is_empty
-from twotime.data.source import Bin, DataError, PlacedBin, TwoTimeFile, open_arrays
+from twotime.data.readers.files import cut, is_empty
+from twotime.data.source import Bin, PlacedBin, TwoTimeFile, open_arrays
+from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
 

@@ -8,7 +8,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from twotime.data.source import DataError, Layout, PlacedBin, TwoTimeFile
+from twotime.data.source import Layout, PlacedBin, TwoTimeFile
+from twotime.errors import DataError
 
 Angles = tuple[float, ...]
 

@@ -8,8 +8,9 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from twotime.results import cmc_report, folders
-from twotime.results.words import Curve, Provenance
+from twotime.report import cmc as cmc_report
+from twotime.report.tables import Curve, Provenance
+from twotime.results import storage as folders
 
 Array = np.ndarray
 

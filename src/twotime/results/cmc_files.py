@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from twotime.errors import ResultError
+from twotime.report.tables import Curve, Provenance
 from twotime.results import storage
 from twotime.results.cmc import CMCResult, Limits
-from twotime.results.folders import RESULT, ResultError, read_result_json
-from twotime.results.words import Curve, Provenance
+from twotime.results.storage import RESULT, read_result_json
 
 POSTERIOR = "posterior.npz"
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from twotime.results import folders, storage
+from twotime.results import storage
+from twotime.results import storage as folders
 from twotime.results.cmc import CMCResult
 from twotime.results.cmc_files import read_posterior
-from twotime.results.nlsq import NLSQResult
-from twotime.results.sequential import SequentialResult
+from twotime.results.nlsq import NLSQResult, SequentialResult
 
 
 def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:

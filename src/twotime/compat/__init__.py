@@ -1,0 +1,1 @@
+"""Functional interfaces of other programs, on the same models."""

@@ -1,0 +1,1 @@
+"""Least squares: `fit_nlsq`."""

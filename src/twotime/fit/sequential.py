@@ -1,0 +1,82 @@
+"""One angle after the other: each fitted by itself, started where the one before it ended."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from twotime.config.parameter_space import ParameterSpace
+from twotime.data.dataset import TwoTimeData
+from twotime.fit.nlsq import fit_nlsq
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.results.nlsq import NLSQResult, SequentialResult
+
+
+def fit_sequential(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    *,
+    throw: bool = False,
+    progress: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> SequentialResult:
+    """Fit every angle by itself, in the order of the data.
+
+    The first angle starts as `fit_nlsq` would; each later one starts at the end of the last that
+    converged, or like the first if none did. Every angle has parameters of its own, which shows
+    whether a law holds at all angles alike; one angle alone may not determine all of them (the
+    shear rate and phi0 of laminar flow, say), and its result says so.
+
+    Args:
+        model: The model.
+        data: The data.
+        space: Start, bounds and which parameters vary.
+        throw: Raise if an angle does not converge.
+        progress: Called on the host with half of chi2 after every evaluation.
+        settings: Further arguments of `fit_nlsq`.
+
+    Returns:
+        The fits of the angles.
+
+    Raises:
+        ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
+        RuntimeError: If `throw` and an angle did not converge.
+    """
+    if settings.get("per_angle_mode") == "fourier":
+        raise ValueError(
+            "per_angle_mode is 'fourier', a series over the angles; angles fitted one after the "
+            "other have none; use 'auto'."
+        )
+    fits: list[NLSQResult] = []
+    for k in range(data.phi.shape[0]):
+        ends = [fit.values for fit in fits if fit.converged]
+        start = {"starts": jnp.asarray(ends[-1])[None]} if ends else {}
+        fits.append(
+            fit_nlsq(model, one_angle(data, k), space, progress=progress, **settings | start)
+        )
+    result = SequentialResult(tuple(fits))
+    if throw and not result.converged:
+        raise RuntimeError(result.status)
+    return result
+
+
+def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
+    """The data of one angle alone.
+
+    Args:
+        data: The data.
+        k: Which angle.
+    """
+
+    def cut(x: Any) -> Any:
+        return None if x is None else x[k : k + 1]
+
+    sigma = data.sigma if data.sigma is None or not data.sigma.ndim else cut(data.sigma)
+    return eqx.tree_at(
+        lambda d: (d.c2, d.phi, d.mask, d.sigma),
+        data,
+        (cut(data.c2), cut(data.phi), cut(data.mask), sigma),
+        is_leaf=lambda x: x is None,
+    )

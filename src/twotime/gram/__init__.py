@@ -1,0 +1,1 @@
+"""Gram matrices: the one reduction under fits, posteriors and error bars."""

@@ -1,1 +1,0 @@
-"""What the data say: one reduction, least squares, uncertainties."""

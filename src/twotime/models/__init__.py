@@ -1,0 +1,1 @@
+"""Laws of the two-time correlation: rates, models, scaling."""

@@ -1,0 +1,218 @@
+"""What a model of the two-time correlation is: parameters, channels, pairs of times."""
+
+from abc import abstractmethod
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from twotime.models import rates
+from twotime.models.rates import AnyArray, At, Integration, Scalar, Times
+
+Params = Float[AnyArray, " param"]
+Real = Float[AnyArray, "..."] | float
+
+
+def number(value: Any) -> Any:
+    """A float64 scalar of numpy, so that JAX sees a number to trace; traced values pass."""
+    return value if isinstance(value, jax.Array) else np.float64(value)
+
+
+def _optional_number(value: Any) -> Any:
+    return None if value is None else number(value)
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether all values are known numbers (not traced), so that they can be checked."""
+    return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+@final
+class ParameterInfo(eqx.Module):
+    """Metadata of one model parameter.
+
+    Attributes:
+        name: Name as models and configurations spell it.
+        default: Value where none is given [unit].
+        min_bound: Lower bound of the fit [unit].
+        max_bound: Upper bound of the fit [unit].
+        description: What it is, for people.
+        unit: Physical unit; empty for pure numbers.
+        group: Group under which configurations list it.
+        vary_default: Whether it is fitted where nothing is said.
+        log_space: Whether samplers and random starts should use its logarithm.
+        prior_mean: Location of the default truncated normal prior; None: middle of the bounds.
+        prior_std: Scale of the default prior before truncation; None: half the bounds' distance.
+        is_scaling: Whether each angle may have its own (contrast and offset).
+        is_physical: Whether it is a parameter of the physical model (not scaling).
+        is_flow: Whether it describes flow or velocity.
+    """
+
+    name: str = eqx.field(static=True)
+    default: float = eqx.field(converter=number)
+    min_bound: float = eqx.field(converter=number)
+    max_bound: float = eqx.field(converter=number)
+    description: str = eqx.field(static=True)
+    unit: str = eqx.field(static=True, default="")
+    group: str = eqx.field(static=True, default="")
+    vary_default: bool = eqx.field(static=True, default=True)
+    log_space: bool = eqx.field(static=True, default=False)
+    prior_mean: float | None = eqx.field(converter=_optional_number, default=None)
+    prior_std: float | None = eqx.field(converter=_optional_number, default=None)
+    is_scaling: bool = eqx.field(static=True, default=False)
+    is_physical: bool = eqx.field(static=True, default=True)
+    is_flow: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(
+                f"A parameter's name must be a word of letters, digits and _; got {self.name!r}."
+            )
+        low, default, high, unit = self.min_bound, self.default, self.max_bound, self.unit
+        if not is_concrete(low, default, high, self.prior_std):
+            return
+        if not (np.isfinite([low, high]).all() and low < high and low <= default <= high):
+            raise ValueError(
+                f"Parameter {self.name!r}: need finite min_bound < max_bound with the default "
+                f"between them; got {low} .. {default} .. {high} {unit}".rstrip()
+                + "."
+            )
+        if self.prior_std is not None and not self.prior_std > 0:
+            raise ValueError(
+                f"Parameter {self.name!r}: prior_std must be > 0; got {self.prior_std}."
+            )
+
+    @property
+    def prior_location(self) -> float:
+        """Location of the default prior [unit]: `prior_mean` or the middle of the bounds."""
+        if self.prior_mean is None:
+            return 0.5 * (self.min_bound + self.max_bound)
+        return self.prior_mean
+
+    @property
+    def prior_scale(self) -> float:
+        """Scale of the default prior [unit]: `prior_std` or half the bounds' distance."""
+        if self.prior_std is None:
+            return 0.5 * (self.max_bound - self.min_bound)
+        return self.prior_std
+
+
+class Channels(eqx.Module):
+    """What a model needs to know of each time, before pairs are formed.
+
+    Attributes:
+        decay: Clocks that never decrease; a pair sees exp(-(difference)) of each.
+        phase: Clocks of any sign [rad]; a pair sees their differences, sines and cosines.
+        level: Values that a pair sees at both of its times.
+    """
+
+    decay: Float[AnyArray, "decay time"]
+    phase: Float[AnyArray, "phase time"]
+    level: Float[AnyArray, "level time"]
+
+
+class Pair(eqx.Module):
+    """What `correlation` is computed from, at pairs of times t1 <= t2.
+
+    Attributes:
+        decay: exp(-(clock(t2) - clock(t1))) of each decay clock, at most 1.
+        shift: clock(t2) - clock(t1) of each phase clock [rad].
+        sin: Sine of `shift`.
+        cos: Cosine of `shift`.
+        level1: Each level at t1.
+        level2: Each level at t2.
+    """
+
+    decay: Float[AnyArray, "decay *pair"]
+    shift: Float[AnyArray, "phase *pair"]
+    sin: Float[AnyArray, "phase *pair"]
+    cos: Float[AnyArray, "phase *pair"]
+    level1: Float[AnyArray, "level *pair"]
+    level2: Float[AnyArray, "level *pair"]
+
+
+class Terms(eqx.Module):
+    """A correlation as a sum of products, for models that are one (`is_separable`).
+
+    C(t1, t2) = sum over k of weight_k(t1) weight_k(t2) exp(-(decay_k(t2) - decay_k(t1)))
+    cos(phase_k(t2) - phase_k(t1)). `oscillates` says which terms have a phase at all.
+    """
+
+    weight: Float[Array, "term time"]
+    decay: Float[Array, "term time"]
+    phase: Float[Array, "term time"]
+    oscillates: tuple[bool, ...] = eqx.field(static=True)
+
+
+class AbstractTwoTimeModel(eqx.Module):
+    """A law for the normalised two-time correlation C(phi, t1, t2), 1 on the diagonal.
+
+    A model is its parameter names and two methods: `channels`, functions of one time, and
+    `correlation`, a function of the channels at two times. Everything else (the plane, pairs, fits,
+    posteriors, derivatives) follows from these. Parameters are passed as one array in the
+    order of `names`; angles are degrees, times s, lengths Å.
+    """
+
+    names: eqx.AbstractVar[tuple[str, ...]]
+
+    @abstractmethod
+    def channels(self, params: Params, times: At, *, t: Times, q: Scalar, phi: Scalar) -> Channels:
+        """Evaluate the clocks and levels at some times.
+
+        Args:
+            params: Parameters in the order of `names`.
+            times: Where to evaluate; inside the span of `t` [s].
+            t: Frame grid on which rates are integrated [s].
+            q: Wavevector [1/Å].
+            phi: Detector angle [degree].
+
+        Returns:
+            The channels at `times`.
+        """
+
+    @abstractmethod
+    def correlation(self, pair: Pair) -> Float[Array, "*pair"]:
+        """Normalised correlation of pairs with t1 <= t2, from the channels at both times.
+
+        Must be 1 where both times are equal, use array operations that broadcast, and have
+        finite derivatives there.
+        """
+
+    @property
+    def is_separable(self) -> bool:
+        """Whether `terms` writes the same correlation as a sum of products."""
+        return False
+
+    def terms(self, channels: Channels) -> Terms:
+        """The correlation as a sum of products, from the same channels as `correlation`.
+
+        Raises:
+            TypeError: If the model is not such a sum (`is_separable` is False).
+        """
+        raise TypeError(
+            f"{type(self).__name__} is not a sum of products of functions of one time; "
+            "use the tiled evaluator, which takes any model."
+        )
+
+    def field(self, pair: Pair) -> Num[Array, "*pair"]:
+        """Field correlation g1 with |g1|² equal to `correlation`, for simulating speckle.
+
+        Raises:
+            TypeError: If the model has no field correlation.
+        """
+        raise TypeError(
+            f"{type(self).__name__} does not say its field correlation; "
+            "simulate it with `simulate`, which adds pixel noise, instead of `simulate_speckle`."
+        )
+
+
+def diffusion_clock(
+    integration: Integration, params: Params, times: At, *, t: Times, q: Scalar
+) -> At:
+    """q² ∫J for the three transport parameters."""
+    clock = rates.transport_clock(
+        times, params[0], params[1], params[2], t=t, integration=integration
+    )
+    return q**2 * clock

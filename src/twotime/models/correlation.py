@@ -1,0 +1,152 @@
+"""A model's correlation on the whole plane or at given pairs of times, by one path."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
+from twotime.models.rates import AnyArray, Scalar, Times
+
+
+def correlation(
+    model: AbstractTwoTimeModel,
+    params: Float[AnyArray, " param"],
+    *,
+    t: Float[AnyArray, " time"],
+    q: Scalar,
+    phi: Float[AnyArray, " angle"],
+) -> Float[Array, "angle time time"]:
+    """Normalised two-time correlation C on the plane, before contrast and offset.
+
+    Args:
+        model: The model.
+        params: Parameters in the order of `model.names`.
+        t: Frame times [s].
+        q: Wavevector [1/Å].
+        phi: Detector angles [degree].
+
+    Returns:
+        C, symmetric in its last two axes and 1 on their diagonal.
+    """
+    return _correlation(model, params, t, jnp.asarray(q, t.dtype), phi)
+
+
+def field(
+    model: AbstractTwoTimeModel,
+    params: Float[AnyArray, " param"],
+    *,
+    t: Float[AnyArray, " time"],
+    q: Scalar,
+    phi: Float[AnyArray, " angle"],
+) -> Complex[Array, "angle time time"]:
+    """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
+
+    Args:
+        model: A model with a field correlation.
+        params: Parameters in the order of `model.names`.
+        t: Frame times [s].
+        q: Wavevector [1/Å].
+        phi: Detector angles [degree].
+
+    Returns:
+        <E*(t1) E(t2)>, Hermitian in its last two axes and 1 on their diagonal.
+
+    Raises:
+        TypeError: If the model does not say its field correlation.
+    """
+    return _field(model, params, t, jnp.asarray(q, t.dtype), phi)
+
+
+def correlation_at(
+    model: AbstractTwoTimeModel,
+    params: Float[AnyArray, " param"],
+    t1: Float[AnyArray, " pair"],
+    t2: Float[AnyArray, " pair"],
+    *,
+    t: Float[AnyArray, " time"],
+    q: Scalar,
+    phi: Scalar,
+) -> Float[Array, " pair"]:
+    """Normalised correlation at pairs of times for one angle; the times need not be frames.
+
+    Args:
+        model: The model.
+        params: Parameters in the order of `model.names`.
+        t1: First time of each pair, inside the span of `t` [s].
+        t2: Second time of each pair, inside the span of `t` [s].
+        t: Frame grid on which rates are integrated [s].
+        q: Wavevector [1/Å].
+        phi: Detector angle [degree].
+
+    Returns:
+        C at each pair; the order within a pair does not matter.
+    """
+    angle = jnp.asarray(phi, t.dtype)
+    return _correlation_at(model, params, t1, t2, t, jnp.asarray(q, t.dtype), angle)
+
+
+@eqx.filter_jit
+def _correlation(
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
+) -> Array:
+    def plane(angle: Scalar) -> Array:
+        return model.correlation(plane_pairs(model.channels(params, t, t=t, q=q, phi=angle)))
+
+    return jax.lax.map(plane, phi)
+
+
+@eqx.filter_jit
+def _field(
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
+) -> Array:
+    upper = jnp.arange(t.shape[0])[:, None] <= jnp.arange(t.shape[0])[None, :]
+
+    def plane(angle: Scalar) -> Array:
+        channels = model.channels(params, t, t=t, q=q, phi=angle)
+        g1 = model.field(plane_pairs(channels)) + 0j
+        return jnp.where(upper, g1, g1.conj())
+
+    return jax.lax.map(plane, phi)
+
+
+@eqx.filter_jit
+def _correlation_at(
+    model: AbstractTwoTimeModel,
+    params: Params,
+    t1: Float[AnyArray, " pair"],
+    t2: Float[AnyArray, " pair"],
+    t: Times,
+    q: Scalar,
+    phi: Scalar,
+) -> Array:
+    both = jnp.concatenate([jnp.minimum(t1, t2), jnp.maximum(t1, t2)])
+    channels = model.channels(params, both, t=t, q=q, phi=phi)
+    early = jnp.arange(t1.shape[0])
+    return model.correlation(pairs(channels, early, early + t1.shape[0], t1 == t2))
+
+
+def plane_pairs(channels: Channels) -> Pair:
+    """Form all pixels of one angle, the two below and above the diagonal alike."""
+    index = jnp.arange(channels.decay.shape[1])
+    early = jnp.minimum(index[:, None], index[None, :])
+    late = jnp.maximum(index[:, None], index[None, :])
+    return pairs(channels, early, late, early == late)
+
+
+def pairs(channels: Channels, early: AnyArray, late: AnyArray, same: AnyArray) -> Pair:
+    """Form the pixels whose two times have the given indices, `early` not after `late`.
+
+    Compiled code may compute one clock twice with different rounding, so differences of
+    clocks are set to zero where the two times are the `same`, and decays never exceed 1.
+    """
+    shift = jnp.where(same, 0.0, channels.phase[:, late] - channels.phase[:, early])
+    fall = channels.decay[:, early] - channels.decay[:, late]
+    return Pair(
+        decay=jnp.exp(jnp.where(same | (fall > 0.0), 0.0, fall)),
+        shift=shift,
+        sin=jnp.sin(shift),
+        cos=jnp.cos(shift),
+        level1=channels.level[:, early],
+        level2=channels.level[:, late],
+    )

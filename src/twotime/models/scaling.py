@@ -1,0 +1,219 @@
+"""Contrast and offset per angle: which are free, and their best values in closed form.
+
+With the model fixed, c2 = offset + contrast · C is linear in both, so a fit never searches
+for them: it solves for them at every step, inside their bounds (variable projection).
+"""
+
+from typing import Any, Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from twotime.models.rates import AnyArray
+
+PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
+FOURIER_ORDER = 2
+
+
+class Scaling(eqx.Module):
+    """How the contrast and offset of every angle follow from their free coefficients.
+
+    Attributes:
+        basis: contrast of each angle = basis @ coefficients, and the same for the offset.
+        lower: Lower bounds of contrast and offset of each coefficient.
+        upper: Upper bounds; equal to `lower` where the value is frozen.
+        mode: The resolved `per_angle_mode`.
+    """
+
+    basis: Float[Array, "angle coefficient"]
+    lower: Float[Array, "coefficient 2"]
+    upper: Float[Array, "coefficient 2"]
+    mode: str = eqx.field(static=True)
+
+
+class ScalingSolution(eqx.Module):
+    """The best contrast and offset for a given model.
+
+    Attributes:
+        contrast: Contrast of each angle.
+        offset: Offset of each angle.
+        free: Which coefficients (contrast, offset) are inside their bounds and not frozen.
+    """
+
+    contrast: Float[Array, " angle"]
+    offset: Float[Array, " angle"]
+    free: Bool[Array, "coefficient 2"]
+
+
+def resolve_mode(mode: str, n_angles: int) -> str:
+    """Turn "auto" into what it means: averaged from 3 angles on, individual below.
+
+    Raises:
+        ValueError: If the mode is unknown.
+    """
+    if mode not in get_args(PerAngleMode):
+        raise ValueError(
+            f"per_angle_mode is {mode!r}; expected one of {', '.join(get_args(PerAngleMode))}."
+        )
+    if mode != "auto":
+        return mode
+    return "averaged" if n_angles >= 3 else "individual"
+
+
+def make_scaling(
+    mode: str,
+    phi: Float[Array, " angle"],
+    lower: Float[Array, " 2"],
+    upper: Float[Array, " 2"],
+    frozen: Float[Array, "angle 2"] | None = None,
+) -> Scaling:
+    """Build the scaling of a resolved mode.
+
+    Args:
+        mode: "individual", "averaged", "constant" or "fourier".
+        phi: Detector angles [degree].
+        lower: Lower bounds of contrast and offset.
+        upper: Upper bounds of contrast and offset, equal to `lower` where frozen.
+        frozen: The frozen contrast and offset of each angle, for "constant".
+
+    Returns:
+        The scaling.
+    """
+    n = phi.shape[0]
+    if mode == "fourier":
+        basis = fourier_basis(phi)
+    elif mode == "averaged":
+        basis = jnp.ones((n, 1), phi.dtype)
+    else:
+        basis = jnp.eye(n, dtype=phi.dtype)
+    if frozen is not None:
+        return Scaling(basis, frozen, frozen, mode)
+    shape = (basis.shape[1], 2)
+    return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), mode)
+
+
+def fourier_basis(phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+    """Columns 1, cos kφ, sin kφ up to `FOURIER_ORDER`, for angles in degree."""
+    angle = jnp.deg2rad(phi)
+    waves = [f(k * angle) for k in range(1, FOURIER_ORDER + 1) for f in (jnp.cos, jnp.sin)]
+    return jnp.stack([jnp.ones_like(angle), *waves], axis=1)
+
+
+def solve_scaling(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
+    """Best contrast and offset inside their bounds.
+
+    Args:
+        moments: Weighted sums of products of (data, 1, model) over the pixels of each angle.
+        scaling: What is free.
+
+    Returns:
+        The solution that minimises the sum of squared residuals.
+    """
+    if scaling.mode == "fourier":
+        return _solve_linear(moments, scaling)
+    one_hot = scaling.basis
+    pooled = jnp.einsum("ak,aij->kij", one_hot, moments)
+    best, free = jax.vmap(_solve_box)(pooled, scaling.lower, scaling.upper)
+    return ScalingSolution(one_hot @ best[:, 0], one_hot @ best[:, 1], free)
+
+
+def _solve_box(
+    moments: Float[Array, "3 3"], lower: Float[Array, " 2"], upper: Float[Array, " 2"]
+) -> tuple[Float[Array, " 2"], Bool[Array, " 2"]]:
+    """Minimise over one contrast and offset in a box: the inside, then the four edges."""
+    (_, d1, dm), (_, n, m1), (_, _, mm) = moments
+    tiny = jnp.finfo(moments.dtype).tiny
+    n, mm = jnp.maximum(n, tiny), jnp.maximum(mm, tiny)
+    variance = mm * n - m1 * m1
+    determined = variance > 1e-12 * mm * n
+    contrast = (dm * n - d1 * m1) / jnp.where(determined, variance, 1.0)
+    inside = jnp.stack([contrast, (d1 - contrast * m1) / n])
+    ok = determined & jnp.all((inside >= lower) & (inside <= upper))
+
+    def edge_contrast(c: Array) -> Array:
+        return jnp.stack([c, jnp.clip((d1 - c * m1) / n, lower[1], upper[1])])
+
+    def edge_offset(o: Array) -> Array:
+        return jnp.stack([jnp.clip((dm - o * m1) / mm, lower[0], upper[0]), o])
+
+    candidates = jnp.stack(
+        [
+            inside,
+            edge_contrast(lower[0]),
+            edge_contrast(upper[0]),
+            edge_offset(lower[1]),
+            edge_offset(upper[1]),
+        ]
+    )
+    c, o = candidates.T
+    cost = c * c * mm + o * o * n + 2 * c * o * m1 - 2 * c * dm - 2 * o * d1
+    cost = cost.at[0].set(jnp.where(ok, -jnp.inf, jnp.inf))
+    best = candidates[jnp.argmin(cost)]
+    return best, (best > lower) & (best < upper)
+
+
+def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
+    """Best Fourier coefficients; angles that leave the bounds are pulled back onto them."""
+    b = scaling.basis
+    k = b.shape[1]
+    weight = moments[:, [2, 2, 1], [2, 1, 1]]
+    pull = 1e8 * jnp.max(jnp.abs(weight))
+    lower, upper = scaling.lower[0], scaling.upper[0]
+
+    def solve(held: Array, target: Array) -> Array:
+        mm, m1, n = weight.T
+        mm, n = mm + pull * held[:, 0], n + pull * held[:, 1]
+        normal = jnp.block(
+            [
+                [b.T @ (mm[:, None] * b), b.T @ (m1[:, None] * b)],
+                [b.T @ (m1[:, None] * b), b.T @ (n[:, None] * b)],
+            ]
+        )
+        rhs_c = b.T @ (moments[:, 0, 2] + pull * held[:, 0] * target[:, 0])
+        rhs_o = b.T @ (moments[:, 0, 1] + pull * held[:, 1] * target[:, 1])
+        x = jnp.linalg.lstsq(normal, jnp.concatenate([rhs_c, rhs_o]))[0]
+        return jnp.stack([b @ x[:k], b @ x[k:]], axis=1)
+
+    def hold_more(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        held, target = state
+        values = solve(held, target)
+        out = (values < lower) | (values > upper)
+        return jnp.where(out, 1.0, held), jnp.where(out, jnp.clip(values, lower, upper), target)
+
+    start = (jnp.zeros((b.shape[0], 2), b.dtype), jnp.zeros((b.shape[0], 2), b.dtype))
+    held, target = jax.lax.fori_loop(0, FOURIER_ORDER + 2, hold_more, start)
+    values = solve(held, target)
+    free = jnp.broadcast_to(~jnp.any(held > 0, axis=0), (k, 2)) & (lower < upper)
+    return ScalingSolution(values[:, 0], values[:, 1], free)
+
+
+def quantile_scaling(
+    c2: Float[AnyArray, "angle time time"], mask: Bool[AnyArray, "angle time time"] | None = None
+) -> Float[Array, "angle 2"]:
+    """Estimate contrast and offset of each angle from the data alone.
+
+    The offset is the 10th percentile of c2 at lags from their 80th percentile on; the
+    contrast the 90th percentile at lags up to their 20th, minus the offset. The diagonal and
+    masked pixels are left out.
+
+    Args:
+        c2: Two-time correlation.
+        mask: True where a pixel counts.
+
+    Returns:
+        Contrast and offset of each angle.
+    """
+    index: Int[Array, " time"] = jnp.arange(c2.shape[-1])
+    lag = index[None, :] - index[:, None]
+    used = (lag > 0) & jnp.isfinite(c2) & (True if mask is None else mask)
+    lags = jnp.where(lag > 0, lag, jnp.nan)
+    near, far = jnp.nanquantile(lags, jnp.asarray([0.2, 0.8], c2.dtype))
+
+    def percentile(select: Array, level: float) -> Array:
+        values = jnp.where(used & select, c2, jnp.nan).reshape(c2.shape[0], -1)
+        return jnp.nanquantile(values, level, axis=1)
+
+    offset = percentile(lag >= far, 0.1)
+    return jnp.stack([percentile(lag <= near, 0.9) - offset, offset], axis=1)

@@ -1,0 +1,337 @@
+"""Figures a fit can be judged by: values in, matplotlib figures out, no global state touched.
+
+Every function takes arrays as `twotime.results.nlsq.fitted_arrays` names them (t, q, phi, c2,
+model, residual, mask), so figures can be drawn from a fit and from its saved arrays alike.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+
+from twotime.report.tables import Curve
+from twotime.results.nlsq import NLSQResult
+
+Arrays = Mapping[str, np.ndarray]
+Matrix = Float[np.ndarray, "time time"]
+Times = Float[np.ndarray, " time"]
+Pixels = Float[np.ndarray, " pixel"]
+
+AGES = (0.25, 0.5, 0.75)
+AGE_BAND = 0.02
+BINS_PER_DECADE = 20
+MAPS_ON_PAGE = 4
+CUTS_ON_PAGE = 6
+DPI = 150
+_WIDTH, _PANEL, _PANELS = 10.8, 2.5, (0.75, 3.4, 6.95)
+_ROW, _HEAD, _FOOT = 2.9, 0.85, 0.55
+"""Sizes in inches: page, panel, where the three columns begin; row, space above and below."""
+
+COLOURS = ("#1b6ca8", "#c8553d", "#4f772d")
+"""One colour for each age, told apart in print and by colour-blind readers."""
+
+
+def save_figures(
+    folder: Path, fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
+) -> tuple[str, ...]:
+    """Draw all figures of a fit as PNG files.
+
+    Args:
+        folder: An existing folder.
+        fit: The result.
+        arrays: Data and fitted model.
+        curves: Functions of time.
+
+    Returns:
+        Names of the files: maps and cuts in pages of a few angles, functions of time where the
+        model has them, and the scaling.
+    """
+    title = f"{fit.model}, q = {float(arrays['q']):.4g} Å⁻¹"
+    title += "" if fit.converged else " (not converged)"
+    drawn = {}
+    for stem, draw, size in (("maps", maps, MAPS_ON_PAGE), ("cuts", cuts, CUTS_ON_PAGE)):
+        for page, angles in enumerate(_pages(len(arrays["phi"]), size), start=1):
+            drawn[f"{stem}_{page:02d}.png"] = draw(arrays, angles=angles, title=title)
+    if curves:
+        drawn["functions.png"] = functions(curves, arrays["t"], title=title)
+    drawn["scaling.png"] = scaling(fit)
+    for name, figure in drawn.items():
+        figure.savefig(folder / name, dpi=DPI)
+    return tuple(drawn)
+
+
+def maps(arrays: Arrays, *, angles: tuple[int, ...] | None = None, title: str = "") -> Figure:
+    """Data, model and residual of some angles, a row each, on common axes.
+
+    Data and model share a colour scale that spans the data's 1st to 99th percentile and the
+    model; the residual's is symmetric about zero and reaches its 99th percentile.
+
+    Args:
+        arrays: Data and fitted model.
+        angles: Positions of the angles to show; None shows all.
+        title: Title of the page.
+    """
+    chosen = range(len(arrays["phi"])) if angles is None else angles
+    figure = Figure(figsize=(_WIDTH, _HEAD + _ROW * len(chosen)))
+    for row, k in enumerate(chosen):
+        used = _used(arrays, k)
+        residual = np.where(used, arrays["residual"][k], np.nan)
+        shared = _common_norm(arrays["c2"][k][used], arrays["model"][k][used])
+        panels = (
+            ("data", arrays["c2"][k], used, shared, "viridis"),
+            ("model", arrays["model"][k], None, shared, "viridis"),
+            ("residual", residual, used, _symmetric_norm(residual), "RdBu_r"),
+        )
+        for column, (name, matrix, mask, norm, cmap) in enumerate(panels):
+            ax = _place(figure, row, _PANELS[column], _PANEL)
+            image = two_time(matrix, arrays["t"], mask=mask, norm=norm, cmap=cmap, ax=ax)
+            ax.set_title(name, fontsize="medium")
+            ax.tick_params(labelleft=column == 0, labelbottom=row == len(chosen) - 1)
+            if row == len(chosen) - 1:
+                ax.set_xlabel("$t_1$ [s]")
+            if column == 0:
+                ax.set_ylabel("$t_2$ [s]")
+                ax.set_title(f"data, {_degrees(arrays['phi'][k])}", fontsize="medium")
+            else:
+                bar = _place(figure, row, _PANELS[column] + _PANEL + 0.08, 0.12)
+                label = "$c_2$" if name == "model" else "data − model"
+                figure.colorbar(image, cax=bar, label=label)
+        ax.set_title(f"residual, rms {_rms(residual):.3g}", fontsize="medium")
+    figure.suptitle(
+        title,
+        x=0.5 * (_PANELS[0] + _PANELS[-1] + _PANEL) / _WIDTH,
+        y=1 - 0.12 / figure.get_figheight(),
+        va="top",
+    )
+    return figure
+
+
+def cuts(arrays: Arrays, *, angles: tuple[int, ...] | None = None, title: str = "") -> Figure:
+    """Cuts at fixed age (t1 + t2)/2 against the lag t2 - t1: data as points, the model as lines.
+
+    Args:
+        arrays: Data and fitted model.
+        angles: Positions of the angles to show; None shows all.
+        title: Title of the page.
+    """
+    chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
+    columns = min(len(chosen), 2)
+    rows = -(-len(chosen) // columns)
+    size = (4.8 * columns + 0.6, 0.7 + 2.8 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, k in zip(axes, chosen, strict=False):
+        lag_cuts(arrays, k, ax=ax)
+        ax.set_title(_degrees(arrays["phi"][k]), fontsize="medium")
+    for ax in axes[len(chosen) :]:
+        ax.remove()
+    axes[0].legend(
+        title="data as points, model as lines", title_fontsize="small", fontsize="small",
+        frameon=False,
+    )  # fmt: skip
+    figure.supxlabel("lag $t_2 - t_1$ [s]", fontsize="medium")
+    figure.supylabel("$c_2$", fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def two_time(
+    c2: Matrix,
+    t: Times,
+    *,
+    mask: Bool[np.ndarray, "time time"] | None = None,
+    norm: Normalize | None = None,
+    cmap: str = "viridis",
+    ax: Axes | None = None,
+) -> AxesImage | QuadMesh:
+    """Draw one two-time matrix; its diagonal is interpolated and masked pixels stay grey.
+
+    Args:
+        c2: The matrix.
+        t: Frame times [s].
+        mask: True where a pixel is shown.
+        norm: Colour scale; None spans the 1st to the 99th percentile.
+        cmap: Name of the colour map.
+        ax: Where to draw; None makes a figure.
+
+    Returns:
+        The image, for a colour bar; `image.axes` is where it is.
+    """
+    ax = Figure(layout="constrained").subplots() if ax is None else ax
+    shown = _without_diagonal(c2 if mask is None else np.where(mask, c2, np.nan))
+    norm = _common_norm(shown[np.isfinite(shown)]) if norm is None else norm
+    edges = _edges(t)
+    image: AxesImage | QuadMesh
+    if np.ptp(np.diff(t)) <= 1e-6 * np.mean(np.diff(t)):
+        extent = (edges[0], edges[-1], edges[0], edges[-1])
+        image = ax.imshow(shown.T, origin="lower", extent=extent, norm=norm, cmap=cmap)
+    else:
+        image = ax.pcolormesh(edges, edges, shown.T, norm=norm, cmap=cmap, rasterized=True)
+    ax.set_facecolor("0.8")
+    ax.set_aspect("equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
+    return image
+
+
+def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
+    """Draw c2 of one angle against the lag at three ages: points, and the model as lines.
+
+    Both are means over the same pixels: those within 2 % of the record about an age, in bins of
+    lag that are 1/20 of a decade wide.
+
+    Args:
+        arrays: Data and fitted model.
+        k: Position of the angle.
+        ax: Where to draw; None makes a figure.
+    """
+    ax = Figure(layout="constrained").subplots() if ax is None else ax
+    t, used = arrays["t"], _used(arrays, k)
+    early, late = np.nonzero(np.triu(used, 1))
+    age, lag = 0.5 * (t[early] + t[late]), t[late] - t[early]
+    record = t[-1] - t[0]
+    for part, colour in zip(AGES, COLOURS, strict=True):
+        centre = t[0] + part * record
+        near = np.abs(age - centre) <= max(AGE_BAND * record, 0.51 * record / (len(t) - 1))
+        pixels = early[near], late[near]
+        mean_lag, points, line = _binned(
+            lag[near], arrays["c2"][k][pixels], arrays["model"][k][pixels]
+        )
+        ax.plot(mean_lag, points, "o", ms=3.5, alpha=0.6, mew=0, color=colour)
+        ax.plot(mean_lag, line, "-", lw=1.4, color=colour, label=f"age {centre:.3g} s")
+    ax.set_xscale("log")
+    return ax
+
+
+def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figure:
+    """Functions of time behind the parameters, each with its band.
+
+    D is left out where J is shown: it is half of it.
+
+    Args:
+        curves: Functions as `twotime.run.functions_of_time` gives them.
+        t: Frame times [s].
+        title: Title of the figure.
+    """
+    shown = [c for name, c in curves.items() if name.replace("D", "J", 1) not in curves
+             or not name.startswith("D")]  # fmt: skip
+    columns = min(len(shown), 2)
+    rows = -(-len(shown) // columns)
+    size = (4.8 * columns + 0.6, 0.6 + 2.6 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, curve in zip(axes, shown, strict=False):
+        ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
+        ax.plot(t, curve.values, color=COLOURS[0], lw=1.5)
+        symbol = f"${curve.symbol}$" if "_" in curve.symbol else curve.symbol
+        ax.set_ylabel(f"{symbol} [{curve.unit}]" if curve.unit else symbol)
+        ax.set_title(curve.description, fontsize="small")
+        if np.all(curve.values > 0) and np.ptp(np.log10(curve.values)) > 1.5:
+            ax.set_yscale("log")
+        else:  # a band of a percent shall not look like an unknown rate
+            middle, reach = np.mean(curve.values), 0.1 * np.max(np.abs(curve.values))
+            ax.update_datalim([(t[0], middle - reach), (t[0], middle + reach)])
+            ax.autoscale_view()
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    figure.supxlabel("$t$ [s]", fontsize="medium")
+    figure.suptitle(title)
+    return figure
+
+
+def scaling(fit: NLSQResult) -> Figure:
+    """Contrast and offset of every angle; those on a bound are hollow."""
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    phi, bound = np.asarray(fit.phi), np.asarray(fit.scaling_at_bound)
+    order = np.argsort(phi)
+    for ax, name, column in zip(axes, ("contrast", "offset"), (0, 1), strict=True):
+        values = np.asarray(getattr(fit, name))
+        on = bound[:, column]
+        ax.plot(phi[order], values[order], "-", lw=0.8, color="0.6", zorder=1)
+        ax.plot(phi[~on], values[~on], "o", ms=5, color=COLOURS[0])
+        ax.plot(phi[on], values[on], "o", ms=6, mfc="white", color=COLOURS[1], label="on a bound")
+        ax.set_ylabel(name)
+        ax.margins(y=0.2)
+        ax.ticklabel_format(axis="y", useOffset=False)
+        if on.any():
+            ax.legend(fontsize="small", frameon=False)
+    axes[-1].set_xlabel("φ [degree]")
+    axes[0].set_title(f"per_angle_mode: {fit.per_angle_mode}", fontsize="medium")
+    return figure
+
+
+def _place(figure: Figure, row: int, left: float, width: float) -> Axes:
+    """Axes as high as a panel in a row counted from the top, placed in inches."""
+    height = figure.get_figheight()
+    bottom = height - _HEAD + _FOOT - (row + 1) * _ROW
+    return figure.add_axes((left / _WIDTH, bottom / height, width / _WIDTH, _PANEL / height))
+
+
+def _degrees(phi: float) -> str:
+    return f"φ = {phi:.4g}°".replace("-", "\N{MINUS SIGN}")
+
+
+def _pages(count: int, size: int) -> list[tuple[int, ...]]:
+    """Positions dealt to pages of at most `size`, as evenly as possible."""
+    pages = -(-count // size)
+    return [tuple(int(k) for k in part) for part in np.array_split(np.arange(count), pages)]
+
+
+def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
+    """Pixels of an angle that were fitted, mirrored below the diagonal."""
+    used = np.isfinite(arrays["c2"][k]) & ~np.eye(len(arrays["t"]), dtype=bool)
+    return used & arrays["mask"][k] if "mask" in arrays else used
+
+
+def _without_diagonal(matrix: Matrix) -> Matrix:
+    """The matrix with its diagonal replaced by the mean of its neighbours, for display."""
+    out = np.array(matrix)
+    beside = np.diagonal(matrix, 1)
+    index = np.arange(len(out))
+    left, right = beside[np.maximum(index - 1, 0)], beside[np.minimum(index, len(beside) - 1)]
+    out[index, index] = 0.5 * (left + right)
+    return out
+
+
+def _binned(lag: Pixels, *values: Pixels) -> list[Float[np.ndarray, " bin"]]:
+    """Means of the lag and of values in bins of the lag's logarithm, empty bins left out."""
+    if lag.size == 0:
+        return [lag, *values]
+    bins = np.floor(BINS_PER_DECADE * np.log10(lag / lag.min()) + 1e-9).astype(int)
+    count = np.bincount(bins)
+    kept = count > 0
+    sums = [np.bincount(bins, weights=x)[kept] for x in (lag, *values)]
+    return [total / count[kept] for total in sums]
+
+
+def _common_norm(data: Pixels, model: Pixels | None = None) -> Normalize:
+    if data.size == 0:
+        return Normalize(0.0, 1.0)
+    low, high = np.percentile(data, [1.0, 99.0])
+    if model is not None:
+        low, high = min(low, model.min()), max(high, model.max())
+    return Normalize(float(low), float(high) if high > low else float(low) + 1.0)
+
+
+def _symmetric_norm(values: Matrix) -> Normalize:
+    finite = np.abs(values[np.isfinite(values)])
+    reach = float(np.percentile(finite, 99.0)) if finite.size else 0.0
+    return Normalize(-(reach or 1.0), reach or 1.0)
+
+
+def _rms(values: Matrix) -> float:
+    finite = values[np.isfinite(values)].astype(np.float64)
+    return float(np.sqrt(np.mean(finite**2))) if finite.size else float("nan")
+
+
+def _edges(t: Times) -> Float[np.ndarray, " time+1"]:
+    middle = 0.5 * (t[1:] + t[:-1])
+    return np.concatenate([[1.5 * t[0] - 0.5 * t[1]], middle, [1.5 * t[-1] - 0.5 * t[-2]]])

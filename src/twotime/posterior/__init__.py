@@ -1,1 +1,0 @@
-"""What posterior draws become: values, folders, reports and figures."""

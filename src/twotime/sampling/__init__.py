@@ -1,1 +1,0 @@
-"""Posteriors: densities, chains, shards and their combination."""

@@ -1,0 +1,1 @@
+"""Where fits begin: starts from the data."""
