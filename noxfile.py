@@ -1,4 +1,4 @@
-"""Doors to the project's chores: `python -m nox -s NAME`; `python -m nox -l` lists them."""
+"""Chores of the project: `python -m nox -s NAME`; `python -m nox -l` lists them."""
 
 import nox
 
@@ -14,22 +14,42 @@ CHECKED = (
 )
 
 
+# Tests compile far more than they compute: XLA need not optimise what runs once.
+UNOPTIMISED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+WORKERS = ("-n", "auto", "--dist", "worksteal")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite, or `-- ARGUMENTS` of pytest."""
+    """Run the test suite but its long statistics, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
-    everything = ["-n", "auto", "--dist", "worksteal", "--doctest-modules", "src", "tests"]
-    session.run("pytest", CHECKED, *(session.posargs or everything))
+    everything = [*WORKERS, "-m", "not statistics", "--doctest-modules", "src", "tests"]
+    session.run("pytest", CHECKED, *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
+
+
+@nox.session
+def statistics(session: nox.Session) -> None:
+    """Count coverage, calibration and recoveries over many simulations."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", *WORKERS, "-m", "statistics", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Change each constant of tests/mutants.md and demand that its test fails."""
+    session.install("-e", ".[dev]")
+    session.run("python", "tests/mutants.py", *session.posargs, env={"XLA_FLAGS": UNOPTIMISED})
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, format, types and the direction of imports."""
+    """Check style, format, types, the direction of imports and the size of the house."""
     session.install("-e", ".[dev]")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
     session.run("lint-imports")
+    session.run("python", "benchmarks/structure.py", "--check")
 
 
 @nox.session

@@ -1,19 +1,20 @@
-"""What every test runs under."""
+"""What every test runs under, and the canonical fits that tests share."""
 
 import os
 from pathlib import Path
 
+import cases
 import jax
 import pytest
 from hypothesis import settings
 
+import twotime as tt
+
 jax.config.update("jax_enable_x64", True)
 
-# Compiling is most of what tests do: what was compiled serves commands and the next run. Each
-# worker keeps its own, for JAX does not lock what it writes.
+# Compiling is most of what tests do: what one worker or command compiled serves the others.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-    kept = Path(__file__).parents[1] / ".pytest_cache" / f"compiled-{worker}"
+    kept = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
     settings_of_jax = {
         "jax_compilation_cache_dir": str(kept),
         "jax_persistent_cache_min_compile_time_secs": 0.2,
@@ -29,11 +30,30 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real and reference data beside the repository, where there is one."""
+    """The folder of real and reference data next to the repository, where there is one."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
-        pytest.skip("the reference data beside the repository are not here")
+        pytest.skip("the reference data next to the repository are not here")
     return folder
+
+
+@pytest.fixture(scope="session", params=cases.CASES, ids=lambda case: case.name)
+def case(request) -> cases.Case:
+    """The canonical problem of each model in turn."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fit_of():
+    """Case -> its least-squares fit, made once a session."""
+    fits: dict[str, tt.NLSQResult] = {}
+
+    def fit(case: cases.Case) -> tt.NLSQResult:
+        if case.name not in fits:
+            fits[case.name] = tt.fit_nlsq(case.model, case.data, case.space)
+        return fits[case.name]
+
+    return fit
 
 
 @pytest.fixture(scope="module", autouse=True)
