@@ -12,8 +12,8 @@ from twotime import posterior_jobs as posterior_run
 from twotime import scaffold as starting
 from twotime import workflow as run
 from twotime.errors import ResultError
+from twotime.models.base import Curve
 from twotime.plots import posterior as plots
-from twotime.report import cmc as posterior_report
 from twotime.results.cmc import CMCResult, Limits
 
 CMC = {
@@ -107,16 +107,14 @@ def posterior(n_shards=3, n_free=3):
         shard_bfmi=np.ones((n_shards, 2)), shard_divergences=np.array([0.0, 4.0, 0.0]),
         shard_converged=np.array([True, False, True]),
         shard_draws=rng.normal(size=(n_shards, 50, n_free)), disagreement=each * 5.0,
-        power=np.asarray(1.0), width_ratio=each[0] * 2, n_pixels=np.asarray(1e3),
+        power=np.asarray(1.0), width_ratio=each[0] * 2, n_points=np.asarray(1e3),
         n_gradients=np.asarray(1e4), seconds=np.asarray(2.0),
     )  # fmt: skip
 
 
 def test_figures_are_drawn_and_saved(tmp_path):
-    from twotime.report.tables import Curve
-
     post, t = posterior(), np.arange(1.0, 9.0)
-    curves = {"J": Curve(t, t - 1, t + 1, "Å²/s", "J", "transport")}
+    curves = {"J": Curve(t, "Å²/s", "J", "transport", t - 1, t + 1)}
     names = plots.save_figures(tmp_path, post, curves, t)
     assert names == ("corner.png", "trace.png", "rank.png", "energy.png", "shards.png",
                      "functions.png")  # fmt: skip
@@ -139,7 +137,7 @@ def test_reports_tell_of_shards_that_were_left_out():
     assert post.converged and post.divergences == 4
     text = post.report()
     assert "left out" in text and "Shards disagree" in text and "over those of independent" in text
-    assert posterior_report.status(post).endswith("shards 1 left out")
+    assert post.status.endswith("shards 1 left out")
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_finds_the_truth_and_says_what_it_did(static):
     np.testing.assert_allclose(fit.offset, 1.0, atol=0.002)
     np.testing.assert_allclose(fit.chi2, chi2_at(model, data, fit.values), rtol=1e-8)
     n = 4 * T.size * (T.size - 1) // 2
-    assert int(fit.n_pixels) == n
+    assert int(fit.n_points) == n
     assert int(fit.dof) == n - 5
     assert abs(float(fit.reduced_chi2) - 1e-4) < 3e-6
 
@@ -197,7 +197,7 @@ def test_individual_contrast_per_angle_and_frozen_estimates():
     np.testing.assert_allclose(fit.contrast, [0.15, 0.3, 0.45, 0.6], rtol=0.03)
     frozen = fit_nlsq(model, data, space_of("static", STATIC), per_angle_mode="constant")
     assert np.all(np.abs(np.asarray(frozen.contrast) - [0.15, 0.3, 0.45, 0.6]) > 1e-4)
-    assert int(frozen.dof) == int(frozen.n_pixels) - 3
+    assert int(frozen.dof) == int(frozen.n_points) - 3
 
 
 @pytest.mark.slow
@@ -210,7 +210,7 @@ def test_masked_and_nan_pixels_change_nothing_but_their_count(static):
     nan = fit_nlsq(model, TwoTimeData(spoilt, data.t, data.q, data.phi), space)
     cut = TwoTimeData(data.c2[:, 5:, 5:], data.t[5:], data.q, data.phi)
     np.testing.assert_allclose(masked.values, nan.values, rtol=1e-9)
-    assert int(masked.n_pixels) == int(nan.n_pixels) == 4 * 55 * 54 // 2
+    assert int(masked.n_points) == int(nan.n_points) == 4 * 55 * 54 // 2
     np.testing.assert_allclose(masked.chi2, fit_nlsq(model, cut, space).chi2, rtol=0.02)
 
 

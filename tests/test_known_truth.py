@@ -159,7 +159,7 @@ def test_two_components_reach_one_optimum_from_ten_starts():
         for f in fits
     ]
     print("chi2/best - 1:", chi2 / chi2.min() - 1, "largest miss", max(miss))
-    print("evaluations", [int(f.n_steps) for f in fits])
+    print("evaluations", [int(f.n_evaluations) for f in fits])
     print([f.status for f in fits if not f.converged])
     assert all(f.converged for f in fits)
     assert np.all(chi2 <= chi2.min() * (1 + 1e-6))

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from test_results import make
 
+from twotime.models.base import Curve
 from twotime.plots import fit as plots
-from twotime.report.tables import Curve
 
 
 def arrays(n_angles=2, n=20, seed=0, **changes):
@@ -118,7 +118,7 @@ def test_scaling_marks_bounds():
 
 def curve(values, deviation=0.0, unit="", symbol="x"):
     values = np.asarray(values)
-    return Curve(values, values - deviation, values + deviation, unit, symbol, "What it is")
+    return Curve(values, unit, symbol, "What it is", values - deviation, values + deviation)
 
 
 def test_functions_of_time_have_bands_and_units(tmp_path):

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from jaxtyping import Array, Float
 
 import twotime as tt
-from twotime.report.tables import Curve, Provenance, error_text, with_error
+from twotime.models.base import Curve
+from twotime.report import error_text, with_error
 from twotime.results import storage
-from twotime.results import storage as folders
 from twotime.results.nlsq import fitted_arrays
+from twotime.results.storage import Provenance
 
 
 def make(**changes):
@@ -40,7 +41,7 @@ def make(**changes):
         "offset": jnp.array([1.0, -0.0]),
         "scaling_at_bound": jnp.array([[False, False], [True, False]]),
         "chi2": jnp.asarray(1e-3),
-        "n_pixels": jnp.asarray(552),
+        "n_points": jnp.asarray(552),
         "dof": jnp.asarray(545),
         "total": jnp.asarray(1.0),
         "covariance": jnp.array([[4.0, 0.01, 0.0], [0.01, 1e-4, 0.0], [0.0, 0.0, 0.0]]),
@@ -51,7 +52,7 @@ def make(**changes):
         "code": jnp.asarray(0),
         "gradient": jnp.asarray(1e-5),
         "step": jnp.asarray(jnp.nan),
-        "n_steps": jnp.asarray(12),
+        "n_evaluations": jnp.asarray(12),
         "photons": jnp.asarray(jnp.inf),
     }
     fields |= changes
@@ -200,14 +201,16 @@ def test_arrays_hold_data_model_and_residual(tmp_path):
 
 
 def test_functions_of_time_are_saved_and_told(tmp_path):
-    ends = np.array([[1.0, 2.0, 3.0], [0.5, 1.9, 3.0], [1.5, 2.1, 3.0]])
-    curves = {"J": Curve(*ends, "Å²/s", "J", "Growth rate"), "x_s": Curve(*ends, "", "x_s", "Part")}
+    values, *band = np.array([[1.0, 2.0, 3.0], [0.5, 1.9, 3.0], [1.5, 2.1, 3.0]])
+    curves = {
+        "J": Curve(values, "Å²/s", "J", "Growth rate", *band),
+        "x_s": Curve(values, "", "x_s", "Part", *band),
+    }
     make().save(tmp_path / "out", curves=curves)
     back = storage.read_curves(tmp_path / "out")
     assert list(back) == ["J", "x_s"]
     for name, curve in curves.items():
-        for x, y in zip(back[name], curve, strict=True):
-            np.testing.assert_array_equal(x, y)
+        assert same(back[name], curve)
     text = make().report(curves)
     assert "| J        | 1.00 ± 0.50 | 2.00 ± 0.10 | 3 ± 0      | Å²/s | Growth rate |" in text
 
@@ -298,7 +301,7 @@ def test_an_error_half_way_leaves_the_old_result(tmp_path):
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     with (
         pytest.raises(KeyboardInterrupt),
-        folders.new_folder(tmp_path / "out", overwrite=True) as t,
+        storage.new_folder(tmp_path / "out", overwrite=True) as t,
     ):
         (t / "arrays.npz").write_bytes(b"half")
         raise KeyboardInterrupt

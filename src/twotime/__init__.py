@@ -43,7 +43,9 @@ from twotime.models.correlation import correlation_at as correlation_at
 from twotime.models.laminar_flow import LaminarFlow as LaminarFlow
 from twotime.models.static import StaticDiffusion as StaticDiffusion
 from twotime.models.two_component import TwoComponent as TwoComponent
-from twotime.results.load import load_result as load_result
+from twotime.report import cmc as _cmc  # noqa: F401 registers its words
+from twotime.report import nlsq as _nlsq  # noqa: F401
+from twotime.results import load_result as load_result
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
 from twotime.start.search import estimate_starts as estimate_starts

@@ -34,8 +34,8 @@ from rich.progress import (
 from rich.table import Table
 
 from twotime import console as messages
+from twotime import report as words
 from twotime.errors import ConfigurationError
-from twotime.report import tables as words
 from twotime.version import __version__
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
@@ -216,7 +216,6 @@ def _sample(
 ) -> int:
     """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
     from twotime import workflow as run
-    from twotime.report import cmc as posterior_report
 
     stop = threading.Event()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -238,8 +237,8 @@ def _sample(
 
         post = _interruptible(work, stop)
     run.write_posterior(job, post, folder, overwrite=overwrite)
-    _show(posterior_report.posterior_table(post))
-    for remark in posterior_report.remarks(post):
+    _show(post.table)
+    for remark in post.remarks:
         click.echo(remark)
     click.echo(f"{post.status}; {float(post.seconds):.1f} s")
     if not post.is_complete:

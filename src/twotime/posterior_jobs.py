@@ -16,12 +16,11 @@ from twotime.config.manager import ConfigManager
 from twotime.covariance.bands import draw_bands
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.devices import all_devices
-from twotime.models.base import AbstractTwoTimeModel
-from twotime.report.tables import Curve, Provenance
+from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.results import storage as folders
 from twotime.results.cmc import CMCResult, Limits
-from twotime.results.cmc_files import read_functions, write_posterior
 from twotime.results.nlsq import NLSQResult
+from twotime.results.storage import Provenance
 from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress
 
@@ -157,7 +156,10 @@ def write_sampling(
     with folders.new_folder(folder, overwrite=overwrite) as temporary:
         figures = plots.save_figures(temporary, post, curves, np.asarray(data.t))
         maps = plots.save_predictive(temporary, post, model, data)
-        write_posterior(temporary, post, curves, where, (*figures, *maps), np.asarray(data.t))
+        folders.write(
+            temporary, post, arrays={"t": np.asarray(data.t)}, curves=curves, provenance=where,
+            figures=(*figures, *maps),
+        )  # fmt: skip
     _log.info("wrote %s", folder)
 
 
@@ -171,7 +173,7 @@ def redraw_posterior(folder: Path, post: CMCResult, target: Path) -> tuple[str, 
     """
     from twotime.plots import posterior as plots
 
-    curves, t = read_functions(folder)
+    curves, t = folders.read_curves(folder), folders.read_arrays(folder).get("t", np.zeros(0))
     with folders.writing(target):
         target.mkdir(parents=True, exist_ok=True)
         return plots.save_figures(target, post, curves, t)
@@ -190,8 +192,4 @@ def posterior_functions(
     draws = post.all_draws()
     chosen = np.unique(np.linspace(0, len(draws) - 1, min(_BAND_DRAWS, len(draws))).astype(int))
     bands = draw_bands(model, jnp.asarray(draws[chosen]), jnp.asarray(t))
-    curves = {}
-    for name, band in bands.items():
-        values, lower, upper = map(np.asarray, (band.values, band.lower, band.upper))
-        curves[name] = Curve(values, lower, upper, band.unit, band.symbol, band.description)
-    return curves
+    return jax.tree.map(np.asarray, bands)

@@ -22,20 +22,19 @@ from twotime.compilation import compiled
 from twotime.config.build import build_model
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.bands import Band, delta_bands
+from twotime.covariance.bands import delta_bands
 from twotime.covariance.misfit import residual_structure
 from twotime.data.dataset import TwoTimeData
 from twotime.data.load import LoadReport, load_with_report
 from twotime.fit.nlsq import fit_nlsq
 from twotime.fit.sequential import fit_sequential, one_angle
 from twotime.gram.devices import all_devices
-from twotime.models.base import AbstractTwoTimeModel
-from twotime.report.tables import Curve, Provenance
-from twotime.results import storage
+from twotime.models.base import AbstractTwoTimeModel, Curve
+from twotime.results import load_result, storage
 from twotime.results import storage as folders
 from twotime.results.cmc import CMCResult
-from twotime.results.load import load_result
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
+from twotime.results.storage import Provenance
 from twotime.start.search import estimate_starts
 
 _log = logging.getLogger(__name__)
@@ -306,7 +305,7 @@ def write(
             for k, (name, one) in enumerate(zip(names, result.fits, strict=True)):
                 (temporary / name).mkdir()
                 _write_fit(job, one_angle(job.data, k), one, temporary / name, timed)
-            storage.write_parts(temporary, result, names, timed)
+            storage.write(temporary, result, provenance=timed, parts=names)
     _log.info("wrote %s", folder)
 
 
@@ -321,7 +320,9 @@ def _write_fit(
     curves = functions_of_time(result, job.model, data.t)
     kept = {name: array for name, array in arrays.items() if name not in job.unsaved}
     figures = plots.save_figures(folder, result, arrays, curves)
-    storage.write_result(folder, result, kept, curves, provenance, figures)
+    storage.write(
+        folder, result, arrays=kept, curves=curves, provenance=provenance, figures=figures
+    )
 
 
 def functions_of_time(
@@ -337,15 +338,12 @@ def functions_of_time(
     Returns:
         J and strain, velocity or fraction by name; empty for a model that says none.
     """
-    curves = {}
-    for name, band in _bands(model, result, jnp.asarray(t)):
-        values, lower, upper = map(np.asarray, (band.values, band.lower, band.upper))
-        curves[name] = Curve(values, lower, upper, band.unit, band.symbol, band.description)
-    return curves
+    found = _bands(model, result, jnp.asarray(t))
+    return {name: jax.tree.map(np.asarray, band) for name, band in found}
 
 
 @compiled
-def _bands(model: AbstractTwoTimeModel, result: NLSQResult, t: Array) -> list[tuple[str, Band]]:
+def _bands(model: AbstractTwoTimeModel, result: NLSQResult, t: Array) -> list[tuple[str, Curve]]:
     return list(delta_bands(model, result, t).items())
 
 

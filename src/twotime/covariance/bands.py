@@ -4,6 +4,8 @@
 parameter's interval is not symmetric, as near a bound or for an exponent.
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,30 +15,10 @@ from jaxtyping import Array, Float
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.fit.nlsq import fit_nlsq
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.derived import derived
 from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
-
-
-class Band(eqx.Module):
-    """A function of time with an interval.
-
-    Attributes:
-        values: The function [unit].
-        lower: Lower end of the interval.
-        upper: Upper end of the interval.
-        unit: Its unit; empty for pure numbers.
-        symbol: Symbol for axes.
-        description: What it is.
-    """
-
-    values: Float[Array, " time"]
-    lower: Float[Array, " time"]
-    upper: Float[Array, " time"]
-    unit: str = eqx.field(static=True)
-    symbol: str = eqx.field(static=True)
-    description: str = eqx.field(static=True)
 
 
 class Profile(eqx.Module):
@@ -61,7 +43,7 @@ def delta_bands(
     *,
     width: float = 1.0,
     iid: bool = False,
-) -> dict[str, Band]:
+) -> dict[str, Curve]:
     """Bands of J(t), strain(t), v(t), x_s(t) and so on from a fit's covariance.
 
     Args:
@@ -83,8 +65,8 @@ def delta_bands(
     for name, function in derived(model, fit.values, t=t).items():
         variance = jnp.einsum("tp,pq,tq->t", slope[name], covariance, slope[name])
         half = width * jnp.sqrt(jnp.maximum(variance, 0.0))
-        values = jnp.asarray(function.values)
-        bands[name] = _band(function, values, values - half, values + half)
+        ends = function.values - half, function.values + half
+        bands[name] = _with_band(function, function.values, *ends)
     return bands
 
 
@@ -94,7 +76,7 @@ def draw_bands(
     t: Float[AnyArray, " time"],
     *,
     level: float = 0.68,
-) -> dict[str, Band]:
+) -> dict[str, Curve]:
     """The same bands from draws of all parameters: medians and central intervals.
 
     Args:
@@ -106,7 +88,7 @@ def draw_bands(
     ends = jnp.asarray([0.5, 0.5 - level / 2, 0.5 + level / 2])
     found = jax.vmap(lambda p: derived(model, p, t=jnp.asarray(t)))(jnp.asarray(draws))
     return {
-        name: _band(function, *jnp.quantile(function.values, ends, axis=0))
+        name: _with_band(function, *jnp.quantile(function.values, ends, axis=0))
         for name, function in found.items()
     }
 
@@ -156,5 +138,5 @@ def profile(
     return Profile(jnp.asarray(values), chi2, (chi2 - fit.chi2) / (variance * inflation))
 
 
-def _band(function, values: Array, lower: Array, upper: Array) -> Band:
-    return Band(values, lower, upper, function.unit, function.symbol, function.description)
+def _with_band(function: Curve, values: Array, lower: Array, upper: Array) -> Curve:
+    return dataclasses.replace(function, values=values, lower=lower, upper=upper)

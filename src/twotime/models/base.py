@@ -29,6 +29,26 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
+class Curve(eqx.Module):
+    """A function of time, with or without a band.
+
+    Attributes:
+        values: The function at each time [unit].
+        unit: Its unit; empty for pure numbers.
+        symbol: Symbol for tables and axes.
+        description: Its meaning.
+        lower: Lower end of the band; None without a band.
+        upper: Upper end of the band; None without a band.
+    """
+
+    values: Float[AnyArray, "*draw time"]
+    unit: str = eqx.field(static=True)
+    symbol: str = eqx.field(static=True)
+    description: str = eqx.field(static=True)
+    lower: Float[AnyArray, "*draw time"] | None = None
+    upper: Float[AnyArray, "*draw time"] | None = None
+
+
 @final
 class ParameterInfo(eqx.Module):
     """Metadata of one model parameter.

@@ -7,35 +7,18 @@ draws (`jax.vmap` over parameters) or from a covariance (`jax.jacfwd`).
 
 from functools import singledispatch
 
-import equinox as eqx
 from jaxtyping import Array, Float
 
 from twotime.models import rates
-from twotime.models.base import AbstractTwoTimeModel, Params
+from twotime.models.base import AbstractTwoTimeModel, Curve, Params
 from twotime.models.laminar_flow import LaminarFlow
-from twotime.models.rates import AnyArray, Scalar, Times
+from twotime.models.rates import Scalar, Times
 from twotime.models.static import StaticDiffusion
 from twotime.models.two_component import TwoComponent
 
 
-class Derived(eqx.Module):
-    """A function of time with its meaning.
-
-    Attributes:
-        values: The function at each time [unit].
-        unit: Its unit; empty for pure numbers.
-        symbol: Symbol for tables and axes.
-        description: What it is.
-    """
-
-    values: Float[AnyArray, "*draw time"]
-    unit: str = eqx.field(static=True)
-    symbol: str = eqx.field(static=True)
-    description: str = eqx.field(static=True)
-
-
 @singledispatch
-def derived(model: AbstractTwoTimeModel, params: Params, *, t: Times) -> dict[str, Derived]:
+def derived(model: AbstractTwoTimeModel, params: Params, *, t: Times) -> dict[str, Curve]:
     """The functions of time behind a model's parameters.
 
     A first frame at t = 0 is read half a frame later, where power laws are finite. A model of
@@ -55,24 +38,24 @@ def derived(model: AbstractTwoTimeModel, params: Params, *, t: Times) -> dict[st
 
 
 @derived.register
-def _(model: StaticDiffusion, params: Params, *, t: Times) -> dict[str, Derived]:
+def _(model: StaticDiffusion, params: Params, *, t: Times) -> dict[str, Curve]:
     del model
     return _transport(params, t)
 
 
 @derived.register
-def _(model: LaminarFlow, params: Params, *, t: Times) -> dict[str, Derived]:
+def _(model: LaminarFlow, params: Params, *, t: Times) -> dict[str, Curve]:
     flow = params[3], params[4], params[5]
     rate = rates.transport_rate(rates.regular(t), *flow)
     strain = rates.transport_clock(t, *flow, t=t, integration=model.integration)
     return _transport(params, t) | {
-        "shear_rate": Derived(rate, "1/s", "γ̇", "Shear rate"),
-        "strain": Derived(strain - strain[0], "", "Γ", "Strain since the first frame"),
+        "shear_rate": Curve(rate, "1/s", "γ̇", "Shear rate"),
+        "strain": Curve(strain - strain[0], "", "Γ", "Strain since the first frame"),
     }
 
 
 @derived.register
-def _(model: TwoComponent, params: Params, *, t: Times) -> dict[str, Derived]:
+def _(model: TwoComponent, params: Params, *, t: Times) -> dict[str, Curve]:
     flow = params[6], params[7], params[8]
     velocity = rates.signed_rate(rates.regular(t), *flow)
     path = rates.signed_clock(t, *flow, t=t, integration=model.integration)
@@ -81,9 +64,9 @@ def _(model: TwoComponent, params: Params, *, t: Times) -> dict[str, Derived]:
         _transport(params[:3], t, "_ref", "_r", " of the reference")
         | _transport(params[3:6], t, "_sample", "_s", " of the sample")
         | {
-            "v": Derived(velocity, "Å/s", "v", "Velocity of the sample"),
-            "displacement": Derived(path - path[0], "Å", "∫v dt", "Way since the first frame"),
-            "x_s": Derived(fraction, "", "x_s", "Fraction of the sample"),
+            "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
+            "displacement": Curve(path - path[0], "Å", "∫v dt", "Way since the first frame"),
+            "x_s": Curve(fraction, "", "x_s", "Fraction of the sample"),
         }
     )
 
@@ -108,11 +91,11 @@ def peclet(
 
 def _transport(
     params: Params, t: Times, suffix: str = "", index: str = "", of: str = ""
-) -> dict[str, Derived]:
+) -> dict[str, Curve]:
     rate = rates.transport_rate(rates.regular(t), params[0], params[1], params[2])
     return {
-        f"J{suffix}": Derived(
+        f"J{suffix}": Curve(
             rate, "Å²/s", f"J{index}", f"Growth rate of the variance of the displacement{of}"
         ),
-        f"D{suffix}": Derived(0.5 * rate, "Å²/s", f"D{index}", f"Diffusion coefficient{of}, J/2"),
+        f"D{suffix}": Curve(0.5 * rate, "Å²/s", f"D{index}", f"Diffusion coefficient{of}, J/2"),
     }

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from twotime.report.tables import Curve
+from twotime.models.base import Curve
 from twotime.results.nlsq import NLSQResult
 
 Arrays = Mapping[str, np.ndarray]

@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.plots.fit import DPI, functions, maps
-from twotime.report.tables import Curve
 from twotime.results.cmc import CMCResult
 from twotime.sample.result import predictive
 

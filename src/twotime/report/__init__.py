@@ -1,1 +1,154 @@
-"""Results in words and tables."""
+"""Reports: numbers with the digits that their errors allow, tables, and documents of them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from twotime.models.base import Curve
+from twotime.results.storage import Provenance
+
+_UNITS = {
+    "wavevector_q": "1/Å",
+    "dt": "s",
+    "pixels": "with t1 < t2 and usable",
+    "masked_pixels": "with t1 < t2",
+}
+
+
+class Table(NamedTuple):
+    """A table of texts.
+
+    Attributes:
+        title: What it shows.
+        columns: Heads of its columns.
+        rows: Its rows.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """Words about a result.
+
+    Attributes:
+        title: Its title.
+        lead: First sentences, one paragraph each.
+        tables: Its tables, the parameters first.
+        remarks: Sentences under the tables.
+        summary: Returns the findings by name, for other programs to read.
+    """
+
+    title: str
+    lead: tuple[str, ...]
+    tables: tuple[Table, ...]
+    remarks: tuple[str, ...]
+    summary: Callable[[], dict[str, Any]]
+
+    @property
+    def table(self) -> Table:
+        """The main table: parameters with their uncertainties."""
+        return self.tables[0]
+
+    def document(
+        self, curves: Mapping[str, Curve], provenance: Provenance | None, figures: tuple[str, ...]
+    ) -> str:
+        """A report as Markdown that also reads well as plain text.
+
+        Args:
+            curves: Functions of time, empty if they are not known.
+            provenance: Where the result comes from, if known.
+            figures: Names of the figures beside it.
+        """
+        origin = provenance or Provenance()
+        tables = [self.table, *([curve_table(curves)] if curves else []), *self.tables[1:]]
+        remarks = *self.remarks, *([sentence(origin.judgement)] if origin.judgement else [])
+        parts = [f"# {self.title}", *self.lead, *map(markdown_table, tables)]
+        parts.append("\n".join(f"* {remark}" for remark in remarks))
+        facts = dict(origin.source) | dict(origin.metadata)
+        if origin.wall_time is not None:
+            facts["time for the fit"] = f"{origin.wall_time:.1f} s, compilation included"
+        lines = [f"* {name.replace('_', ' ')}: {_fact(name, fact)}" for name, fact in facts.items()]
+        lines += [f"* {note}" for note in origin.notes]
+        parts += ["## Data", "\n".join(lines)] if lines else []
+        parts += ["## Figures", *(f"![{name}]({name})" for name in figures)] if figures else []
+        return "\n\n".join(parts) + "\n"
+
+
+def with_error(value: float, deviation: float | None) -> str:
+    """A value with the digits that two digits of its standard deviation allow.
+
+    Args:
+        value: The value.
+        deviation: Its standard deviation; None or not finite for none.
+
+    Example:
+        >>> with_error(29707.9, 671.4), with_error(-0.28115, 0.01003), with_error(0.5, None)
+        ('29710', '-0.281', '0.5')
+    """
+    if deviation is None or not math.isfinite(deviation) or deviation <= 0:
+        return f"{value:.6g}"
+    digits = 1 - math.floor(math.log10(deviation))
+    largest = max(abs(value), deviation)
+    if 1e-4 <= largest < 1e6:
+        return f"{round(value, digits):.{max(digits, 0)}f}"
+    power = math.floor(math.log10(largest))
+    return f"{value / 10.0**power:.{max(digits + power, 0)}f}e{power}"
+
+
+def error_text(deviation: float | None) -> str:
+    """A standard deviation in two digits, or why there is none."""
+    if deviation is None:
+        return "fixed"
+    if math.isnan(deviation):
+        return "on a bound"
+    if math.isinf(deviation):
+        return "not determined"
+    return with_error(deviation, deviation) if deviation else "0"
+
+
+def markdown_table(table: Table) -> str:
+    """A table as Markdown with aligned columns."""
+    cells = [table.columns, *table.rows]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(table.columns))]
+    lines = [
+        "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
+
+
+def _fact(name: str, fact: Any) -> str:
+    if isinstance(fact, list | tuple):
+        between = " to " if name == "frames" else "; "
+        return between.join(map(str, fact)) or "none"
+    text = f"{fact:.9g}" if isinstance(fact, float) else str(fact)
+    return f"{text} {_UNITS[name]}" if name in _UNITS else text
+
+
+def curve_table(curves: Mapping[str, Curve]) -> Table:
+    """Functions of time at the first, middle and last frame."""
+
+    def at(curve: Curve, i: int) -> str:
+        value = float(curve.values[i])
+        if curve.lower is None or curve.upper is None:
+            return with_error(value, None)
+        deviation = 0.5 * float(curve.upper[i] - curve.lower[i])
+        return f"{with_error(value, deviation)} ± {error_text(deviation)}"
+
+    rows = []
+    for name, curve in curves.items():
+        last = len(curve.values) - 1
+        shown = [at(curve, i) for i in (0, last // 2, last)]
+        rows.append((name, *shown, curve.unit, curve.description))
+    heads = ("function", "first frame", "middle", "last frame", "unit", "meaning")
+    return Table("Functions of time", heads, tuple(rows))
+
+
+def sentence(text: str) -> str:
+    """A text as a sentence, with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."

@@ -1,51 +1,32 @@
-"""Posteriors in words: a sentence on convergence, tables, and a document of them."""
+"""Words about posteriors: tables, sentences, and what other programs read."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import functools
+from typing import Any
 
 import numpy as np
 
-from twotime.report.tables import Curve, Provenance, Table, curve_table, document, with_error
-
-if TYPE_CHECKING:
-    from twotime.results.cmc import CMCResult
+from twotime.report import Description, Table, sentence, with_error
+from twotime.results.cmc import CMCResult
+from twotime.results.storage import describe
 
 _INTERVAL = (0.16, 0.84)
 
 
-def status(post: "CMCResult") -> str:
-    """Whether the chains converged and if not why, as a sentence."""
-    limits, faults = post.limits, []
-    r_hat, bulk, tail = (max(post.r_hat.values()), min(post.ess_bulk.values()),
-                         min(post.ess_tail.values()))  # fmt: skip
-    if not r_hat <= limits.max_r_hat:
-        name = max(post.r_hat, key=lambda n: np.nan_to_num(post.r_hat[n], nan=np.inf))
-        faults.append(f"R-hat of {name} is {post.r_hat[name]:.3f}, above {limits.max_r_hat:g}")
-    if not min(bulk, tail) >= limits.min_ess:
-        faults.append(
-            f"the smallest effective sample size is {min(bulk, tail):.0f}, below {limits.min_ess:g}"
-        )
-    if not post.bfmi >= limits.min_bfmi:
-        faults.append(f"BFMI is {post.bfmi:.2f}, below {limits.min_bfmi:g}")
-    if np.any(post.shard_divergences > limits.max_divergences):
-        faults.append(f"{post.divergences} draws diverged, more than {limits.max_divergences}")
-    if not post.weights_hold:
-        faults.append(
-            f"importance weights have a Pareto k of {float(post.pareto_k):.2f} (expected at most "
-            f"{limits.max_pareto_k:g}) and are worth {float(post.ess_weights):.0f} draws"
-        )
-    facts = f"R-hat at most {r_hat:.4f}, ESS at least {min(bulk, tail):.0f}, "
-    facts += f"BFMI at least {post.bfmi:.2f}, {post.divergences} divergences"
-    where = f" in {post.n_shards} shards" if post.n_shards > 1 else ""
-    left = f"; shards {', '.join(map(str, post.excluded))} left out" if post.excluded else ""
-    if not post.is_complete:
-        return f"not converged: interrupted after {post.draws.shape[1]} draws ({facts}{where})"
-    if post.converged:
-        return f"converged: {facts}{where}{left}"
-    return f"not converged: {'; '.join(faults)}{where}{left}; draw more or look at the traces"
+@describe.register
+def describe_posterior(post: CMCResult) -> Description:
+    """Words about a posterior."""
+    kind = "all points" if post.n_shards == 1 else f"{post.n_shards} shards of points"
+    tables = posterior_table(post), scaling_draws_table(post), chain_table(post)
+    return Description(
+        title=f"{post.model}: posterior from {kind}, {len(post.phi)} angles",
+        lead=(sentence(post.status),),
+        tables=(*tables, shard_table(post)) if post.n_shards > 1 else tables,
+        remarks=remarks(post),
+        summary=functools.partial(cmc_summary, post),
+    )
 
 
-def cmc_summary(post: "CMCResult") -> dict[str, Any]:
+def cmc_summary(post: CMCResult) -> dict[str, Any]:
     """What was found, by name: medians, deviations, intervals and diagnostics."""
     samples = post.samples
     parameters = {
@@ -95,31 +76,7 @@ def _numbers(x: np.ndarray | None) -> dict[str, Any]:
     return {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
 
 
-def cmc_report(
-    post: "CMCResult",
-    curves: Mapping[str, Curve],
-    provenance: Provenance | None,
-    figures: tuple[str, ...],
-) -> str:
-    """A posterior as a document.
-
-    Args:
-        post: The result.
-        curves: Functions of time, empty where they are not known.
-        provenance: Where it comes from, if known.
-        figures: Names of the figures beside the document.
-    """
-    verdict = post.status[:1].upper() + post.status[1:] + "."
-    tables = [posterior_table(post), *([curve_table(curves)] if curves else []),
-              scaling_draws_table(post), chain_table(post)]  # fmt: skip
-    if post.n_shards > 1:
-        tables.append(shard_table(post))
-    kind = "all pixels" if post.n_shards == 1 else f"{post.n_shards} shards of pixels"
-    title = f"{post.model}: posterior from {kind}, {len(post.phi)} angles"
-    return document(title, (verdict,), tuple(tables), remarks(post), provenance, figures)
-
-
-def posterior_table(post: "CMCResult") -> Table:
+def posterior_table(post: CMCResult) -> Table:
     """Medians with standard deviations, intervals and diagnostics of the parameters."""
     rows = []
     for name, unit, value in zip(post.all_names, post.units, post.values, strict=True):
@@ -144,7 +101,7 @@ def posterior_table(post: "CMCResult") -> Table:
     return Table("Posterior", heads, tuple(rows))
 
 
-def scaling_draws_table(post: "CMCResult") -> Table:
+def scaling_draws_table(post: CMCResult) -> Table:
     """Contrast and offset of the angles, in one row where they are common to all."""
     rows = []
     for k, phi in enumerate(post.phi):
@@ -161,7 +118,7 @@ def scaling_draws_table(post: "CMCResult") -> Table:
     return Table(title, ("φ [degree]", "contrast", "offset"), tuple(rows))
 
 
-def chain_table(post: "CMCResult") -> Table:
+def chain_table(post: CMCResult) -> Table:
     """What was run and what it cost."""
     chains, draws = post.draws.shape[:2]
     evaluations = float(post.n_gradients)
@@ -176,7 +133,7 @@ def chain_table(post: "CMCResult") -> Table:
     return Table("Chains", ("quantity", "value"), rows)
 
 
-def shard_table(post: "CMCResult") -> Table:
+def shard_table(post: CMCResult) -> Table:
     """Diagnostics of each shard."""
     rows = tuple(
         (
@@ -194,7 +151,7 @@ def shard_table(post: "CMCResult") -> Table:
     return Table(f"Shards ({post.strategy}, {post.combination})", heads, rows)
 
 
-def remarks(post: "CMCResult") -> tuple[str, ...]:
+def remarks(post: CMCResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     found = [f"The width is {post.width_text}."]
     if post.width_kind != "none":

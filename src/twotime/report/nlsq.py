@@ -1,51 +1,47 @@
-"""A least-squares fit in words: tables, sentences, and a document of them."""
+"""Words about least-squares fits: tables, sentences, and what other programs read."""
 
+import functools
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
 
-from twotime.report.tables import (
-    Curve,
-    Provenance,
-    Table,
-    curve_table,
-    document,
-    error_text,
-    judgements,
-    with_error,
-)
-
-if TYPE_CHECKING:
-    from twotime.results.nlsq import NLSQResult
+from twotime.report import Description, Table, error_text, sentence, with_error
+from twotime.results.nlsq import NLSQResult, SequentialResult
+from twotime.results.storage import describe
 
 
-def nlsq_report(
-    fit: "NLSQResult",
-    curves: Mapping[str, Curve],
-    provenance: Provenance | None,
-    figures: tuple[str, ...],
-) -> str:
-    """A least-squares fit as a document.
-
-    Args:
-        fit: The result.
-        curves: Functions of time, empty where they are not known.
-        provenance: Where it comes from, if known.
-        figures: Names of the figures beside the document.
-    """
-    verdict = fit.status[:1].upper() + fit.status[1:] + "."
-    tables = [parameter_table(fit), scaling_table(fit), quality_table(fit)]
-    tables[1:1] = [curve_table(curves)] if curves else []
-    title = f"{fit.model}: least squares on {len(fit.phi)} angles"
-    how = f"Sums over pixels were formed by the {fit.evaluator} evaluator.{_loss(fit)}"
-    said = (*remarks(fit), *judgements(provenance))
-    return document(title, (verdict, how), tuple(tables), said, provenance, figures)
+@describe.register
+def describe_fit(fit: NLSQResult) -> Description:
+    """Words about a least-squares fit."""
+    return Description(
+        title=f"{fit.model}: least squares on {len(fit.phi)} angles",
+        lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss(fit)}"),
+        tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
+        remarks=remarks(fit),
+        summary=functools.partial(nlsq_summary, fit),
+    )
 
 
-def _loss(fit: "NLSQResult") -> str:
+@describe.register
+def describe_angles(result: SequentialResult) -> Description:
+    """Words about fits of one angle after another."""
+    more = "Each angle's own report and figures are in the folder of the angle."
+    return Description(
+        title=f"{result.fits[0].model}: least squares on {len(result.fits)} angles, one by one",
+        lead=(sentence(result.status), more),
+        tables=(angle_table(result),),
+        remarks=angle_remarks(result),
+        summary=lambda: {
+            "converged": result.converged,
+            "status": result.status,
+            "angles": [fit.summary() for fit in result.fits],
+        },
+    )
+
+
+def _loss(fit: NLSQResult) -> str:
     """What was minimised in place of squares, and why the evaluator is what it is."""
     if fit.cost is None or fit.noise_level is None or fit.loss_scale is None:
         return ""
@@ -62,7 +58,7 @@ def _loss(fit: "NLSQResult") -> str:
     )
 
 
-def nlsq_summary(fit: "NLSQResult") -> dict[str, Any]:
+def nlsq_summary(fit: NLSQResult) -> dict[str, Any]:
     """What was found, by name, for other programs to read."""
     deviation, iid = fit.uncertainties, fit.uncertainties_iid
     columns = zip(
@@ -112,7 +108,7 @@ def nlsq_summary(fit: "NLSQResult") -> dict[str, Any]:
     }
 
 
-def parameter_table(fit: "NLSQResult") -> Table:
+def parameter_table(fit: NLSQResult) -> Table:
     """Parameters with their standard deviations and bounds."""
     deviation = fit.uncertainties
     robust, iid = (
@@ -145,7 +141,7 @@ def _ratio(deviation: float | None, iid: float | None) -> str:
     return f"{deviation / iid:.1f}" if math.isfinite(deviation) else ""
 
 
-def scaling_table(fit: "NLSQResult") -> Table:
+def scaling_table(fit: NLSQResult) -> Table:
     """Contrast and offset of the angles, in one row where they are common to all."""
     columns = zip(*map(np.asarray, (fit.phi, fit.contrast, fit.offset)), strict=True)
     bound = np.asarray(fit.scaling_at_bound)
@@ -159,7 +155,7 @@ def scaling_table(fit: "NLSQResult") -> Table:
     return Table(f"Contrast and offset ({fit.per_angle_mode})", heads, tuple(rows))
 
 
-def quality_table(fit: "NLSQResult") -> Table:
+def quality_table(fit: NLSQResult) -> Table:
     """Sums of squares and what they mean."""
     robust = (
         "robust cost",
@@ -179,7 +175,7 @@ def quality_table(fit: "NLSQResult") -> Table:
             (
                 "degrees of freedom",
                 f"{int(fit.dof)}",
-                f"{int(fit.n_pixels)} pixels less what was fitted",
+                f"{int(fit.n_points)} pixels less what was fitted",
             ),
             (
                 "reduced χ²",
@@ -205,7 +201,7 @@ def quality_table(fit: "NLSQResult") -> Table:
     )
 
 
-def remarks(fit: "NLSQResult") -> tuple[str, ...]:
+def remarks(fit: NLSQResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     bounds = [f"{name} ended on a bound." for name in fit.at_bound]
     unknown = fit.null_directions + fit.sloppy_directions
@@ -214,7 +210,7 @@ def remarks(fit: "NLSQResult") -> tuple[str, ...]:
     return (kind, *bounds, *null, *_ends(fit))
 
 
-def _ends(fit: "NLSQResult") -> tuple[str, ...]:
+def _ends(fit: NLSQResult) -> tuple[str, ...]:
     """Where several starts led."""
     count = len(fit.ends_chi2)
     if count == 1:
@@ -229,7 +225,7 @@ def _ends(fit: "NLSQResult") -> tuple[str, ...]:
     return (f"{said}{reached or 'none'}.", *_labels(fit))
 
 
-def _labels(fit: "NLSQResult") -> tuple[str, ...]:
+def _labels(fit: NLSQResult) -> tuple[str, ...]:
     """Whether the data leave open which component is called which."""
     if fit.ends_exchanged is None or fit.ends_same is None:
         return ()
@@ -246,3 +242,37 @@ def _labels(fit: "NLSQResult") -> tuple[str, ...]:
 def _on_bound(flags: Bool[np.ndarray, " 2"]) -> str:
     names = zip(("contrast", "offset"), flags, strict=True)
     return ", ".join(name for name, flag in names if flag)
+
+
+def angle_table(result: SequentialResult) -> Table:
+    """Parameters of each angle with their standard deviations."""
+    first = result.fits[0]
+    units = dict(zip(first.all_names, first.units, strict=True))
+    heads = [f"{name} [{units[name]}]" if units[name] else name for name in first.names]
+    rows = []
+    for phi, fit in zip(result.phi, result.fits, strict=True):
+        deviation = fit.uncertainties
+        shown = [
+            f"{with_error(fit.params[name], deviation[name])} ± {error_text(deviation[name])}"
+            for name in fit.names
+        ]
+        quality = f"{float(fit.reduced_chi2):.4g}", "yes" if fit.converged else "no"
+        rows.append((f"{phi:g}", *shown, f"{float(fit.contrast[0]):.5g}", *quality))
+    columns = ("φ [degree]", *heads, "contrast", "χ²/dof", "converged")
+    return Table("Parameters of each angle", columns, tuple(rows))
+
+
+def angle_remarks(result: SequentialResult) -> tuple[str, ...]:
+    """Sentences that belong under the table."""
+    how = (
+        "Every angle was fitted by itself and has parameters of its own; each started where "
+        "the last that converged had ended."
+    )
+    kinds = dict.fromkeys(fit.uncertainty_kind for fit in result.fits)
+    spread = [f"± is one standard deviation; {kind}." for kind in kinds]
+    said = [
+        f"φ = {phi:g} degree: {remark}"
+        for phi, fit in zip(result.phi, result.fits, strict=True)
+        for remark in fit.remarks[1:]
+    ]
+    return (how, *spread, *said)

@@ -1,16 +1,16 @@
-"""What sampling returns, as a value that can be saved, loaded, put into words and into ArviZ."""
+"""Results of sampling: draws from a posterior, and how far they can be trusted."""
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from twotime.report import cmc as cmc_report
-from twotime.report.tables import Curve, Provenance
-from twotime.results import storage as folders
+from twotime.models.base import Curve
+from twotime.results import storage
 
 Array = np.ndarray
 
@@ -25,7 +25,11 @@ class Limits(eqx.Module):
     max_pareto_k: float = eqx.field(default=0.7, static=True)
 
 
-class CMCResult(eqx.Module):
+def _limits(limits: Limits | Mapping[str, Any]) -> Limits:
+    return limits if isinstance(limits, Limits) else Limits(**limits)
+
+
+class CMCResult(storage.AbstractModelResult):
     """Draws from a posterior, with what is needed to judge them.
 
     Diagnostics are those of the chains that were run, each shard's; draws that were combined or
@@ -74,17 +78,15 @@ class CMCResult(eqx.Module):
         ess_weights: Independent draws that the weighted ones are worth; NaN likewise.
         power: Power of the likelihood: below 1 where it was tempered.
         width_ratio: Standard deviations after the correction over those before.
-        n_pixels: Pixels that counted.
+        n_points: Elements of c2 that were used.
         n_gradients: Evaluations of density and gradient.
         seconds: Time that sampling took, compilation included [s].
     """
 
-    all_names: tuple[str, ...] = eqx.field(static=True)
-    varying: tuple[bool, ...] = eqx.field(static=True)
-    units: tuple[str, ...] = eqx.field(static=True)
-    model: str = eqx.field(static=True)
-    per_angle_mode: str = eqx.field(static=True)
-    evaluator: str = eqx.field(static=True)
+    ARRAYS: ClassVar[str] = "posterior.npz"
+    ARE_FIELDS_THERE: ClassVar[bool] = True
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = {"n_pixels": "n_points"}
+
     sampler: str = eqx.field(static=True)
     scaling_kind: str = eqx.field(static=True)
     noise_kind: str = eqx.field(static=True)
@@ -93,15 +95,13 @@ class CMCResult(eqx.Module):
     width_kind: str = eqx.field(static=True)
     width_text: str = eqx.field(static=True)
     coordinate_names: tuple[str, ...] = eqx.field(static=True)
-    limits: Limits
+    limits: Limits = eqx.field(converter=_limits)
     excluded: tuple[int, ...] = eqx.field(static=True)
     is_complete: bool = eqx.field(static=True)
     draws: Float[Array, "chain draw free"]
     contrast: Float[Array, "chain draw angle"]
     offset: Float[Array, "chain draw angle"]
     noise: Float[Array, "chain draw"]
-    values: Float[Array, " param"]
-    phi: Float[Array, " angle"]
     log_density: Float[Array, "shard chain draw"]
     energy: Float[Array, "shard chain draw"]
     acceptance: Float[Array, " shard"]
@@ -120,14 +120,11 @@ class CMCResult(eqx.Module):
     ess_weights: Float[Array, ""]
     power: Float[Array, ""]
     width_ratio: Float[Array, " free"]
-    n_pixels: Float[Array, ""]
+    n_points: Float[Array, ""]
     n_gradients: Float[Array, ""]
     seconds: Float[Array, ""]
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the sampled parameters."""
-        return tuple(n for n, free in zip(self.all_names, self.varying, strict=True) if free)
+    n_pixels = storage.former("n_pixels", "n_points")
 
     @property
     def n_shards(self) -> int:
@@ -138,11 +135,6 @@ class CMCResult(eqx.Module):
     def samples(self) -> dict[str, Float[Array, "chain draw"]]:
         """Draws of the sampled parameters by name."""
         return {name: self.draws[..., i] for i, name in enumerate(self.names)}
-
-    @property
-    def params(self) -> dict[str, float]:
-        """All parameters by name: posterior medians, and fixed values."""
-        return dict(zip(self.all_names, self.values.tolist(), strict=True))
 
     @property
     def uncertainties(self) -> dict[str, float]:
@@ -198,26 +190,42 @@ class CMCResult(eqx.Module):
     @property
     def status(self) -> str:
         """Whether the chains converged and if not why, as a sentence."""
-        return cmc_report.status(self)
-
-    def summary(self) -> dict[str, Any]:
-        """What was found, by name: medians, deviations, intervals and diagnostics."""
-        return cmc_report.cmc_summary(self)
-
-    def report(
-        self,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
-    ) -> str:
-        """The result in words and tables: Markdown that also reads well as plain text.
-
-        Args:
-            curves: Functions of time as `functions_of_time` gives them.
-            provenance: Where the result comes from, if that shall be told.
-            figures: Names of figures to embed.
-        """
-        return cmc_report.cmc_report(self, curves or {}, provenance, figures)
+        limits = self.limits
+        worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
+        r_hat, ess = self.r_hat[worst], float(np.min([self.shard_ess_bulk, self.shard_ess_tail]))
+        checks = (
+            (
+                r_hat <= limits.max_r_hat,
+                f"R-hat of {worst} is {r_hat:.3f}, above {limits.max_r_hat:g}",
+            ),
+            (
+                ess >= limits.min_ess,
+                f"the smallest effective sample size is {ess:.0f}, below {limits.min_ess:g}",
+            ),
+            (self.bfmi >= limits.min_bfmi, f"BFMI is {self.bfmi:.2f}, below {limits.min_bfmi:g}"),
+            (
+                np.all(self.shard_divergences <= limits.max_divergences),
+                f"{self.divergences} draws diverged, more than {limits.max_divergences}",
+            ),
+            (
+                self.weights_hold,
+                f"importance weights have a Pareto k of {float(self.pareto_k):.2f} (expected at "
+                f"most {limits.max_pareto_k:g}) and an effective sample size of "
+                f"{float(self.ess_weights):.0f}",
+            ),
+        )
+        faults = "; ".join(sentence for is_kept, sentence in checks if not is_kept)
+        facts = (
+            f"R-hat at most {r_hat:.4f}, ESS at least {ess:.0f}, BFMI at least {self.bfmi:.2f}, "
+            f"{self.divergences} divergences"
+        )
+        where = f" in {self.n_shards} shards" if self.n_shards > 1 else ""
+        left = f"; shards {', '.join(map(str, self.excluded))} left out" if self.excluded else ""
+        if not self.is_complete:
+            return f"not converged: interrupted after {self.draws.shape[1]} draws ({facts}{where})"
+        if self.converged:
+            return f"converged: {facts}{where}{left}"
+        return f"not converged: {faults}{where}{left}; draw more samples or look at the traces"
 
     def all_draws(self) -> Float[Array, "draw param"]:
         """Draws of all parameters, the fixed ones at their values."""
@@ -231,7 +239,7 @@ class CMCResult(eqx.Module):
         folder: str | Path,
         *,
         curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
+        provenance: storage.Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write result.json, report.md and posterior.npz into a new folder, whole or not at all.
@@ -245,10 +253,8 @@ class CMCResult(eqx.Module):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        from twotime.results import cmc_files
-
-        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            cmc_files.write_posterior(temporary, self, curves or {}, provenance)
+        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
+            storage.write(temporary, self, curves=curves, provenance=provenance)
 
     def to_arviz(self) -> Any:
         """The draws as ArviZ holds them: an InferenceData, or a DataTree from ArviZ 1 on.
@@ -258,9 +264,27 @@ class CMCResult(eqx.Module):
         Raises:
             ModuleNotFoundError: If ArviZ is not installed.
         """
-        from twotime.results import cmc_files
+        if importlib.util.find_spec("arviz") is None:
+            raise ModuleNotFoundError(
+                "to_arviz needs ArviZ, which is not installed: python -m pip install "
+                "'twotime[posterior]'."
+            )
+        import arviz
 
-        return cmc_files.to_arviz(self)
+        posterior = dict(self.samples) | {"contrast": self.contrast, "offset": self.offset}
+        if self.noise_kind != "known":
+            posterior["noise"] = self.noise
+        groups: dict[str, Any] = {"posterior": posterior}
+        if self.n_shards == 1:
+            groups["sample_stats"] = {"lp": self.log_density[0], "energy": self.energy[0]}
+        fixed = {n: np.asarray(v) for n, v in self.params.items() if n not in self.names}
+        if fixed:
+            groups["constant_data"] = fixed
+        coords = {"angle": self.phi}
+        dims = {"contrast": ["angle"], "offset": ["angle"]}
+        if int(arviz.__version__.split(".")[0]) >= 1:
+            return arviz.from_dict(groups, coords=coords, dims=dims)
+        return arviz.from_dict(**groups, coords=coords, dims=dims)
 
     def _worst(self, values: Float[Array, " coordinate"]) -> dict[str, float]:
         return dict(zip(self.coordinate_names, values.tolist(), strict=True))

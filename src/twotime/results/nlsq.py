@@ -1,8 +1,8 @@
-"""What a least-squares fit returns, as a value that can be saved and put into words."""
+"""Results of least-squares fits: of all angles together, and of one angle after another."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,20 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.correlation import correlation
-from twotime.report import nlsq as nlsq_report
-from twotime.report.tables import (
-    Curve,
-    Provenance,
-    Table,
-    document,
-    error_text,
-    judgements,
-    with_error,
-)
 from twotime.results import storage
-from twotime.results import storage as folders
 
 STATUS = {
     0: "converged: the projected gradient and the step left are within tolerance",
@@ -58,7 +47,7 @@ class Optimum(NamedTuple):
     is_exchanged: bool = False
 
 
-class NLSQResult(eqx.Module):
+class NLSQResult(storage.AbstractModelResult):
     """A least-squares fit: a PyTree of numbers, with names attached.
 
     Attributes:
@@ -79,8 +68,8 @@ class NLSQResult(eqx.Module):
         scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
         chi2: Sum of squared residuals over t1 < t2, divided by sigma² where sigma was given;
             whatever the loss.
-        n_pixels: Pixels that counted.
-        dof: `n_pixels` less fitted parameters, scaling included.
+        n_points: Elements of c2 that were fitted.
+        dof: `n_points` minus the number of fitted parameters, contrast and offset included.
         total: Weighted sum of squares of the data about the mean of each angle.
         covariance: Covariance of the fitted parameters; zero for those held on a bound.
         covariance_iid: The same from independent pixels.
@@ -90,7 +79,7 @@ class NLSQResult(eqx.Module):
         code: Key of `STATUS`.
         gradient: Largest projected gradient [standard deviations].
         step: Newton step left [standard deviations].
-        n_steps: Evaluations of the model.
+        n_evaluations: Evaluations of the model.
         pixels: Independent detector pixels that the residuals of each angle show.
         photons: Mean counts per pixel and frame that they show; infinite for no shot noise.
         starts: Parameters at each start; `start` is the one that led to the result.
@@ -108,23 +97,19 @@ class NLSQResult(eqx.Module):
         cost: Robust sum, which was minimised in place of chi2.
     """
 
-    all_names: tuple[str, ...] = eqx.field(static=True)
-    varying: tuple[bool, ...] = eqx.field(static=True)
-    units: tuple[str, ...] = eqx.field(static=True)
-    model: str = eqx.field(static=True)
-    per_angle_mode: str = eqx.field(static=True)
-    evaluator: str = eqx.field(static=True)
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = {
+        "n_pixels": "n_points",
+        "n_steps": "n_evaluations",
+    }
     uncertainty_kind: str = eqx.field(static=True)
-    values: Float[Array, " param"]
     lower: Float[Array, " param"]
     upper: Float[Array, " param"]
     start: Float[Array, " param"]
-    phi: Float[Array, " angle"]
     contrast: Float[Array, " angle"]
     offset: Float[Array, " angle"]
     scaling_at_bound: Bool[Array, "angle 2"]
     chi2: Float[Array, ""]
-    n_pixels: Int[Array, ""]
+    n_points: Int[Array, ""]
     dof: Int[Array, ""]
     total: Float[Array, ""]
     covariance: Float[Array, "free free"]
@@ -135,7 +120,7 @@ class NLSQResult(eqx.Module):
     code: Int[Array, ""]
     gradient: Float[Array, ""]
     step: Float[Array, ""]
-    n_steps: Int[Array, ""]
+    n_evaluations: Int[Array, ""]
     pixels: Float[Array, " angle"]
     photons: Float[Array, ""]
     starts: Float[Array, "start param"]
@@ -175,15 +160,8 @@ class NLSQResult(eqx.Module):
             found.append(Optimum(chi2[k].item(), params, 1, bool(exchanged[k])))
         return tuple(found)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the fitted parameters, in the order of `covariance`."""
-        return tuple(n for n, free in zip(self.all_names, self.varying, strict=True) if free)
-
-    @property
-    def params(self) -> dict[str, float]:
-        """All parameters by name, fitted and fixed."""
-        return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
+    n_pixels = storage.former("n_pixels", "n_points")
+    n_steps = storage.former("n_steps", "n_evaluations")
 
     @property
     def uncertainties(self) -> dict[str, float]:
@@ -222,7 +200,7 @@ class NLSQResult(eqx.Module):
         return (
             f"{STATUS[int(self.code)]} (projected gradient {float(self.gradient):.1e}, "
             f"step left {float(self.step):.1e} standard deviations, "
-            f"{int(self.n_steps)} evaluations)"
+            f"{int(self.n_evaluations)} evaluations)"
         )
 
     @property
@@ -275,35 +253,6 @@ class NLSQResult(eqx.Module):
             for value, vector in pairs
         )
 
-    @property
-    def table(self) -> Table:
-        """Parameters with their standard deviations and bounds."""
-        return nlsq_report.parameter_table(self)
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences that belong under the table."""
-        return nlsq_report.remarks(self)
-
-    def summary(self) -> dict[str, Any]:
-        """What was found, by name, for other programs to read."""
-        return nlsq_report.nlsq_summary(self)
-
-    def report(
-        self,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
-    ) -> str:
-        """The result in words and tables: Markdown that also reads well as plain text.
-
-        Args:
-            curves: Functions of time as `twotime.run.functions_of_time` gives them.
-            provenance: Where the result comes from, if that shall be told.
-            figures: Names of figures to embed.
-        """
-        return nlsq_report.nlsq_report(self, curves or {}, provenance, figures)
-
     def save(
         self,
         folder: str | Path,
@@ -311,7 +260,7 @@ class NLSQResult(eqx.Module):
         data: TwoTimeData | None = None,
         *,
         curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
+        provenance: storage.Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write result.json, report.md and arrays.npz into a new folder, whole or not at all.
@@ -330,8 +279,8 @@ class NLSQResult(eqx.Module):
         arrays = scaling_arrays(self)
         if model is not None and data is not None:
             arrays = fitted_arrays(self, model, data)
-        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            storage.write_result(temporary, self, arrays, curves or {}, provenance)
+        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
+            storage.write(temporary, self, arrays=arrays, curves=curves, provenance=provenance)
 
     def _deviations(self, covariance: Float[Array, "free free"]) -> dict[str, float]:
         deviation = np.sqrt(np.maximum(np.diag(np.asarray(covariance)), 0.0))
@@ -385,7 +334,7 @@ def scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
 _correlation = eqx.filter_jit(correlation)
 
 
-class SequentialResult(eqx.Module):
+class SequentialResult(storage.AbstractResult):
     """Least-squares fits of one angle after another, each with parameters of its own.
 
     Attributes:
@@ -418,70 +367,11 @@ class SequentialResult(eqx.Module):
             open_ends
         )
 
-    @property
-    def table(self) -> Table:
-        """Parameters of each angle with their standard deviations."""
-        first = self.fits[0]
-        units = dict(zip(first.all_names, first.units, strict=True))
-        heads = [f"{name} [{units[name]}]" if units[name] else name for name in first.names]
-        rows = []
-        for phi, fit in zip(self.phi, self.fits, strict=True):
-            deviation = fit.uncertainties
-            shown = [
-                f"{with_error(fit.params[name], deviation[name])} ± {error_text(deviation[name])}"
-                for name in fit.names
-            ]
-            quality = f"{float(fit.reduced_chi2):.4g}", "yes" if fit.converged else "no"
-            rows.append((f"{phi:g}", *shown, f"{float(fit.contrast[0]):.5g}", *quality))
-        columns = ("φ [degree]", *heads, "contrast", "χ²/dof", "converged")
-        return Table("Parameters of each angle", columns, tuple(rows))
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Sentences that belong under the table."""
-        how = (
-            "Every angle was fitted by itself and has parameters of its own; each started where "
-            "the last that converged had ended."
-        )
-        kinds = dict.fromkeys(fit.uncertainty_kind for fit in self.fits)
-        spread = [f"± is one standard deviation; {kind}." for kind in kinds]
-        said = [
-            f"φ = {phi:g} degree: {remark}"
-            for phi, fit in zip(self.phi, self.fits, strict=True)
-            for remark in fit.remarks[1:]
-        ]
-        return (how, *spread, *said)
-
-    def summary(self) -> dict[str, Any]:
-        """What was found, by name, for other programs to read."""
-        return {
-            "converged": self.converged,
-            "status": self.status,
-            "angles": [fit.summary() for fit in self.fits],
-        }
-
-    def report(
-        self,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
-    ) -> str:
-        """The result in words and a table: Markdown that also reads well as plain text.
-
-        Args:
-            provenance: Where the result comes from, if that shall be told.
-            figures: Names of figures to embed.
-        """
-        verdict = self.status[:1].upper() + self.status[1:] + "."
-        title = f"{self.fits[0].model}: least squares on {len(self.fits)} angles, one by one"
-        more = "Each angle's own report and figures are in the folder of the angle."
-        said = (*self.remarks, *judgements(provenance))
-        return document(title, (verdict, more), (self.table,), said, provenance, figures)
-
     def save(
         self,
         folder: str | Path,
         *,
-        provenance: Provenance | None = None,
+        provenance: storage.Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
         """Write result.json and report.md into a new folder, and a folder of each angle in it.
@@ -494,11 +384,12 @@ class SequentialResult(eqx.Module):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        with folders.new_folder(Path(folder), overwrite=overwrite) as temporary:
+        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
             for name, fit in zip(angle_folders(self), self.fits, strict=True):
                 (temporary / name).mkdir()
-                storage.write_result(temporary / name, fit, scaling_arrays(fit), {}, provenance)
-            storage.write_parts(temporary, self, angle_folders(self), provenance)
+                arrays = scaling_arrays(fit)
+                storage.write(temporary / name, fit, arrays=arrays, provenance=provenance)
+            storage.write(temporary, self, provenance=provenance, parts=angle_folders(self))
 
 
 def angle_folders(result: SequentialResult) -> tuple[str, ...]:

@@ -1,8 +1,14 @@
-"""Result folders: written whole or not at all, and never over what may not be replaced."""
+"""Result folders: one writer and one reader for every kind of result.
+
+A folder is written completely or not at all, and a result that is there is replaced only on
+request. What can be said about a result (tables, sentences, documents) is registered by
+`twotime.report` under `describe`.
+"""
 
 import contextlib
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
 import os
@@ -10,19 +16,154 @@ import platform
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from twotime.errors import ResultError
-from twotime.report.tables import Curve, Provenance
+from twotime.models.base import Curve
 from twotime.version import __version__
 
-RESULT = "result.json"
+RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
+
+_CURVE_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
+_LIBRARIES = ("jax", "jaxlib", "equinox", "optimistix", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from, for its files.
+
+    Attributes:
+        settings: The configuration as used, with its defaults.
+        source: Facts about the data: file, checksum, selection, number of points.
+        notes: Sentences about the data and the settings that a reader should know.
+        metadata: The user's own notes about the experiment.
+        wall_time: Time the fit took, compilation included [s].
+        judgement: What the residuals say about the model, as a sentence.
+    """
+
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    wall_time: float | None = None
+    judgement: str = ""
+
+
+@functools.singledispatch
+def describe(result: Any) -> Any:
+    """The description of a result, registered for its class by `twotime.report`.
+
+    Args:
+        result: A fit or a posterior.
+
+    Returns:
+        A description with `table`, `remarks`, `summary()` and `document(...)`.
+
+    Raises:
+        TypeError: If no description is registered for the class.
+    """
+    raise TypeError(
+        f"{type(result).__name__} has no description; expected a class that is registered with "
+        "twotime.results.storage.describe."
+    )
+
+
+class AbstractResult(eqx.Module):
+    """What every kind of result can do: summarise and report."""
+
+    # The file of arrays, whether it holds those of the result itself (not result.json), and the
+    # names of fields by their names in older folders.
+    ARRAYS: ClassVar[str] = ARRAYS
+    ARE_FIELDS_THERE: ClassVar[bool] = False
+    FORMER_NAMES: ClassVar[Mapping[str, str]] = {}
+
+    @property
+    def table(self) -> Any:
+        """The main table: parameters with their uncertainties."""
+        return describe(self).table
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences that belong under the tables."""
+        return describe(self).remarks
+
+    def summary(self) -> dict[str, Any]:
+        """The findings by name, for other programs to read."""
+        return describe(self).summary()
+
+    def report(
+        self,
+        curves: Mapping[str, Curve] | None = None,
+        provenance: Provenance | None = None,
+        figures: tuple[str, ...] = (),
+    ) -> str:
+        """The result in words and tables: Markdown that also reads well as plain text.
+
+        Args:
+            curves: Functions of time as `twotime.run.functions_of_time` returns them.
+            provenance: Where the result comes from, to be included.
+            figures: Names of figures to embed.
+        """
+        return describe(self).document(curves or {}, provenance, figures)
+
+
+class AbstractModelResult(AbstractResult):
+    """Values of the parameters of one model.
+
+    Attributes:
+        all_names: Names of all parameters of the model, in its order.
+        varying: Which of them were fitted or sampled.
+        units: Their units.
+        model: Name of the model's class.
+        per_angle_mode: How contrast and offset are shared between angles, "auto" resolved.
+        evaluator: Which evaluator computed the likelihood.
+        values: All parameters.
+        phi: Detector angles [degree].
+    """
+
+    all_names: tuple[str, ...] = eqx.field(static=True)
+    varying: tuple[bool, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
+    model: str = eqx.field(static=True)
+    per_angle_mode: str = eqx.field(static=True)
+    evaluator: str = eqx.field(static=True)
+    values: Float[jax.Array | np.ndarray, " param"]
+    phi: Float[jax.Array | np.ndarray, " angle"]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fitted or sampled parameters."""
+        return tuple(n for n, free in zip(self.all_names, self.varying, strict=True) if free)
+
+    @property
+    def params(self) -> dict[str, float]:
+        """All parameters by name, fixed ones included."""
+        return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
+
+
+def former(old: str, new: str) -> property:
+    """A property under its former name, which warns.
+
+    Args:
+        old: The former name.
+        new: The name that it has now.
+    """
+
+    def get(self: Any) -> Any:
+        message = f"{old} is now called {new}; the old name will be removed in the next release."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(get, doc=f"Deprecated name of `{new}`.")
 
 
 def read_result_json(folder: Path) -> dict[str, Any]:
@@ -36,8 +177,8 @@ def read_result_json(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResultError(
-            f"{folder}: holds no result, there is no {RESULT} in it; expected a folder that "
-            "`twotime fit` or `save` wrote."
+            f"{folder}: holds no result (no {RESULT} in it); expected a folder written by "
+            "`twotime fit` or `save`."
         ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as exc:
         raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
@@ -46,9 +187,191 @@ def read_result_json(folder: Path) -> dict[str, Any]:
     return content
 
 
+def read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of a result folder.
+
+    Raises:
+        ResultError: If they are not there or damaged.
+    """
+    files = read_result_json(folder).get("files", ())
+    path = folder / next((Path(name).name for name in files if name.endswith(".npz")), ARRAYS)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError:
+        raise ResultError(f"{folder}: holds no {path.name}; fit again to create it.") from None
+    except (OSError, ValueError, EOFError, KeyError) as exc:
+        raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """Read the functions of time of a result folder.
+
+    Raises:
+        ResultError: If it holds no result or no arrays.
+    """
+    functions, arrays = read_result_json(folder)["functions"], read_arrays(folder)
+    bands = {
+        n: {p: arrays.get(prefix + n) for p, prefix in _CURVE_PARTS.items()} for n in functions
+    }
+    return {name: Curve(**facts, **bands[name]) for name, facts in functions.items()}
+
+
+def write(
+    folder: Path,
+    result: AbstractResult,
+    *,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    curves: Mapping[str, Curve] | None = None,
+    provenance: Provenance | None = None,
+    figures: tuple[str, ...] = (),
+    parts: tuple[str, ...] = (),
+) -> None:
+    """Write a result into a folder that exists and holds at most its figures and parts.
+
+    Args:
+        folder: The folder.
+        result: The result.
+        arrays: Further arrays for its file of arrays.
+        curves: Functions of time by name.
+        provenance: Where the result comes from.
+        figures: Names of figures in the folder.
+        parts: Names of the folders of its parts, for a result that has nothing but parts.
+    """
+    origin, curves = provenance or Provenance(), curves or {}
+    fields, stored = {"parts": parts}, {}
+    if not parts:
+        if result.ARE_FIELDS_THERE:
+            stored = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+            stored = {name: x for name, x in stored.items() if isinstance(x, np.ndarray)}
+        fields = fields_to_json(result, without=tuple(stored))
+        stored |= dict(arrays or {})
+        for part, prefix in _CURVE_PARTS.items():
+            found = {f"{prefix}{name}": getattr(curve, part) for name, curve in curves.items()}
+            stored |= {name: values for name, values in found.items() if values is not None}
+        np.savez(folder / result.ARRAYS, allow_pickle=False, **stored)
+    (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
+    files = (RESULT, REPORT, *(parts or (result.ARRAYS,)), *figures)
+    content = {
+        "kind": type(result).__name__,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {"twotime": __version__}
+        | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+        | {"python": platform.python_version()},
+        "files": files,
+        "result": result.summary(),
+        "source": origin.source,
+        "notes": origin.notes,
+        "metadata": origin.metadata,
+        "wall_time_s": origin.wall_time,
+        "settings": origin.settings,
+        "functions": {
+            name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
+            for name, curve in curves.items()
+        },
+        "judgement": origin.judgement,
+        "fields": fields,
+    }
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+
+
+def fields_to_json(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Write the fields of a dataclass as JSON that `fields_from_json` restores bit for bit.
+
+    Args:
+        value: A dataclass whose fields are arrays, numbers, texts, None, dataclasses, or tuples
+            and dictionaries of these.
+        without: Names of fields to leave out.
+
+    Raises:
+        TypeError: If a field is none of these.
+    """
+    names = [f.name for f in dataclasses.fields(value) if f.name not in without]
+    return {name: _packed(getattr(value, name), name) for name in names}
+
+
+def fields_from_json(
+    kind: type, packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+) -> Any:
+    """Restore a dataclass that `fields_to_json` wrote.
+
+    Args:
+        kind: Class of the value.
+        packed: Its fields as written.
+        arrays: Where fields are that `packed` lacks.
+
+    Raises:
+        ValueError: If float64 is off: the numbers could not be restored.
+        ResultError: If fields are unknown, or missing without a default.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    there = {name: x for name, x in (arrays or {}).items() if name in known} | dict(packed)
+    missing = dataclasses.MISSING
+    needed = {n for n, f in known.items() if f.default is f.default_factory is missing}
+    wrong = sorted(set(packed) - set(known)) + sorted(needed - set(there))
+    if wrong:
+        raise ResultError(
+            f"the saved {kind.__name__} and this version of twotime differ in {', '.join(wrong)}; "
+            "read it with the version named in its result.json."
+        )
+    return kind(**{name: _unpacked(value) for name, value in there.items()})
+
+
+def plain(value: Any) -> Any:
+    """Numbers, arrays and containers as JSON takes them; other numbers and paths as strings."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _packed(value: Any, name: str) -> Any:
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        array = np.asarray(value)
+        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": plain(array)}
+    if isinstance(value, tuple | list):
+        return [_packed(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {"items": {key: _packed(item, name) for key, item in value.items()}}
+    if dataclasses.is_dataclass(value):
+        return {"items": fields_to_json(value)}
+    if isinstance(value, float):
+        return {"float": plain(value)}
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise TypeError(
+        f"{name} is of type {type(value).__name__}; expected arrays, numbers, texts, tuples or "
+        "dictionaries: these can be stored in a result folder."
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_unpacked(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "float" in value:
+        return float(value["float"])
+    if "dtype" not in value:  # without "items" in folders of version 0.1
+        return {key: _unpacked(item) for key, item in value.get("items", value).items()}
+    array = np.asarray(value["values"], dtype=value["dtype"]).reshape(value["shape"])
+    if array.dtype.itemsize > 4 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Restoring a result needs float64, which JAX has switched off; call "
+            'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
+        )
+    return jnp.asarray(array)
+
+
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn what the system says when a folder cannot be written into one sentence.
+    """Turn the system's errors while a folder is written into one sentence.
 
     Raises:
         ResultError: If the folder cannot be written.
@@ -58,16 +381,16 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as exc:
         raise ResultError(
             f"{folder}: the results folder cannot be written ({exc.strerror or exc}); expected a "
-            "writable place; name another one."
+            "writable place; choose another folder."
         ) from exc
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that results cannot be written to; leaves everything as it is.
+    """Refuse a folder that results cannot be written to; changes nothing.
 
     Args:
-        folder: Where results shall be.
-        overwrite: Whether a result that is there may be replaced.
+        folder: Where results are to be written.
+        overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If it holds a result or other files, or cannot be written.
@@ -76,12 +399,12 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         if not (folder / RESULT).exists():
             raise ResultError(
                 f"{folder}: the folder holds other files and no result; expected a new or empty "
-                "folder; name another one."
+                "folder; choose another one."
             )
         if not overwrite:
             raise ResultError(
-                f"{folder}: already holds a result; name another folder, or say that it may be "
-                "replaced (--overwrite, overwrite=True)."
+                f"{folder}: already holds a result; choose another folder, or allow replacing it "
+                "(--overwrite, overwrite=True)."
             )
     parent = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
     with writing(folder):
@@ -92,12 +415,12 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
 def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` when the block ends without an error.
 
-    A result that is there is replaced file by file: what its list of files names goes, folders
-    of its parts as a whole; what the user put beside stays.
+    An existing result is replaced file by file: the files that it lists are removed, folders of
+    its parts completely; files that the user added stay.
 
     Args:
-        folder: Where the content shall be in the end.
-        overwrite: Whether a result that is there may be replaced.
+        folder: The final folder.
+        overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
@@ -134,247 +457,3 @@ def _put(temporary: Path, folder: Path) -> None:
             path.unlink(missing_ok=True)
     for path in sorted(temporary.iterdir(), key=lambda p: p.name == RESULT):
         path.replace(folder / path.name)
-
-
-ARRAYS = "arrays.npz"
-REPORT = "report.md"
-
-_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
-
-
-@runtime_checkable
-class Result(Protocol):
-    """A result that can be written into a folder: a dataclass that sums itself up."""
-
-    def summary(self) -> dict[str, Any]:
-        """What was found, by name."""
-
-    def report(self, *args: Any, **kwargs: Any) -> str:
-        """The result in words and tables."""
-
-
-def fields_to_json(value: Any) -> dict[str, Any]:
-    """Write the fields of a dataclass as JSON that `fields_from_json` restores bit for bit.
-
-    Args:
-        value: A dataclass whose fields are arrays, numbers, texts, None, or tuples and
-            dictionaries of these.
-
-    Raises:
-        TypeError: If a field is none of these.
-    """
-    return {f.name: _packed(getattr(value, f.name), f.name) for f in dataclasses.fields(value)}
-
-
-def fields_from_json(kind: type, packed: Mapping[str, Any]) -> Any:
-    """Restore a dataclass that `fields_to_json` wrote.
-
-    Args:
-        kind: Class of the value.
-        packed: What was written of its fields.
-
-    Raises:
-        ValueError: If float64 is off: the numbers could not be restored.
-        ResultError: If fields are unknown, or missing without a default.
-    """
-    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ValueError(
-            "Restoring a result needs float64, which JAX has switched off; call "
-            'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
-        )
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    needed = {
-        name
-        for name, f in known.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    wrong = sorted(set(packed) - set(known)) + sorted(needed - set(packed))
-    if wrong:
-        raise ResultError(
-            f"the saved {kind.__name__} and this version of twotime differ in {', '.join(wrong)}; "
-            "read it with the version that its result.json names."
-        )
-    return kind(**{name: _unpacked(value) for name, value in packed.items()})
-
-
-def plain(value: Any) -> Any:
-    """Numbers, arrays and containers as JSON takes them; numbers it does not know as strings."""
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        return plain(np.asarray(value).tolist())
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return repr(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def _packed(value: Any, name: str) -> Any:
-    if isinstance(value, jax.Array | np.ndarray | np.generic):
-        array = np.asarray(value)
-        return {"dtype": array.dtype.name, "shape": list(array.shape), "values": plain(array)}
-    if isinstance(value, tuple | list):
-        return [_packed(item, name) for item in value]
-    if isinstance(value, Mapping):
-        return {"items": {key: _packed(item, name) for key, item in value.items()}}
-    if isinstance(value, float):
-        return {"float": plain(value)}
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(
-        f"{name} is of type {type(value).__name__}; expected arrays, numbers, texts, tuples or "
-        "dictionaries, which are what a result folder can hold."
-    )
-
-
-def _unpacked(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_unpacked(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if "items" in value:
-        return {key: _unpacked(item) for key, item in value["items"].items()}
-    if "float" in value:
-        return float(value["float"])
-    array = np.asarray(value["values"], dtype=value["dtype"])
-    return jnp.asarray(array.reshape(value["shape"]))
-
-
-def write_result(
-    folder: Path,
-    result: Result,
-    arrays: Mapping[str, np.ndarray],
-    curves: Mapping[str, Curve],
-    provenance: Provenance | None = None,
-    figures: tuple[str, ...] = (),
-) -> None:
-    """Write a result into a folder that exists and holds at most its figures.
-
-    Args:
-        folder: The folder.
-        result: The result.
-        arrays: What arrays.npz shall hold beside the functions of time.
-        curves: Functions of time by name.
-        provenance: Where the result comes from.
-        figures: Names of figures in the folder.
-    """
-    np.savez(folder / ARRAYS, allow_pickle=False, **arrays, **curve_arrays(curves))
-    (folder / REPORT).write_text(
-        result.report(curves=curves, provenance=provenance, figures=figures), encoding="utf-8"
-    )
-    origin = Provenance() if provenance is None else provenance
-    content = common_content(result, (ARRAYS, REPORT, *figures), origin) | {
-        "functions": curve_words(curves),
-        "judgement": origin.judgement,
-        "fields": fields_to_json(result),
-    }
-    write_json(folder / RESULT, content)
-
-
-def common_content(result: Result, files: tuple[str, ...], origin: Provenance) -> dict[str, Any]:
-    """What the result.json of every kind of result tells.
-
-    Args:
-        result: The result.
-        files: Names of the files beside it.
-        origin: Where the result comes from.
-    """
-    return {
-        "kind": type(result).__name__,
-        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "files": [RESULT, *files],
-        "result": result.summary(),
-        "source": origin.source,
-        "notes": origin.notes,
-        "metadata": origin.metadata,
-        "wall_time_s": origin.wall_time,
-        "settings": origin.settings,
-    }
-
-
-def curve_arrays(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
-    """Functions of time as arrays by name, values and bands."""
-    return {
-        f"{prefix}{name}": getattr(curve, part)
-        for name, curve in curves.items()
-        for part, prefix in _PARTS.items()
-    }
-
-
-def curve_words(curves: Mapping[str, Curve]) -> dict[str, dict[str, str]]:
-    """What result.json tells of functions of time."""
-    return {
-        name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
-        for name, curve in curves.items()
-    }
-
-
-def restored_curves(
-    words: Mapping[str, Mapping[str, str]], arrays: Mapping[str, np.ndarray]
-) -> dict[str, Curve]:
-    """Functions of time from what `curve_words` and `curve_arrays` gave."""
-    curves = {}
-    for name, facts in words.items():
-        values, lower, upper = (arrays[prefix + name] for prefix in _PARTS.values())
-        curves[name] = Curve(values, lower, upper, **facts)
-    return curves
-
-
-def write_parts(
-    folder: Path,
-    result: Result,
-    parts: tuple[str, ...],
-    provenance: Provenance | None = None,
-) -> None:
-    """Write what holds the parts of a result together into the folder that holds their folders.
-
-    Args:
-        folder: The folder.
-        result: The result.
-        parts: Names of the folders of its parts.
-        provenance: Where the result comes from.
-    """
-    (folder / REPORT).write_text(result.report(provenance=provenance), encoding="utf-8")
-    origin = Provenance() if provenance is None else provenance
-    content = common_content(result, (REPORT, *parts), origin) | {"fields": {"parts": parts}}
-    write_json(folder / RESULT, content)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computed a result."""
-    names = ("jax", "jaxlib", "equinox", "optimistix", "numpy")
-    found = {name: importlib.metadata.version(name) for name in names}
-    return {"twotime": __version__} | found | {"python": platform.python_version()}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a dictionary as JSON text."""
-    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
-
-
-def read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Read the arrays.npz of a folder.
-
-    Raises:
-        ResultError: If it is not there or damaged.
-    """
-    path = folder / ARRAYS
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except FileNotFoundError:
-        raise ResultError(f"{folder}: holds no {ARRAYS}; fit again to have it.") from None
-    except (OSError, ValueError, EOFError, KeyError) as exc:
-        raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
-
-
-def read_curves(folder: Path) -> dict[str, Curve]:
-    """Read the functions of time of a folder.
-
-    Raises:
-        ResultError: If it holds no result or no arrays.
-    """
-    return restored_curves(read_result_json(folder)["functions"], read_arrays(folder))

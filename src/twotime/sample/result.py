@@ -116,7 +116,7 @@ def make_result(facts: Facts, result: Result) -> CMCResult:
         ess_weights=np.asarray(effective),
         power=np.asarray(float(posterior.power)),
         width_ratio=ratio,
-        n_pixels=np.asarray(float(posterior.source.n_pixels)),
+        n_points=np.asarray(float(posterior.source.n_pixels)),
         n_gradients=np.asarray(float(result.n_gradients)),
         seconds=np.asarray(np.nan),
     )

@@ -146,8 +146,8 @@ def position_of_fit(
         parts.append(np.asarray(sampled.from_values(values)))
         widths.append(np.full(len(values), 0.1))
     if posterior.noise == "sampled":
-        parts.append(np.asarray([0.5 * np.log(float(fit.chi2) / float(fit.n_pixels))]))
-        widths.append(np.asarray([(2 * float(fit.n_pixels)) ** -0.5]))
+        parts.append(np.asarray([0.5 * np.log(float(fit.chi2) / float(fit.n_points))]))
+        widths.append(np.asarray([(2 * float(fit.n_points)) ** -0.5]))
     return np.concatenate(parts), np.concatenate(widths)
 
 
