@@ -1,5 +1,7 @@
 """The data value keeps what it is given and refuses what does not fit."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,3 +49,48 @@ def test_shapes_that_do_not_fit_are_refused(changes, words):
     given = {"c2": C2, "t": np.arange(3.0), "q": 0.01, "phi": np.zeros(2)} | changes
     with pytest.raises(ValueError, match=words):
         TwoTimeData(**given)
+
+
+def untidy(sigma=None) -> TwoTimeData:
+    rng = np.random.default_rng(3)
+    c2 = rng.normal(size=(2, 7, 7))
+    c2[0, 1, 4], c2[1, 0, 1] = np.nan, np.inf
+    mask = rng.random(c2.shape) > 0.3
+    sigma = 0.1 + rng.random(c2.shape) if sigma == "each" else sigma
+    return TwoTimeData(c2, np.arange(7.0), 0.01, np.zeros(2), mask, sigma)
+
+
+def test_points_count_that_are_finite_unmasked_and_above_the_diagonal():
+    data = untidy()
+    for k, i, j in np.ndindex(2, 7, 7):
+        counts = i < j and np.isfinite(data.c2[k, i, j]) and data.mask[k, i, j]
+        assert data.usable(k)[i, j] == counts == data.weights(k)[i, j]
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5, "each"])
+def test_weights_are_inverse_variances_of_usable_points(sigma):
+    data = untidy(sigma)
+    sd = np.broadcast_to(1.0 if data.sigma is None else data.sigma, data.c2.shape)
+    np.testing.assert_array_equal(data.weights(1), np.where(data.usable(1), 1 / sd[1] ** 2, 0.0))
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5, "each"])
+def test_weights_are_the_same_traced_cut_and_for_all_matrices(sigma):
+    data = untidy(sigma)
+    whole = [data.weights(k) for k in range(2)]
+    assert all(isinstance(plane, np.ndarray) for plane in whole)
+    traced = jax.jit(jax.vmap(lambda k, d: d.weights(k), in_axes=(0, None)))
+    np.testing.assert_array_equal(traced(jnp.arange(2), jax.tree.map(jnp.asarray, data)), whole)
+    np.testing.assert_array_equal(data.weights(slice(None)), whole)
+    window = jax.jit(lambda k, first: data.weights(k, first, 3))(1, jnp.asarray([1, 2]))
+    np.testing.assert_array_equal(window, whole[1][1:4, 2:5])
+
+
+def test_data_are_complete_where_every_point_above_the_diagonal_counts():
+    c2 = np.where(np.eye(4, dtype=bool), np.nan, 1.0)[None]
+    data = TwoTimeData(c2, np.arange(4.0), 0.01, np.zeros(1), ~np.eye(4, dtype=bool)[None])
+    assert data.is_complete()
+    c2[0, 1, 2] = np.nan
+    assert not data.is_complete()
+    assert jax.jit(lambda c2: dataclasses.replace(data, c2=c2).is_complete())(c2)
+    assert not jax.jit(lambda mask: dataclasses.replace(data, mask=mask).is_complete())(data.mask)

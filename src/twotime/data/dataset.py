@@ -1,11 +1,15 @@
 """The measured two-time correlation as a value."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 AnyArray = Array | np.ndarray
+Index = int | slice | Int[Array, ""]
 
 
 def _array(value: object) -> AnyArray:
@@ -22,18 +26,18 @@ def _optional(value: object) -> AnyArray | None:
 class TwoTimeData(eqx.Module):
     r"""Two-time correlation at one wavevector: $c_2(\phi, t_1, t_2)$ and its axes.
 
-    Symmetric in its last two axes; only pixels with t1 < t2 are ever fitted, so neither the
-    diagonal (shot noise) nor the lower half carries information. Arrays are kept as they come:
-    nothing is copied to a device and no precision is changed. Pixels that are masked may hold
-    any number, NaN included.
+    Symmetric in its last two axes. A point of c2 is a pair of frames; only points with t1 < t2
+    are ever fitted (see `usable`), so neither the diagonal (shot noise) nor the lower half carries
+    information. Arrays are kept as they are: nothing is copied to a device and no precision is
+    changed. Masked points may hold any number, NaN included.
 
     Attributes:
         c2: Correlation, baseline usually 1.
         t: Time of each frame [s].
         q: Wavevector [1/Å].
         phi: Detector angle of each matrix [degree].
-        mask: True where a pixel is used; None uses all.
-        sigma: Standard deviation of a pixel, one number or one per pixel; None if not known.
+        mask: True where a point is used; None uses all.
+        sigma: Standard deviation of a point, one number or one per point; None if not known.
 
     Raises:
         ValueError: If the shapes do not fit each other.
@@ -65,9 +69,77 @@ class TwoTimeData(eqx.Module):
         if self.mask is not None and (self.mask.shape != shape or self.mask.dtype != bool):
             raise ValueError(
                 f"mask is {self.mask.dtype} of shape {self.mask.shape}; expected bool of shape "
-                f"{shape}, True where a pixel is used."
+                f"{shape}, True where a point is used."
             )
         if self.sigma is not None and self.sigma.shape not in ((), shape):
             raise ValueError(
                 f"sigma has shape {self.sigma.shape}; expected one number or shape {shape}."
             )
+
+    def usable(
+        self, k: Index, first: tuple[Any, Any] | Array = (0, 0), size: int | None = None
+    ) -> Bool[AnyArray, "*matrix row column"]:
+        """Which points of matrix `k` count: t1 < t2, finite, and not masked.
+
+        This is the only place that says so. Traceable, with a traced `k` and `first`; a NumPy
+        array where the data are NumPy arrays and `k` is not a JAX array.
+
+        Args:
+            k: Position of the matrix, or a slice of positions (not with a window).
+            first: First frames (t1, t2) of a square window.
+            size: Edge of the window [frame]; None takes the whole matrix.
+        """
+        on_host = size is None and _is_host(k, self.c2, self.mask)
+        xp: Any = np if on_host else jnp
+        # Floating-point numbers, because CPUs compare few 64-bit integers at once.
+        frames = xp.arange(size or self.c2.shape[-1], dtype=jnp.result_type(self.t))
+        rows, columns = (frames + corner for corner in (first if size else (0, 0)))
+        used = (rows[:, None] < columns) & xp.isfinite(window(self.c2, k, first, size))
+        return used if self.mask is None else used & window(self.mask, k, first, size)
+
+    def weights(
+        self, k: Index, first: tuple[Any, Any] | Array = (0, 0), size: int | None = None
+    ) -> Float[AnyArray, "*matrix row column"]:
+        """Weights of the points of matrix `k`: 0 where not `usable`, else 1 or 1/sigma².
+
+        Args:
+            k: Position of the matrix, or a slice of positions (not with a window).
+            first: First frames (t1, t2) of a square window.
+            size: Edge of the window [frame]; None takes the whole matrix.
+
+        Example:
+            >>> data = TwoTimeData(np.ones((1, 2, 2)), np.arange(2.0), 0.01, np.zeros(1), sigma=0.5)
+            >>> data.weights(0).tolist()
+            [[0.0, 4.0], [0.0, 0.0]]
+        """
+        used = self.usable(k, first, size)
+        xp: Any = np if isinstance(used, np.ndarray) and _is_host(self.sigma) else jnp
+        dtype = jnp.result_type(self.t)
+        if self.sigma is None:
+            return xp.where(used, xp.ones((), dtype), 0.0)
+        sigma = window(self.sigma, k, first, size) if self.sigma.ndim else self.sigma
+        return xp.where(used, 1.0 / xp.where(used, sigma, 1.0).astype(dtype) ** 2, 0.0)
+
+    def is_complete(self) -> bool:
+        """Whether all points with t1 < t2 count; traced c2 counts as finite, traced mask not."""
+        if isinstance(self.mask, jax.core.Tracer):
+            return False
+        is_known = not isinstance(self.c2, jax.core.Tracer)
+        c2 = np.asarray(self.c2) if is_known else np.broadcast_to(0.0, self.c2.shape)
+        mask = None if self.mask is None else np.asarray(self.mask)
+        known = TwoTimeData(c2, np.zeros(c2.shape[1]), 0.0, np.zeros(c2.shape[0]), mask)
+        count = c2.shape[1] * (c2.shape[1] - 1) // 2
+        return all(np.count_nonzero(known.usable(k)) == count for k in range(c2.shape[0]))
+
+
+def window(
+    planes: AnyArray, k: Index, first: tuple[Any, Any] | Array, size: int | None
+) -> AnyArray:
+    """Cut matrix `k`, or a square window of it, out of arrays (angle, time, time)."""
+    if size is None:
+        return planes[k] if _is_host(k, planes) else jnp.asarray(planes)[k]
+    return jax.lax.dynamic_slice(planes, (k, first[0], first[1]), (1, size, size))[0]
+
+
+def _is_host(*values: object) -> bool:
+    return not any(isinstance(value, jax.Array) for value in values)

@@ -173,10 +173,7 @@ def _check_values(data: TwoTimeData, space: ParameterSpace) -> None:
             f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
         )
     for k, phi in enumerate(np.asarray(data.phi)):
-        used = np.isfinite(data.c2[k])
-        if data.mask is not None:
-            used = used & np.asarray(data.mask[k])
-        if not np.triu(used, 1).any():
+        if not data.usable(k).any():
             raise ValueError(
                 f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
                 "masked or not finite); leave this angle out with phi_filtering."

@@ -264,9 +264,7 @@ def _residual(
     t, phi = jnp.asarray(d.t), jnp.asarray(d.phi)[k]
     model = correlation(problem.model, params, t=t, q=jnp.asarray(d.q), phi=phi[None])[0]
     c2 = jnp.asarray(d.c2)[k]
-    used = jnp.triu(jnp.isfinite(c2), 1)
-    if d.mask is not None:
-        used &= jnp.asarray(d.mask)[k]
+    used = d.usable(k)
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
     sigma = sigma[k] if sigma.ndim else sigma
     sigma = jnp.where(used, sigma, 1.0)

@@ -1,9 +1,8 @@
 """Which evaluator computes the Gram matrix, and by what right."""
 
+import dataclasses
 from typing import Any, Literal, get_args
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -45,11 +44,12 @@ def choose_evaluator(
         )
     if asked == "tiled":
         return data, asked
-    plain = _unmasked(data)
-    reason = _obstacle(model, plain)
+    reason = _obstacle(model, data)
     if asked == "factored" and reason:
         raise ValueError(f"The factored evaluator cannot be used: {reason}; use 'auto' or 'tiled'.")
-    return (data, "tiled") if reason else (plain, "factored")
+    if reason:
+        return data, "tiled"
+    return dataclasses.replace(data, mask=None), "factored"
 
 
 def prepare(
@@ -123,25 +123,9 @@ def evaluate_gram(
     return found.at[:, :MODEL, :MODEL].set(prepared.moments)
 
 
-def _unmasked(data: TwoTimeData) -> TwoTimeData:
-    """Data without their mask, where it is known to hide only the diagonal or below."""
-    if data.mask is None or isinstance(data.mask, jax.core.Tracer):
-        return data
-    early, late = np.triu_indices(data.c2.shape[-1], 1)
-    if not all(plane[early, late].all() for plane in np.asarray(data.mask)):
-        return data
-    return eqx.tree_at(lambda d: d.mask, data, None)
-
-
 def _obstacle(model: AbstractTwoTimeModel, data: TwoTimeData) -> str:
     if not model.is_separable:
         return f"{type(model).__name__} is not a sum of products of functions of one time"
-    if data.mask is not None:
-        return "some pixels are masked"
     if data.sigma is not None and np.ndim(data.sigma) > 0:
-        return "sigma differs from pixel to pixel"
-    if not isinstance(data.c2, jax.core.Tracer):
-        early, late = np.triu_indices(data.c2.shape[-1], 1)
-        if not all(np.isfinite(plane[early, late]).all() for plane in np.asarray(data.c2)):
-            return "some pixels are not finite"
-    return ""
+        return "sigma differs from point to point"
+    return "" if data.is_complete() else "some points are masked or not finite"

@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, window
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.rates import AnyArray, Scalar
 
@@ -62,26 +62,12 @@ def cut_tile(data: TwoTimeData, k: Array, shift: Scalar, corner: Array, size: in
     n = data.c2.shape[-1]
     size = min(size, n)
     first = jnp.minimum(corner, n - size)
-
-    def cut(plane: AnyArray) -> Array:
-        return jax.lax.dynamic_slice(plane, (k, first[0], first[1]), (1, size, size))[0]
-
-    dtype = jnp.result_type(data.t)
-    # Floating-point numbers, because processors compare few 64-bit integers at once.
-    frames = jnp.arange(size, dtype=dtype)
-    rows, columns = frames + first[0], frames + first[1]
-    rows = jnp.where(rows >= corner[0], rows, jnp.inf)
-    columns = jnp.where(columns >= corner[1], columns, -jnp.inf)
-    used = rows[:, None] < columns[None, :]
-    c2 = cut(data.c2)
-    used &= jnp.isfinite(c2)
-    if data.mask is not None:
-        used &= cut(data.mask)
-    weight = jnp.where(used, jnp.ones((), dtype), 0.0)
-    if data.sigma is not None:
-        sigma = cut(data.sigma) if jnp.ndim(data.sigma) else data.sigma
-        weight = jnp.where(used, 1.0 / jnp.where(used, sigma, 1.0).astype(dtype) ** 2, 0.0)
-    return Tile((first[0], first[1]), jnp.where(used, c2.astype(dtype) - shift, 0.0), weight)
+    # Frames before the corner, of tiles moved back inside, belong to other tiles.
+    frames = jnp.arange(size, dtype=jnp.result_type(data.t))
+    rows, columns = (frames + start >= edge for start, edge in zip(first, corner, strict=True))
+    weight = jnp.where(rows[:, None] & columns, data.weights(k, first, size), 0.0)
+    c2 = window(data.c2, k, first, size).astype(weight.dtype)
+    return Tile((first[0], first[1]), jnp.where(weight > 0, c2 - shift, 0.0), weight)
 
 
 def tile_pairs(

@@ -148,14 +148,11 @@ def make_problem(
     mesh: Mesh | None = None,
 ) -> Problem:
     """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
-    upper = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
 
     def of_angle(k: Array) -> tuple[Array, Array]:
-        c2 = jnp.asarray(data.c2)[k]
-        used = upper & jnp.isfinite(c2)
-        if data.mask is not None:
-            used &= jnp.asarray(data.mask)[k]
-        return jnp.sum(jnp.where(used, c2, 0.0), dtype=float), jnp.sum(used)
+        used = data.usable(k)
+        c2 = jnp.where(used, jnp.asarray(data.c2)[k], 0.0)
+        return jnp.sum(c2, dtype=float), jnp.sum(used)
 
     # One angle after the other: compilers would hold copies of all data at once.
     totals, counts = jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
@@ -186,5 +183,7 @@ def _make_scaling(
     moved = jnp.stack([jnp.zeros_like(shift), shift])
     lower = jnp.where(vary, space.scaling_lower, space.scaling_initial) - moved
     upper = jnp.where(vary, space.scaling_upper, space.scaling_initial) - moved
-    frozen = quantile_scaling(data.c2, data.mask) - moved if mode == "constant" else None
+    frozen = (
+        quantile_scaling(data.c2, data.usable(slice(None))) - moved if mode == "constant" else None
+    )
     return make_scaling(mode, jnp.asarray(data.phi), lower, upper, frozen)

@@ -135,17 +135,10 @@ def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
         data: The data; pixels that are masked or not finite do not count.
         shift: Subtracted from the data, to keep digits.
     """
-    upper = jnp.triu(jnp.ones(data.c2.shape[1:], bool), 1)
-    sigma = jnp.asarray(1.0 if data.sigma is None else data.sigma)
 
     def of_angle(k: Array) -> Array:
-        c2 = jnp.asarray(data.c2)[k]
-        used = upper & jnp.isfinite(c2)
-        if data.mask is not None:
-            used &= jnp.asarray(data.mask)[k]
-        here = jnp.where(used, sigma[k] if sigma.ndim else sigma, 1.0)
-        weight = jnp.where(used, 1.0 / here.astype(jnp.result_type(data.t)) ** 2, 0.0)
-        c2 = jnp.where(used, c2 - shift, 0.0)
+        weight = data.weights(k)
+        c2 = jnp.where(weight > 0, jnp.asarray(data.c2)[k] - shift, 0.0)
         count, total, square = (jnp.sum(weight * x) for x in (1.0, c2, c2 * c2))
         return jnp.stack([jnp.stack([square, total]), jnp.stack([total, count])])
 

@@ -190,24 +190,24 @@ def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> Scali
 
 
 def quantile_scaling(
-    c2: Float[AnyArray, "angle time time"], mask: Bool[AnyArray, "angle time time"] | None = None
+    c2: Float[AnyArray, "angle time time"], used: Bool[AnyArray, "angle time time"] | None = None
 ) -> Float[Array, "angle 2"]:
     """Estimate contrast and offset of each angle from the data alone.
 
     The offset is the 10th percentile of c2 at lags from their 80th percentile on; the
     contrast the 90th percentile at lags up to their 20th, minus the offset. The diagonal and
-    masked pixels are left out.
+    what is not used are left out.
 
     Args:
         c2: Two-time correlation.
-        mask: True where a pixel counts.
+        used: True where a point counts (`TwoTimeData.usable`); None takes all but NaN.
 
     Returns:
         Contrast and offset of each angle.
     """
     index: Int[Array, " time"] = jnp.arange(c2.shape[-1])
     lag = index[None, :] - index[:, None]
-    used = (lag > 0) & jnp.isfinite(c2) & (True if mask is None else mask)
+    used = (lag > 0) & (True if used is None else used)
     lags = jnp.where(lag > 0, lag, jnp.nan)
     near, far = jnp.nanquantile(lags, jnp.asarray([0.2, 0.8], c2.dtype))
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from twotime.data.dataset import TwoTimeData
 from twotime.models.base import Curve
 from twotime.results.nlsq import NLSQResult
 
@@ -286,9 +287,11 @@ def _pages(count: int, size: int) -> list[tuple[int, ...]]:
 
 
 def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
-    """Pixels of an angle that were fitted, mirrored below the diagonal."""
-    used = np.isfinite(arrays["c2"][k]) & ~np.eye(len(arrays["t"]), dtype=bool)
-    return used & arrays["mask"][k] if "mask" in arrays else used
+    """Points of an angle that were fitted, mirrored below the diagonal."""
+    axes = arrays["c2"][k][None], arrays["t"], 0.0, arrays["phi"][k][None]
+    mask = arrays["mask"][k][None] if "mask" in arrays else None
+    used = np.asarray(TwoTimeData(*axes, mask).usable(0))
+    return used | used.T
 
 
 def _without_diagonal(matrix: Matrix) -> Matrix:

@@ -103,10 +103,7 @@ def _is_usable(name: str, part: Any, data: TwoTimeData) -> bool:
     if name != "sigma":
         return bool(np.isfinite(values).all())
     good = np.isfinite(values) & (values > 0)
-    used = np.isfinite(np.asarray(data.c2))
-    if data.mask is not None:
-        used &= np.asarray(data.mask)
-    return bool(np.all(good | ~used))
+    return bool(np.all(good | ~np.asarray(data.usable(slice(None)))))
 
 
 def checked_fit(fit: NLSQResult, space: ParameterSpace, mode: str) -> NLSQResult:

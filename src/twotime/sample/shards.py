@@ -126,15 +126,7 @@ Pixels = tuple[int, np.ndarray, np.ndarray]
 
 def used_pixels(data: TwoTimeData) -> list[Pixels]:
     """Usable pixels with t1 < t2 of every angle, in the order of t1 and then t2."""
-    found = []
-    upper = np.triu(np.ones(data.c2.shape[1:], bool), 1)
-    for k in range(data.c2.shape[0]):
-        used = upper & np.isfinite(np.asarray(data.c2[k]))
-        if data.mask is not None:
-            used &= np.asarray(data.mask[k])
-        early, late = np.nonzero(used)
-        found.append((k, early, late))
-    return found
+    return [(k, *np.nonzero(np.asarray(data.usable(k)))) for k in range(data.c2.shape[0])]
 
 
 def deal(pixels: list[Pixels], n_angles: int, dealing: Dealing) -> list[list[Pixels]]:
@@ -216,10 +208,7 @@ def _pixel_list(
         size = len(i)
         early[row, :size], late[row, :size] = i, j
         c2[row, :size] = np.asarray(data.c2[k])[i, j].astype(float) - float(plane.shift)
-        sigma = data.sigma
-        if sigma is not None and np.ndim(sigma) > 0:
-            sigma = np.asarray(sigma[k])[i, j]
-        weight[row, :size] = 1.0 if sigma is None else np.asarray(sigma, float) ** -2.0
+        weight[row, :size] = np.asarray(data.weights(k))[i, j]
         phi[row] = float(data.phi[k])
     t = np.asarray(data.t)
     return PixelList(

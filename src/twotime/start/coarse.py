@@ -46,7 +46,7 @@ def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
         lags: How many lags, spaced evenly in their logarithm.
     """
     c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
-    used = jnp.isfinite(c2) if data.mask is None else jnp.isfinite(c2) & data.mask
+    used = data.usable(slice(None))
     n = t.shape[0]
     edges = (n - 1) * np.concatenate([_EARLY, np.arange(1, AGES) / AGES])
     times, mean, weight = [], [], []
