@@ -11,8 +11,9 @@ from twotime.covariance.alternatives import (
     known_noise_covariance,
     optimum,
 )
-from twotime.covariance.bands import delta_bands, draw_bands, profile
+from twotime.covariance.bands import delta_bands, draw_bands
 from twotime.covariance.misfit import residual_structure
+from twotime.fit.sequential import profile
 from twotime.models.correlation import correlation_at
 
 N = 48

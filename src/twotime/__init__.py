@@ -21,7 +21,6 @@ from twotime.covariance.alternatives import known_noise_covariance as known_nois
 from twotime.covariance.alternatives import optimum as optimum
 from twotime.covariance.bands import delta_bands as delta_bands
 from twotime.covariance.bands import draw_bands as draw_bands
-from twotime.covariance.bands import profile as profile
 from twotime.covariance.misfit import residual_structure as residual_structure
 from twotime.data.dataset import TwoTimeData as TwoTimeData
 from twotime.data.load import load_data as load_data
@@ -35,6 +34,7 @@ from twotime.errors import DataError as DataError
 from twotime.errors import ResultError as ResultError
 from twotime.fit.nlsq import fit_nlsq as fit_nlsq
 from twotime.fit.sequential import fit_sequential as fit_sequential
+from twotime.fit.sequential import profile as profile
 from twotime.models.base import AbstractTwoTimeModel as AbstractTwoTimeModel
 from twotime.models.base import Channels as Channels
 from twotime.models.base import Pair as Pair

@@ -1,39 +1,19 @@
-"""Bands of the functions behind the parameters, and the profile of chi-squared along one.
+"""Bands of the functions behind the parameters.
 
-`delta_bands` takes a covariance, `draw_bands` draws of a posterior. `profile` shows where a
-parameter's interval is not symmetric, as near a bound or for an exponent.
+`delta_bands` takes the covariance of a fit, `draw_bands` draws of a posterior.
 """
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.config.parameter_space import ParameterSpace
-from twotime.data.dataset import TwoTimeData
-from twotime.fit.nlsq import fit_nlsq
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.derived import derived
 from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
-
-
-class Profile(eqx.Module):
-    """The best fit with one parameter fixed at each of some values.
-
-    Attributes:
-        values: Values of the parameter.
-        chi2: Smallest chi-squared at each.
-        height: Its rise above the fit's, in units in which 1 and 4 bound the 68 and 95 %
-            intervals: the correlation of the noise is taken into account.
-    """
-
-    values: Float[Array, " value"]
-    chi2: Float[Array, " value"]
-    height: Float[Array, " value"]
 
 
 def delta_bands(
@@ -91,51 +71,6 @@ def draw_bands(
         name: _with_band(function, *jnp.quantile(function.values, ends, axis=0))
         for name, function in found.items()
     }
-
-
-def profile(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    space: ParameterSpace,
-    fit: NLSQResult,
-    name: str,
-    values: Float[AnyArray, " value"],
-) -> Profile:
-    """Profile chi-squared along one parameter: the others are fitted anew at each value.
-
-    Args:
-        model: The model.
-        data: The data.
-        space: The space that was fitted.
-        fit: The result.
-        name: The parameter.
-        values: Where to fix it.
-
-    Raises:
-        ValueError: If the parameter was not fitted, or the loss was not that of squares.
-    """
-    if name not in fit.names:
-        raise ValueError(
-            f"Parameter {name!r} was not fitted; expected one of {', '.join(fit.names)}."
-        )
-    if fit.loss != "linear":
-        raise ValueError(
-            f"The fit minimised the loss {fit.loss!r}; a profile is that of chi-squared. Profile a "
-            "fit with loss='linear'."
-        )
-    place, free = fit.all_names.index(name), fit.names.index(name)
-    fixed = space.with_vary({name: False})
-
-    def at(value: Array) -> Array:
-        start = fit.values.at[place].set(value)
-        here = eqx.tree_at(lambda s: s.initial, fixed, start)
-        again = fit_nlsq(model, data, here, per_angle_mode=fit.per_angle_mode)
-        return again.chi2
-
-    chi2 = jax.lax.map(at, jnp.asarray(values))
-    variance = fit.reduced_chi2 if data.sigma is None else 1.0
-    inflation = fit.covariance[free, free] / fit.covariance_iid[free, free]
-    return Profile(jnp.asarray(values), chi2, (chi2 - fit.chi2) / (variance * inflation))
 
 
 def _with_band(function: Curve, values: Array, lower: Array, upper: Array) -> Curve:
