@@ -140,11 +140,11 @@ def fit_many(case):
         variances = [
             jnp.einsum("ip,pq,iq->i", slope, c, slope) for c in (fit.covariance, fit.covariance_iid)
         ]
-        return judged(x) - judged(true[place]), *map(jnp.sqrt, variances), fit.code
+        converged = fit.result == tt.RESULTS.successful
+        return judged(x) - judged(true[place]), *map(jnp.sqrt, variances), converged
 
     found = jax.lax.map(one, jax.random.split(jax.random.key(1), case.repeats))
-    error, robust, iid, code = map(np.asarray, found)
-    good = code == 0
+    error, robust, iid, good = map(np.asarray, found)
     return Errors((*free, *functions), error[good], robust[good], iid[good], good.mean())
 
 

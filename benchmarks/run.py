@@ -170,7 +170,7 @@ def report_cold(case: tuple[Any, ...], folder: str) -> None:
             {
                 "cold_s": cold, "warm_s": warm, "peak_gb": peak,
                 "before_gb": before, "data_gb": data.c2.size * 8 / 2**30,
-                "chi2": float(fit.chi2), "evaluations": int(fit.n_steps),
+                "chi2": float(fit.chi2), "evaluations": int(fit.n_evaluations),
                 "converged": fit.converged,
             }
         )

@@ -206,8 +206,8 @@ def one(bench: Bench, seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     )
     row = {
         "seed": seed, "ratio": float(fit.chi2 / best.chi2), "q": q,
-        "converged": bool(fit.converged), "steps": int(fit.n_steps),
-        "best_converged": bool(best.converged), "best_steps": int(best.n_steps),
+        "converged": bool(fit.converged), "steps": int(fit.n_evaluations),
+        "best_converged": bool(best.converged), "best_steps": int(best.n_evaluations),
         "gradient": gradient_left(bench, data, fit),
         "start_s": between - begun, "fit_s": done - between,
         "truth": params.tolist(), "start": points[0].tolist(), "fit": fit.values.tolist(),

@@ -11,6 +11,7 @@ from twotime.models.correlation import correlation
 from twotime.models.laminar_flow import LaminarFlow
 from twotime.models.static import StaticDiffusion
 from twotime.models.two_component import TwoComponent
+from twotime.solver import RESULTS
 
 T = jnp.arange(1, 61) * 0.25
 PHI = jnp.linspace(0.0, 150.0, 4)
@@ -104,7 +105,7 @@ def test_independent_noise_scatters_as_the_iid_uncertainties_say():
     scatter = np.std(np.asarray(fits.values)[:, :2], axis=0, ddof=1)
     said = np.sqrt(np.mean(np.asarray(fits.covariance_iid), axis=0).diagonal())
     np.testing.assert_allclose(scatter / said, 1.0, atol=0.25)
-    assert np.all(np.asarray(fits.code) == 0)
+    assert np.all(fits.result == RESULTS.successful)
 
 
 def test_a_start_on_a_bound_moves_off_it_and_an_optimum_on_one_is_flagged(static):

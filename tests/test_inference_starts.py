@@ -81,7 +81,9 @@ def test_several_starts_report_every_optimum():
     best = tt.fit_nlsq(model, data, space.with_values(truth))
     assert fit.chi2 == pytest.approx(float(best.chi2), rel=1e-6)
     assert fit.starts.shape == (5, 3) and np.array_equal(fit.starts[0], space.initial)
-    assert sum(optimum.starts for optimum in fit.optima) == np.sum(np.asarray(fit.ends_code) == 0)
+    assert sum(optimum.starts for optimum in fit.optima) == np.sum(
+        fit.ends_result == tt.RESULTS.successful
+    )
     assert fit.optima[0].chi2 == float(fit.chi2) and "Of 5 starts" in fit.report()
     again = tt.fit_nlsq(model, data, space, starts=fit.starts)
     assert float(again.chi2) == pytest.approx(float(fit.chi2), rel=1e-12)

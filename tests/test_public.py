@@ -14,7 +14,7 @@ import twotime as tt
 NAMES = {
     "AbstractTwoTimeModel", "Channels", "ConfigManager", "ConfigurationError", "DataError",
     "LaminarFlow", "NLSQResult", "ParameterInfo", "ParameterManager", "ParameterRegistry",
-    "ParameterSpace", "Pair", "PriorDistribution", "ResultError", "SequentialResult",
+    "ParameterSpace", "Pair", "PriorDistribution", "RESULTS", "ResultError", "SequentialResult",
     "StaticDiffusion",
     "TwoComponent", "TwoTimeData", "build_model", "correlation", "correlation_at",
     "delta_bands", "draw_bands", "dyadic_covariance", "estimate_starts", "fit_nlsq",

@@ -49,7 +49,7 @@ def make(**changes):
         "held": jnp.array([False, False, True]),
         "eigenvalues": jnp.array([-1.0, 0.5, 1.5]),
         "eigenvectors": jnp.eye(3)[:, ::-1],
-        "code": jnp.asarray(0),
+        "result": tt.RESULTS.successful,
         "gradient": jnp.asarray(1e-5),
         "step": jnp.asarray(jnp.nan),
         "n_evaluations": jnp.asarray(12),
@@ -61,7 +61,7 @@ def make(**changes):
         "starts": fields["start"][None],
         "ends": fields["values"][None],
         "ends_chi2": fields["chi2"][None],
-        "ends_code": fields["code"][None],
+        "ends_result": jax.tree.map(lambda x: jnp.asarray(x)[None], fields["result"]),
     }
     return tt.NLSQResult(**(derived | fields))
 
@@ -228,7 +228,9 @@ def test_the_report_says_what_was_found():
 
 
 def test_the_report_names_null_directions_and_failure():
-    fit = make(eigenvalues=jnp.array([-1.0, 1e-16, 1.5]), code=jnp.asarray(1))
+    fit = make(
+        eigenvalues=jnp.array([-1.0, 1e-16, 1.5]), result=tt.RESULTS.nonlinear_max_steps_reached
+    )
     text = fit.report()
     assert "Not converged" in text
     assert "The data do not determine alpha." in text and "not determined" in text

@@ -48,6 +48,7 @@ from twotime.report import nlsq as _nlsq  # noqa: F401
 from twotime.results import load_result as load_result
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
+from twotime.solver import RESULTS as RESULTS
 from twotime.start.search import estimate_starts as estimate_starts
 from twotime.version import __version__ as __version__
 

@@ -1,13 +1,14 @@
-"""Levenberg-Marquardt inside a box, from Optimistix's damped Newton step and trust region.
+"""Levenberg-Marquardt inside a box, on Optimistix.
 
-Optimistix's own Levenberg-Marquardt takes residual vectors and no bounds. This minimiser takes
-the cost with its gradient and Gauss-Newton matrix instead, which is all that the Gram reduction
-yields, and differs in three ways. Every iterate stays in the box: coordinates that press
-against a bound are held for one step (an active set, decided anew at each). A step may be bent
-by the caller to follow a curved valley. And what the Gauss-Newton matrix leaves out is learnt
-from the gradients (as in NL2SOL), and used while it predicts the cost better.
+Optimistix's own Levenberg-Marquardt takes residual vectors and no bounds. `BoxLevenbergMarquardt`
+takes the cost with its gradient and Gauss-Newton matrix, which is all that the Gram reduction
+yields. It is composed of a damped Newton step that stays in a box (`BoxDescent`), a trust region
+that knows the rounding error of the cost (`cost_change`), what gradients teach about the part of
+the second derivatives that Gauss-Newton leaves out (`Correction`), and a limit on evaluations
+without progress (`Patience`). The caller may bend steps to follow a curved valley.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,22 +19,67 @@ import lineax as lx
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
-RUNNING, CONVERGED, MAX_STEPS, STALLED, NONFINITE, UNSETTLED = -1, 0, 1, 2, 3, 4
 _BETTER = 0.3
 _PATIENCE = 30
 _UNCLEAR = 100.0
 """Changes of the cost up to this many times its rounding error are taken from gradients."""
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Equinox warns where an inherited item gets other words
+
+    class RESULTS(optx.RESULTS):  # type: ignore[misc]
+        """How a fit ended."""
+
+        successful = "converged: the projected gradient and the step left are within tolerance"
+        nonlinear_max_steps_reached = (
+            "not converged: the step limit was reached; raise max_iterations or start nearer"
+        )
+        stalled = (
+            "not converged: no step reduces chi-squared although its gradient is not zero; "
+            "try other starts, or fix parameters that the data do not determine"
+        )
+        nonfinite = (
+            "not converged: chi-squared is not finite at the start; check the start and the data"
+        )
+        unsettled = (
+            "not converged: the weights of the robust loss still change; raise max_iterations, "
+            "or loss_scale"
+        )
+
+
+def outcome(solution: optx.Solution) -> RESULTS:
+    """How `optimistix.minimise` ended with `BoxLevenbergMarquardt`.
+
+    Optimistix's loop takes no results but its own; there the solver calls a stall `stagnation`.
+    """
+    result = jax.tree.map(lambda x: x.astype(jnp.int32), RESULTS.promote(solution.result))
+    return RESULTS.where(result == RESULTS.stagnation, RESULTS.stalled, result)
+
+
+ENDS = ("successful", "nonlinear_max_steps_reached", "stalled", "nonfinite", "unsettled")
+"""How fits can end: names of `RESULTS`; their places are the numbers in old result folders."""
+
+
+def places(result: RESULTS) -> Int[Array, "*batch"]:
+    """Places of results in `ENDS`."""
+    return sum(k * (result == getattr(RESULTS, name)) for k, name in enumerate(ENDS))
+
+
+def results_at(places: Int[Array, "*batch"]) -> RESULTS:
+    """The results at places of `ENDS`."""
+    known = [getattr(RESULTS, name) for name in ENDS]
+    return jax.tree.map(lambda *values: jnp.stack(values)[places], *known)
+
 
 class Quadratic(eqx.Module):
-    """Local model of half a weighted sum of squares, and what the caller wants kept with it.
+    """Local model of half a weighted sum of squares.
 
     Attributes:
         grad: Gradient.
         hessian: Gauss-Newton matrix.
         variance: Variance of a residual: the unit in which gradients are judged.
         noise: Differences of the cost below this are rounding.
-        aux: Anything.
+        aux: Anything that the caller wants at the solution.
     """
 
     grad: Float[Array, " y"]
@@ -78,19 +124,170 @@ class Proposal(eqx.Module):
     damping: Float[Array, ""]
 
 
+class BoxDescent(eqx.Module):
+    """Damped Newton steps that leave coordinates on a bound there while the cost rises inwards.
+
+    The set of such coordinates is decided at every point anew.
+
+    Attributes:
+        lower: Lower bounds.
+        upper: Upper bounds.
+    """
+
+    lower: Float[Array, " y"]
+    upper: Float[Array, " y"]
+
+    def held(self, y: Float[Array, " y"], grad: Float[Array, " y"]) -> Bool[Array, " y"]:
+        """Coordinates on a bound with the gradient pointing outwards."""
+        return ((y <= self.lower) & (grad >= 0)) | ((y >= self.upper) & (grad <= 0))
+
+    def optimality(self, y: Float[Array, " y"], local: Quadratic) -> Optimality:
+        """Judge a point by its projected gradient and the Newton step left inside the box."""
+        held = self.held(y, local.grad)
+        grad, hessian = _released(local.grad, local.hessian, held)
+        deviation = jnp.sqrt(jnp.diag(hessian) * local.variance)
+        deviation = jnp.where(deviation > 0, deviation, 1.0)
+        scaled = grad / deviation
+        matrix = hessian * local.variance / (deviation[:, None] * deviation[None, :])
+        matrix = matrix + 1e-10 * jnp.eye(y.shape[0], dtype=y.dtype)
+        left = jnp.sqrt(jnp.maximum(scaled @ jnp.linalg.solve(matrix, scaled), 0.0))
+        return Optimality(jnp.max(jnp.abs(scaled), initial=0.0), left, held)
+
+    def step(
+        self,
+        grad: Float[Array, " y"],
+        hessian: Float[Array, "y y"],
+        held: Bool[Array, " y"],
+        damping: Float[Array, ""],
+    ) -> Float[Array, " y"]:
+        """The damped Newton step of the coordinates that are not held, maybe out of the box."""
+        grad, hessian = _released(grad, hessian, held)
+        # Not by lineax, which refuses to work inside shard_map and pmap.
+        damped = hessian + damping * jnp.eye(grad.size, dtype=grad.dtype)
+        factor = jax.scipy.linalg.cho_factor(damped)
+        return jnp.where(held, 0.0, -jax.scipy.linalg.cho_solve(factor, grad))
+
+
+def _released(grad: Array, hessian: Array, held: Array) -> tuple[Array, Array]:
+    """Gradient and matrix without the held coordinates."""
+    out = held[:, None] | held[None, :]
+    return jnp.where(held, 0.0, grad), jnp.where(out, 0.0, hessian)
+
+
+def cost_change(
+    step: Float[Array, " y"], by_cost: Float[Array, ""], before: Quadratic, after: Quadratic
+) -> Float[Array, ""]:
+    """Change of the cost by a step: from the gradients at its ends where costs differ by rounding.
+
+    Near an optimum the cost cannot tell a step that gains from one that loses, long before its
+    gradient cannot.
+
+    Args:
+        step: The step.
+        by_cost: Difference of the costs at its ends.
+        before: Local model where it began.
+        after: Local model where it ended.
+
+    Reference:
+        Hager & Zhang, SIAM J. Optim. 16, 170 (2005), sec. 4 (the approximate Wolfe conditions).
+    """
+    by_gradients = 0.5 * (before.grad + after.grad) @ step
+    return jnp.where(jnp.abs(by_cost) <= _UNCLEAR * after.noise, by_gradients, by_cost)
+
+
+class Correction(eqx.Module):
+    """What Gauss-Newton leaves out of the second derivatives, learnt from gradients.
+
+    Attributes:
+        matrix: Its estimate.
+        in_use: Whether it predicted the change of the cost by the last step better.
+
+    Reference:
+        Dennis, Gay & Welsch, ACM TOMS 7, 348 (1981).
+    """
+
+    matrix: Float[Array, "y y"]
+    in_use: Bool[Array, ""]
+
+    def complete(self, hessian: Float[Array, "y y"]) -> Float[Array, "y y"]:
+        """The Gauss-Newton matrix with what it leaves out, made positive, where that is in use."""
+        values, vectors = jnp.linalg.eigh(hessian + self.matrix)
+        return jnp.where(self.in_use, (vectors * jnp.abs(values)) @ vectors.T, hessian)
+
+    def learn(
+        self, step: Float[Array, " y"], change: Float[Array, ""], old: Quadratic, new: Quadratic
+    ) -> "Correction":
+        """The symmetric rank-one update after a step, and whether the estimate had helped.
+
+        Args:
+            step: The step.
+            change: Change of the cost by it.
+            old: Local model where it began.
+            new: Local model where it ended.
+        """
+        missed = change - (old.grad @ step + 0.5 * step @ old.hessian @ step)
+        by_gradients = 0.5 * (new.grad - old.grad - old.hessian @ step) @ step
+        missed = jnp.where(jnp.abs(missed) <= _UNCLEAR * new.noise, by_gradients, missed)
+        extra = 0.5 * step @ self.matrix @ step
+        better = jnp.abs(missed - extra) < _BETTER * jnp.abs(missed)
+        miss = new.grad - old.grad - new.hessian @ step - self.matrix @ step
+        along = miss @ step
+        usable = jnp.abs(along) > 1e-8 * jnp.linalg.norm(miss) * jnp.linalg.norm(step)
+        update = jnp.outer(miss, miss) / jnp.where(usable, along, 1.0)
+        usable &= jnp.all(jnp.isfinite(update))
+        return Correction(self.matrix + jnp.where(usable, update, 0.0), better)
+
+
+class Patience(eqx.Module):
+    """For how many evaluations there was no progress.
+
+    At an optimum in a kink (where a rate reaches its floor, say) steps would go on forever, and
+    reduce the cost by less than any gradient within tolerance could.
+
+    Attributes:
+        mark: Cost at which there was progress last.
+        idle: Evaluations since.
+    """
+
+    mark: Float[Array, ""]
+    idle: Int[Array, ""]
+
+    def after(self, cost: Float[Array, ""], enough: Float[Array, ""]) -> "Patience":
+        """After another evaluation, where reducing the cost by `enough` is progress."""
+        progress = self.mark - cost > enough
+        return Patience(jnp.where(progress, cost, self.mark), jnp.where(progress, 0, self.idle + 1))
+
+    @property
+    def is_over(self) -> Bool[Array, ""]:
+        """Whether to give up."""
+        return self.idle >= _PATIENCE
+
+
 class _State(eqx.Module):
-    first: Bool[Array, ""]
+    """The best point so far and the next to try.
+
+    Attributes:
+        n_steps: Evaluations.
+        straight: End of the next step before it is bent and cut off at the box.
+        trial: The next point to try.
+        value: Cost at the best point; infinite before the first evaluation.
+        unit: Damping that counts as 1.
+        local: Local model at the best point.
+        correction: What Gauss-Newton leaves out.
+        search: State of the trust region.
+        patience: How long there was no progress.
+        optimality: How far the best point is from an optimum.
+    """
+
+    n_steps: Int[Array, ""]
     straight: Float[Array, " y"]
     trial: Float[Array, " y"]
     value: Float[Array, ""]
     unit: Float[Array, ""]
     local: Quadratic
-    left_out: Float[Array, "y y"]
-    use_left_out: Bool[Array, ""]
+    correction: Correction
     search: Any
-    mark: Float[Array, ""]
-    idle: Int[Array, ""]
-    code: Int[Array, ""]
+    patience: Patience
     optimality: Optimality
 
 
@@ -101,17 +298,17 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         lower: Lower bounds.
         upper: Upper bounds.
         tolerance: Converged when gradient and step of `Optimality` are both below it.
+        max_steps: Largest number of evaluations: like that of `optimistix.minimise`, which is
+            compiled for each number, while this may be an array.
         damping: First damping, relative to the largest curvature at the start.
         bend: Called as bend(Proposal, args) -> end of the step inside the box, or None.
         report: Called on the host with the cost after every evaluation, or None.
-
-    Reference:
-        Dennis, Gay & Welsch, ACM TOMS 7, 348 (1981), for what Gauss-Newton leaves out.
     """
 
     lower: Float[Array, " y"]  # type: ignore[misc]  # optimistix's rtol counts as a default
     upper: Float[Array, " y"]  # type: ignore[misc]
-    tolerance: float = 3e-2
+    tolerance: float | Float[Array, ""] = 3e-2
+    max_steps: float | Int[Array, ""] = jnp.inf
     damping: float = 1e-3
     bend: Callable[[Proposal, Any], Array] | None = eqx.field(default=None, static=True)
     report: Callable[[Any], None] | None = eqx.field(default=None, static=True)
@@ -120,163 +317,89 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
     norm: Callable[..., Any] = eqx.field(default=optx.max_norm, static=True)
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags):
-        zero = jnp.zeros((), f_struct.dtype)
+        inf = jnp.full((), jnp.inf, f_struct.dtype)
+        square = jnp.zeros((y.shape[0],) * 2, y.dtype)
         return _State(
-            first=jnp.asarray(True),
+            n_steps=jnp.asarray(0),
             straight=y,
             trial=y,
-            value=zero + jnp.inf,
-            unit=zero + 1.0,
+            value=inf,
+            unit=jnp.ones_like(inf),
             local=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux_struct),
-            left_out=jnp.zeros((y.shape[0],) * 2, y.dtype),
-            use_left_out=jnp.asarray(False),
-            search=_search().init(y, None),
-            mark=zero + jnp.inf,
-            idle=jnp.asarray(0),
-            code=jnp.asarray(RUNNING),
-            optimality=Optimality(zero, zero, jnp.zeros(y.shape, bool)),
+            correction=Correction(square, jnp.asarray(False)),
+            search=_trust_region().init(y, None),
+            patience=Patience(inf, jnp.asarray(0)),
+            optimality=Optimality(inf, inf, jnp.zeros(y.shape, bool)),
         )
 
     def step(self, fn, y, args, options, state, tags):
         value, local = fn(state.trial, args)
         if self.report is not None:
             jax.debug.callback(self.report, value)
+        first = state.n_steps == 0
         largest = jnp.max(jnp.diag(local.hessian), initial=0.0)
-        unit = jnp.where(state.first, jnp.maximum(self.damping * largest, 1e-300), state.unit)
-        change = _change(y, value, local, state)
-        radius, accept, _, search = _search().step(
-            state.first,
-            y,
-            state.straight,
-            _information(_completed(state.local, state), unit),
-            optx.FunctionInfo.Eval(change / unit),
-            state.search,
+        unit = jnp.where(first, jnp.maximum(self.damping * largest, 1e-300), state.unit)
+        step = state.trial - y
+        change = cost_change(step, value - state.value, state.local, local)
+        predicted = state.correction.complete(state.local.hessian)
+        matrix = lx.MatrixLinearOperator(predicted / unit, lx.positive_semidefinite_tag)
+        zero = jnp.zeros_like(unit)
+        before = optx.FunctionInfo.EvalGradHessian(zero, state.local.grad / unit, matrix)
+        after = optx.FunctionInfo.Eval(change / unit)
+        radius, accept, _, search = _trust_region().step(
+            first, y, state.straight, before, after, state.search
         )
-        left_out, use_left_out = _learn(y, change, local, state)
-        y, value, local = jax.tree.map(
-            lambda new, old: jnp.where(accept, new, old),
-            (state.trial, value, local),
-            (y, state.value, state.local),
-        )
-        mark, idle = self._progress(value, local, state)
+        learnt = state.correction.learn(step, change, state.local, local)
+        correction = _where(first, state.correction, learnt)
+        found = state.trial, value, local
+        y, value, local = _where(accept, found, (y, state.value, state.local))
+        # Less than this, any gradient within tolerance could gain.
+        enough = jnp.maximum(0.1 * self.tolerance**2 * local.variance, local.noise)
+        descent = BoxDescent(self.lower, self.upper)
+        optimality = descent.optimality(y, local)
+        hessian = correction.complete(local.hessian)
+        held = optimality.held
+        straight = y + descent.step(local.grad / unit, hessian / unit, held, 1.0 / radius)
         state = _State(
-            first=jnp.asarray(False),
-            straight=y,
-            trial=y,
+            n_steps=state.n_steps + 1,
+            straight=straight,
+            trial=self._trial(
+                Proposal(y, straight, held, self.lower, self.upper, self.damping / radius), args
+            ),
             value=value,
             unit=unit,
             local=local,
-            left_out=left_out,
-            use_left_out=use_left_out,
+            correction=correction,
             search=search,
-            mark=mark,
-            idle=idle,
-            code=state.code,
-            optimality=self.optimality(y, local),
+            patience=state.patience.after(value, enough),
+            optimality=optimality,
         )
-        return y, self._propose(y, state, radius, args), local
+        return y, state, local
+
+    def _trial(self, proposal: Proposal, args: Any) -> Float[Array, " y"]:
+        """The next point to try, inside the box."""
+        if self.bend is not None:
+            return self.bend(proposal, args)
+        return jnp.clip(proposal.end, proposal.lower, proposal.upper)
 
     def terminate(self, fn, y, args, options, state, tags):
-        return state.code != RUNNING, optx.RESULTS.successful
+        known, found = optx.RESULTS, state.optimality
+        is_done = (found.gradient <= self.tolerance) & (found.step <= self.tolerance)
+        is_bad = (state.n_steps > 0) & ~jnp.isfinite(state.value)
+        is_last = state.n_steps >= self.max_steps
+        result = known.where(is_last, known.nonlinear_max_steps_reached, known.successful)
+        result = known.where(state.patience.is_over, known.stagnation, result)
+        result = known.where(is_done, known.successful, result)
+        result = known.where(is_bad, known.nonfinite, result)
+        return is_done | (result != known.successful), result
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
-        code = jnp.where(state.code == RUNNING, MAX_STEPS, state.code)
-        return y, aux, {"code": code, "optimality": state.optimality}
-
-    def optimality(self, y: Float[Array, " y"], local: Quadratic) -> Optimality:
-        """Judge a point by its projected gradient and the Newton step left inside the box."""
-        held = ((y <= self.lower) & (local.grad >= 0)) | ((y >= self.upper) & (local.grad <= 0))
-        grad, hessian = _released(local, held)
-        deviation = jnp.sqrt(jnp.diag(hessian) * local.variance)
-        deviation = jnp.where(deviation > 0, deviation, 1.0)
-        scaled = grad / deviation
-        matrix = hessian * local.variance / (deviation[:, None] * deviation[None, :])
-        matrix = matrix + 1e-10 * jnp.eye(y.shape[0], dtype=y.dtype)
-        left = jnp.sqrt(jnp.maximum(scaled @ jnp.linalg.solve(matrix, scaled), 0.0))
-        return Optimality(jnp.max(jnp.abs(scaled), initial=0.0), left, held)
-
-    def _progress(self, value: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
-        """The cost at which there was progress last, and for how many evaluations there is none.
-
-        At an optimum in a kink (where a rate reaches its floor, say) steps would go on forever,
-        and reduce the cost by less than any gradient within tolerance could.
-        """
-        enough = jnp.maximum(0.1 * self.tolerance**2 * local.variance, local.noise)
-        progress = state.first | (state.mark - value > enough)
-        return jnp.where(progress, value, state.mark), jnp.where(progress, 0, state.idle + 1)
-
-    def _propose(self, y: Array, state: _State, radius: Array, args: Any) -> _State:
-        """Choose the next trial, or stop."""
-        held = state.optimality.held
-        grad, hessian = _released(_completed(state.local, state), held)
-        free = Quadratic(grad, hessian, state.local.variance, state.local.noise, None)
-        info = _information(free, state.unit)
-        descent: Any = optx.DampedNewtonDescent(lx.Cholesky())
-        step, _ = descent.step(radius, descent.query(y, info, descent.init(y, info)))
-        straight = y + jnp.where(held, 0.0, step)
-        trial = jnp.clip(straight, self.lower, self.upper)
-        if self.bend is not None:
-            damping = self.damping / radius
-            proposal = Proposal(y, straight, held, self.lower, self.upper, damping)
-            trial = self.bend(proposal, args)
-        found = state.optimality
-        done = (found.gradient <= self.tolerance) & (found.step <= self.tolerance)
-        moved = jnp.any(jnp.abs(trial - y) > 4 * jnp.finfo(y.dtype).eps * jnp.abs(y))
-        goes_on = moved & (state.idle < _PATIENCE)
-        code = jnp.where(done, CONVERGED, jnp.where(goes_on, RUNNING, STALLED))
-        code = jnp.where(jnp.isfinite(state.value), code, NONFINITE)
-        return eqx.tree_at(lambda s: (s.straight, s.trial, s.code), state, (straight, trial, code))
+        return y, aux, {"optimality": state.optimality}
 
 
-def _search() -> optx.ClassicalTrustRegion:
+def _trust_region() -> optx.ClassicalTrustRegion:
     return optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 
-def _information(local: Quadratic, unit: Array) -> Any:
-    """The local model in units in which a damping of 1 is the first; cost counted from here."""
-    matrix = lx.MatrixLinearOperator(local.hessian / unit, lx.positive_semidefinite_tag)
-    return optx.FunctionInfo.EvalGradHessian(jnp.zeros_like(unit), local.grad / unit, matrix)
-
-
-def _released(local: Quadratic, held: Array) -> tuple[Array, Array]:
-    """Gradient and matrix without the held coordinates."""
-    grad = jnp.where(held, 0.0, local.grad)
-    return grad, jnp.where(held[:, None] | held[None, :], 0.0, local.hessian)
-
-
-def _completed(local: Quadratic, state: _State) -> Quadratic:
-    """The local model with what Gauss-Newton leaves out, where that is in use."""
-    values, vectors = jnp.linalg.eigh(local.hessian + state.left_out)
-    hessian = jnp.where(state.use_left_out, (vectors * jnp.abs(values)) @ vectors.T, local.hessian)
-    return Quadratic(local.grad, hessian, local.variance, local.noise, None)
-
-
-def _change(y: Array, value: Array, local: Quadratic, state: _State) -> Array:
-    """Change of the cost by the last step: from the gradients at its ends where it is rounding.
-
-    Near an optimum the cost cannot tell a step that gains from one that loses, long before its
-    gradient cannot.
-
-    Reference:
-        Hager & Zhang, SIAM J. Optim. 16, 170 (2005), sec. 4 (the approximate Wolfe conditions).
-    """
-    by_cost = value - state.value
-    by_gradients = 0.5 * (state.local.grad + local.grad) @ (state.trial - y)
-    unclear = jnp.abs(by_cost) <= _UNCLEAR * local.noise
-    return jnp.where(unclear & ~state.first, by_gradients, by_cost)
-
-
-def _learn(y: Array, change: Array, local: Quadratic, state: _State) -> tuple[Array, Array]:
-    """Symmetric rank-one update from the gradients of the last step, and whether it helped."""
-    old, step = state.local, state.trial - y
-    missed = change - (old.grad @ step + 0.5 * step @ old.hessian @ step)
-    by_gradients = 0.5 * (local.grad - old.grad - old.hessian @ step) @ step
-    missed = jnp.where(jnp.abs(missed) <= _UNCLEAR * local.noise, by_gradients, missed)
-    extra = 0.5 * step @ state.left_out @ step
-    better = jnp.abs(missed - extra) < _BETTER * jnp.abs(missed)
-    miss = local.grad - old.grad - local.hessian @ step - state.left_out @ step
-    along = miss @ step
-    usable = jnp.abs(along) > 1e-8 * jnp.linalg.norm(miss) * jnp.linalg.norm(step)
-    update = jnp.outer(miss, miss) / jnp.where(usable, along, 1.0)
-    usable &= jnp.all(jnp.isfinite(update)) & ~state.first
-    return state.left_out + jnp.where(usable, update, 0.0), better & ~state.first
+def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

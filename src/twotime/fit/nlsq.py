@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
@@ -102,7 +102,8 @@ def fit_nlsq(
     points = _make_starts(model, data, space, mode, starts, key)
     mesh = device_mesh(devices)
     data, (model, space, points, robust) = place(mesh, data, (model, space, points, robust))
-    settings = mode, evaluator, tile, mesh, max_steps, tolerance, progress
+    limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)
+    settings = mode, evaluator, tile, mesh, *limits, progress
     result = fetch(mesh, _fit(data, model, space, points, robust, *settings))
     if throw and not result.converged:
         raise RuntimeError(result.status)
@@ -191,8 +192,8 @@ def _fit(
     evaluator: str,
     tile: int,
     mesh: Mesh | None,
-    max_steps: int,
-    tolerance: float,
+    max_steps: Int[Array, ""],
+    tolerance: Float[Array, ""],
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
     given = make_problem(model, data, space, mode, evaluator, tile, mesh)
@@ -204,6 +205,7 @@ def _fit(
         lower=fixed.lower / problem.scale,
         upper=fixed.upper / problem.scale,
         tolerance=tolerance,
+        max_steps=max_steps,
         bend=bend,
         report=progress,
     )
@@ -211,7 +213,7 @@ def _fit(
     log_space = np.asarray(space.log_space)[index]
 
     def solve(problem: Problem, y: Array) -> End:
-        return descend(problem, solver, y, max_steps)
+        return descend(problem, solver, y)
 
     def from_start(start: Array) -> End:
         y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale

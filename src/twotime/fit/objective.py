@@ -6,7 +6,7 @@ import optimistix as optx
 from jaxtyping import Array, Float, Int
 
 from twotime.gram.problem import Problem, Reduced, evaluate
-from twotime.solver import BoxLevenbergMarquardt, Optimality
+from twotime.solver import RESULTS, BoxLevenbergMarquardt, Optimality, outcome
 
 
 class End(eqx.Module):
@@ -17,7 +17,7 @@ class End(eqx.Module):
         grams: Gram matrices there.
         reduced: Their reduction.
         cost: What was minimised, in units of chi-squared.
-        code: Why the solver stopped.
+        result: How the solver ended.
         optimality: Its judgement of the point.
         n_steps: Evaluations.
     """
@@ -26,33 +26,29 @@ class End(eqx.Module):
     grams: Float[Array, "*start angle basis basis"]
     reduced: Reduced
     cost: Float[Array, "*start"]
-    code: Int[Array, "*start"]
+    result: RESULTS
     optimality: Optimality
     n_steps: Int[Array, "*start"]
 
 
-def descend(
-    problem: Problem, solver: BoxLevenbergMarquardt, y: Float[Array, " free"], max_steps: int
-) -> End:
+def descend(problem: Problem, solver: BoxLevenbergMarquardt, y: Float[Array, " free"]) -> End:
     """Minimise chi-squared from one start.
 
     Args:
         problem: The fit.
         solver: The solver.
         y: Scaled free parameters at the start.
-        max_steps: Largest number of evaluations.
     """
     solution = optx.minimise(
-        evaluate, solver, y, problem, has_aux=True, max_steps=max_steps, throw=False
+        evaluate, solver, y, problem, has_aux=True, max_steps=None, throw=False
     )
     grams, reduced = solution.aux.aux
-    stats = solution.stats
     return End(
         y=solution.value,
         grams=grams,
         reduced=reduced,
         cost=reduced.chi2,
-        code=stats["code"],
-        optimality=stats["optimality"],
-        n_steps=jnp.asarray(stats["num_steps"]),
+        result=outcome(solution),
+        optimality=solution.stats["optimality"],
+        n_steps=jnp.asarray(solution.stats["num_steps"]),
     )

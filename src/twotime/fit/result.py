@@ -16,7 +16,7 @@ from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.models.symmetry import components, is_canonical, is_exchanged
 from twotime.results.nlsq import NLSQResult
-from twotime.solver import CONVERGED
+from twotime.solver import RESULTS
 
 _EQUAL = 1e-6
 
@@ -45,7 +45,7 @@ def choose_end(
     if found is None:
         return best, cost <= cost[best] * (1 + _EQUAL), None
     noise = cost[best] / problem.n_pixels if problem.data.sigma is None else 1.0
-    as_good = (cost <= cost[best] + noise) & (ends.code == CONVERGED)
+    as_good = (cost <= cost[best] + noise) & (ends.result == RESULTS.successful)
 
     def exchange_of(k: Array) -> Array:
         return jax.vmap(is_exchanged, (0, None))(found, found[k])
@@ -165,14 +165,14 @@ def make_result(
         held=held,
         eigenvalues=values,
         eigenvectors=vectors,
-        code=end.code,
+        result=end.result,
         gradient=end.optimality.gradient,
         step=end.optimality.step,
         n_evaluations=end.n_steps,
         starts=starts,
         ends=jax.vmap(problem.params)(ends.y),
         ends_chi2=cost,
-        ends_code=ends.code,
+        ends_result=ends.result,
         ends_same=same,
         ends_exchanged=exchanged,
         pixels=noise.pixels,

@@ -24,7 +24,7 @@ from twotime.gram.choose import prepare
 from twotime.gram.problem import Problem
 from twotime.models.correlation import correlation
 from twotime.models.scaling import ScalingSolution
-from twotime.solver import CONVERGED, UNSETTLED
+from twotime.solver import RESULTS
 
 Loss = Literal["linear", "soft_l1", "huber"]
 _HALVINGS = 50
@@ -177,7 +177,7 @@ def settle_weights(
 
     def running(last: _Round) -> Array:
         more = ~last.settled & (last.n_steps < max_steps)
-        return (last.n_steps == 0) | ((last.end.code == CONVERGED) & more)
+        return (last.n_steps == 0) | ((last.end.result == RESULTS.successful) & more)
 
     def one_round(last: _Round) -> _Round:
         end = descend(with_sigma(problem, last.weights.sigma), last.end.y)
@@ -192,9 +192,10 @@ def settle_weights(
 
     last = jax.lax.while_loop(running, one_round, _before(problem, y, descend))
     end = last.end
-    code = jnp.where((end.code == CONVERGED) & ~last.settled, UNSETTLED, end.code)
-    changed = last.weights.cost, code, last.n_steps
-    return eqx.tree_at(lambda e: (e.cost, e.code, e.n_steps), end, changed)
+    is_open = (end.result == RESULTS.successful) & ~last.settled
+    result = RESULTS.where(is_open, RESULTS.unsettled, end.result)
+    changed = last.weights.cost, result, last.n_steps
+    return eqx.tree_at(lambda e: (e.cost, e.result, e.n_steps), end, changed)
 
 
 def _before(problem: Problem, y: Array, descend: Callable[[Problem, Array], End]) -> _Round:

@@ -13,17 +13,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.correlation import correlation
 from twotime.results import storage
-
-STATUS = {
-    0: "converged: the projected gradient and the step left are within tolerance",
-    1: "not converged: the step limit was reached; raise max_iterations or start nearer",
-    2: "not converged: no step reduces chi-squared although its gradient is not zero; "
-    "try other starts, or fix parameters that the data do not determine",
-    3: "not converged: chi-squared is not finite at the start; check the start and the data",
-    4: "not converged: the weights of the robust loss still change; raise max_iterations, or "
-    "loss_scale",
-}
-
+from twotime.solver import RESULTS, places
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
@@ -76,7 +66,7 @@ class NLSQResult(storage.AbstractModelResult):
         held: Fitted parameters that ended on a bound.
         eigenvalues: Of the Gauss-Newton matrix scaled to unit diagonal, ascending.
         eigenvectors: Its eigenvectors as columns, in units of each parameter's own deviation.
-        code: Key of `STATUS`.
+        result: How the fit ended.
         gradient: Largest projected gradient [standard deviations].
         step: Newton step left [standard deviations].
         n_evaluations: Evaluations of the model.
@@ -86,7 +76,7 @@ class NLSQResult(storage.AbstractModelResult):
         ends: Parameters where each start led.
         ends_chi2: Smallest chi-squared there, `cost` with a robust loss; infinite where it was
             not finite.
-        ends_code: How each ended: keys of `STATUS`.
+        ends_result: How each ended.
         ends_same: Which are the optimum of the result, labels of components apart.
         ends_exchanged: Which are the result with its components exchanged; None for models
             without such labels.
@@ -100,6 +90,8 @@ class NLSQResult(storage.AbstractModelResult):
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
         "n_pixels": "n_points",
         "n_steps": "n_evaluations",
+        "code": "result",
+        "ends_code": "ends_result",
     }
     uncertainty_kind: str = eqx.field(static=True)
     lower: Float[Array, " param"]
@@ -117,7 +109,7 @@ class NLSQResult(storage.AbstractModelResult):
     held: Bool[Array, " free"]
     eigenvalues: Float[Array, " free"]
     eigenvectors: Float[Array, "free free"]
-    code: Int[Array, ""]
+    result: RESULTS
     gradient: Float[Array, ""]
     step: Float[Array, ""]
     n_evaluations: Int[Array, ""]
@@ -126,7 +118,7 @@ class NLSQResult(storage.AbstractModelResult):
     starts: Float[Array, "start param"]
     ends: Float[Array, "start param"]
     ends_chi2: Float[Array, " start"]
-    ends_code: Int[Array, " start"]
+    ends_result: RESULTS
     ends_same: Bool[Array, " start"] | None = None
     ends_exchanged: Bool[Array, " start"] | None = None
     loss: str = eqx.field(static=True, default="linear")
@@ -145,7 +137,7 @@ class NLSQResult(storage.AbstractModelResult):
         none = np.zeros(chi2.shape, bool)
         same = none if self.ends_same is None else np.asarray(self.ends_same)
         exchanged = none if self.ends_exchanged is None else np.asarray(self.ends_exchanged)
-        converged = np.asarray(self.ends_code) == 0
+        converged = np.asarray(self.ends_result == RESULTS.successful)
         if (same & converged).any():
             smallest = self.chi2 if self.cost is None else self.cost
             found.append(Optimum(float(smallest), self.params, int((same & converged).sum())))
@@ -162,6 +154,8 @@ class NLSQResult(storage.AbstractModelResult):
 
     n_pixels = storage.former("n_pixels", "n_points")
     n_steps = storage.former("n_steps", "n_evaluations")
+    code = storage.former("code", "result", places)
+    ends_code = storage.former("ends_code", "ends_result", places)
 
     @property
     def uncertainties(self) -> dict[str, float]:
@@ -192,13 +186,13 @@ class NLSQResult(storage.AbstractModelResult):
     @property
     def converged(self) -> bool:
         """Whether gradient and step were checked and found within tolerance."""
-        return bool(self.code == 0)
+        return bool(self.result == RESULTS.successful)
 
     @property
     def status(self) -> str:
         """How the fit ended, as a sentence."""
         return (
-            f"{STATUS[int(self.code)]} (projected gradient {float(self.gradient):.1e}, "
+            f"{RESULTS[self.result]} (projected gradient {float(self.gradient):.1e}, "
             f"step left {float(self.step):.1e} standard deviations, "
             f"{int(self.n_evaluations)} evaluations)"
         )

@@ -17,7 +17,7 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from jaxtyping import Float
 
 from twotime.errors import ResultError
 from twotime.models.base import Curve
+from twotime.solver import ENDS, RESULTS, places, results_at
 from twotime.version import __version__
 
 RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
@@ -150,18 +151,19 @@ class AbstractModelResult(AbstractResult):
         return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
 
 
-def former(old: str, new: str) -> property:
+def former(old: str, new: str, convert: Callable[[Any], Any] = lambda x: x) -> property:
     """A property under its former name, which warns.
 
     Args:
         old: The former name.
         new: The name that it has now.
+        convert: Makes the former value of today's.
     """
 
     def get(self: Any) -> Any:
         message = f"{old} is now called {new}; the old name will be removed in the next release."
         warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(self, new)
+        return convert(getattr(self, new))
 
     return property(get, doc=f"Deprecated name of `{new}`.")
 
@@ -315,7 +317,15 @@ def fields_from_json(
             f"the saved {kind.__name__} and this version of twotime differ in {', '.join(wrong)}; "
             "read it with the version named in its result.json."
         )
-    return kind(**{name: _unpacked(value) for name, value in there.items()})
+    return kind(**{name: _restored(value, known[name].type) for name, value in there.items()})
+
+
+def _restored(value: Any, kind: Any) -> Any:
+    if kind is not RESULTS:
+        return _unpacked(value)
+    # Names; numbers in folders of version 0.1.
+    numbers = value["values"] if "values" in value else np.vectorize(ENDS.index)(value)
+    return results_at(jnp.asarray(numbers))
 
 
 def plain(value: Any) -> Any:
@@ -335,6 +345,8 @@ def _packed(value: Any, name: str) -> Any:
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         array = np.asarray(value)
         return {"dtype": array.dtype.name, "shape": list(array.shape), "values": plain(array)}
+    if isinstance(value, RESULTS):
+        return np.asarray(ENDS)[np.asarray(places(value))].tolist()
     if isinstance(value, tuple | list):
         return [_packed(item, name) for item in value]
     if isinstance(value, Mapping):
