@@ -35,6 +35,7 @@ from rich.table import Table
 
 from twotime import console as messages
 from twotime import report as words
+from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.errors import ConfigurationError
 from twotime.version import __version__
 
@@ -43,7 +44,7 @@ CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 COUNTED = 2e7
 """Pixels from which evaluations are counted; that takes a compilation which cannot be kept."""
 
-MODELS = click.Choice(["two_component", "laminar_flow", "static"])
+MODELS = click.Choice(ANALYSIS_MODES)
 METHODS = click.Choice(["nlsq", "cmc", "both"])
 FILE = click.Path(path_type=Path)
 
@@ -85,7 +86,7 @@ def twotime() -> None:
 
 
 @twotime.command()
-@click.option("--model", default="two_component", type=MODELS, show_default=True)
+@click.option("--model", default=DEFAULT_MODE, type=MODELS, show_default=True)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
 @click.option("--example", is_flag=True, help="Simulate the data file beside it, to try it on.")
 @click.option("--full", is_flag=True, help="Write every key there is.")

@@ -1,63 +1,47 @@
-"""Names of the parameters: the one place where names, groups, order and aliases are written.
+"""Names of the parameters, their groups, order and aliases.
 
-`PARAMETER_GROUPS` says for each analysis mode which groups of parameters it has; everything
-else here follows from it. Constants without a mode in their name are those of the two-component
-model, as its configuration files have them.
+Names and groups follow from the laws (`twotime.models.LAWS`). Constants without a mode in their
+name are those of the two-component model, as its configuration files have them.
 """
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-AnalysisMode = Literal["static", "laminar_flow", "two_component"]
+from twotime.models import LAWS, scaling
 
-ANALYSIS_MODES: tuple[AnalysisMode, ...] = get_args(AnalysisMode)
-DEFAULT_MODE: AnalysisMode = "two_component"
+ANALYSIS_MODES: tuple[str, ...] = tuple(LAWS)
+DEFAULT_MODE = "two_component"
 
-REFERENCE_PARAMS = ("D0_ref", "alpha_ref", "D_offset_ref")
-SAMPLE_PARAMS = ("D0_sample", "alpha_sample", "D_offset_sample")
-VELOCITY_PARAMS = ("v0", "beta", "v_offset")
-FRACTION_PARAMS = ("f0", "f1", "f2", "f3")
-ANGLE_PARAMS = ("phi0",)
-TRANSPORT_PARAMS = ("D0", "alpha", "D_offset")
-FLOW_PARAMS = ("gamma_dot_t0", "beta", "gamma_dot_t_offset")
-SCALING_PARAMS = ("contrast", "offset")
+if TYPE_CHECKING:
+    AnalysisMode = str
+else:
+    AnalysisMode = Literal[ANALYSIS_MODES]
 
-_GROUPS = {
-    "static": {"transport": TRANSPORT_PARAMS, "scaling": SCALING_PARAMS},
-    "laminar_flow": {
-        "transport": TRANSPORT_PARAMS,
-        "flow": FLOW_PARAMS,
-        "angle": ANGLE_PARAMS,
-        "scaling": SCALING_PARAMS,
-    },
-    "two_component": {
-        "reference": REFERENCE_PARAMS,
-        "sample": SAMPLE_PARAMS,
-        "velocity": VELOCITY_PARAMS,
-        "fraction": FRACTION_PARAMS,
-        "angle": ANGLE_PARAMS,
-        "scaling": SCALING_PARAMS,
-    },
-}
+SCALING_PARAMS = tuple(info.name for info in scaling.PARAMETERS)
 
 PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {mode: MappingProxyType(groups) for mode, groups in _GROUPS.items()}
+    {
+        mode: MappingProxyType(law.groups() | {"scaling": SCALING_PARAMS})
+        for mode, law in LAWS.items()
+    }
 )
 """Analysis mode to group to names, all in canonical order; the scaling group stands last."""
 
 PARAMETER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        mode: tuple(n for group, names in groups.items() if group != "scaling" for n in names)
-        for mode, groups in _GROUPS.items()
-    }
+    {mode: law.names for mode, law in LAWS.items()}
 )
 """Analysis mode to the names of its physics parameters in canonical order."""
 
 ALL_PARAM_NAMES = PARAMETER_NAMES[DEFAULT_MODE]
 ALL_PARAM_NAMES_WITH_SCALING = ALL_PARAM_NAMES + SCALING_PARAMS
 PARAM_GROUPS = PARAMETER_GROUPS[DEFAULT_MODE]
+REFERENCE_PARAMS = PARAM_GROUPS["reference"]
+SAMPLE_PARAMS = PARAM_GROUPS["sample"]
+VELOCITY_PARAMS = PARAM_GROUPS["velocity"]
+FRACTION_PARAMS = PARAM_GROUPS["fraction"]
+ANGLE_PARAMS = PARAM_GROUPS["angle"]
 
 PARAMETER_ALIASES: Mapping[str, str] = MappingProxyType(
     {

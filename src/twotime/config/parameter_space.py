@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
+from twotime.config.parameter_names import DEFAULT_MODE, SCALING_PARAMS, unknown_name
 from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.config.priors import (
     PriorDistribution,
@@ -40,7 +40,7 @@ def log_flags(wants_log: tuple[bool, ...], lower: Any) -> tuple[bool, ...]:
 
 def registry_with(names: list[str]) -> ParameterRegistry:
     """The first registry that knows all the names."""
-    for mode in ("two_component", "static", "laminar_flow"):
+    for mode in dict.fromkeys((DEFAULT_MODE, *REGISTRIES)):
         if all(name in REGISTRIES[mode] for name in names):
             return REGISTRIES[mode]
     known = dict.fromkeys(name for registry in REGISTRIES.values() for name in registry)

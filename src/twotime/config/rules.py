@@ -10,6 +10,7 @@ from twotime.config.mistakes import Findings, Path, entries, lookup
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.config.parameter_space import ParameterSpace
 from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
+from twotime.models import LAWS
 
 _NLSQ = ("optimization", "nlsq")
 _CMC = ("optimization", "cmc")
@@ -22,9 +23,9 @@ def need(config: Mapping[str, Any], mode: str, found: Findings) -> None:
         ("experimental_data", "file_path"): "say which data file to read.",
         (_TIME, "scattering", "wavevector_q"): "say which wavevector to analyse [1/Å].",
     }
-    if mode == "laminar_flow":
-        gap = (_TIME, "geometry", "stator_rotor_gap")
-        wanted[gap] = "laminar_flow needs the gap of the shear cell [Å]."
+    for setting in LAWS[mode].settings:
+        if setting.needed:
+            wanted[setting.path] = f"{setting.needed}."
     for path, why in wanted.items():
         if lookup(config, path) is None and not found.is_wrong(path):
             found.add(path, f"missing; {why}")
@@ -41,16 +42,17 @@ def _has(config: Mapping[str, Any], *path: str) -> bool:
 
 
 def _model(config: Mapping[str, Any], mode: str, found: Findings) -> None:
-    """Keys that only the sheared model has a use for."""
-    paths: tuple[Path, ...] = (
-        (_TIME, "geometry", "stator_rotor_gap"),
-        ("model", "shear_convention"),
-    )
-    for path in paths:
-        if mode != "laminar_flow" and _has(config, *path):
+    """Keys that only other laws have a use for."""
+    used_by: dict[Path, list[str]] = {}
+    for word, law in LAWS.items():
+        for setting in law.settings:
+            used_by.setdefault(setting.path, []).append(word)
+    for path, words in used_by.items():
+        if mode not in words and _has(config, *path):
             found.add(
                 path,
-                f"has no effect with analysis_mode: {mode}, only with laminar_flow; delete it.",
+                f"has no effect with analysis_mode: {mode}, only with {' or '.join(words)}; "
+                "delete it.",
             )
 
 
@@ -107,8 +109,9 @@ def _nlsq(config: Mapping[str, Any], mode: str, found: Findings) -> None:
     factored = nlsq.get("evaluator") == "factored"
     robust = nlsq.get("loss", "linear") != "linear"
     path = (*_NLSQ, "evaluator")
-    if factored and mode == "laminar_flow":
-        found.add(path, "factored needs a separable model; laminar_flow is not. Use auto.")
+    law: Any = LAWS[mode]
+    if factored and not law().is_separable:
+        found.add(path, f"factored needs a separable model; {mode} is not. Use auto.")
     if factored and robust:
         found.add(path, f"factored needs loss: linear, not {nlsq['loss']}. Use auto or tiled.")
     if factored and lookup(config, ("streaming", "enable")):

@@ -3,12 +3,11 @@
 import copy
 import textwrap
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 from twotime.config.keys import Field, fields
 from twotime.config.mistakes import Findings, lookup
-from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_GROUPS, unknown_name
+from twotime.config.parameter_names import PARAMETER_GROUPS, unknown_name
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.config.reading import MOVED_CMC_KEYS, read
 from twotime.config.types import (
@@ -18,7 +17,36 @@ from twotime.config.types import (
     ParametersConfig,
 )
 from twotime.config.yaml_json import parse_yaml
+from twotime.models import LAWS
+from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
 
+_SHORT = """\
+{about}
+# Runs as it stands on example.h5 (`twotime init --model {mode} --example`):
+#   twotime fit run.yaml
+# All keys there are: `twotime init --full`, or docs/configuration.md.
+
+analysis_mode: {mode}
+
+experimental_data:
+  file_path: example.h5          # relative to this file
+
+analyzer_parameters:
+  # dt: 0.1                      # s; the file says it, give it where a file does not
+  start_frame: 1                 # frames count from 1
+  end_frame: -1                  # -1 is the last
+  scattering:
+    wavevector_q: {q}          # 1/Å; selects the file's nearest q, all its angles
+{settings}
+parameters:                      # what is not listed starts where the data suggest
+{parameters}
+
+optimization:
+  method: nlsq                   # nlsq | cmc | both
+
+output:
+  output_dir: results
+"""
 _OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
 
 
@@ -26,34 +54,87 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
     """A commented configuration that runs as written on the example data beside it.
 
     Args:
-        analysis_mode: static, laminar_flow or two_component.
+        analysis_mode: Word of a law, see `twotime.models.LAWS`.
         full: Whether every key is in it; keys that have no default, or no effect as things
             stand, are comments.
 
     Raises:
         UnknownNameError: If there is no such mode (a ValueError and a KeyError).
     """
-    short = _packaged(analysis_mode, "")
+    law = _law(analysis_mode)
+    registry = REGISTRIES[analysis_mode]
+    parameters = []
+    for group, names in law.groups().items():
+        parameters.append(f"  {group}:")
+        parameters += [f"    {_parameter(registry[name], law.example)}" for name in names]
+    short = _SHORT.format(
+        mode=analysis_mode,
+        about="\n".join(f"# {line}" for line in (law.example.summary or law.__name__).splitlines()),
+        q=_yaml(law.example.q),
+        settings="".join(_needed(law, "analyzer_parameters", "geometry"))
+        + "".join(_needed(law, "model")),
+        parameters="\n".join(parameters),
+    )
     return _full(analysis_mode, parse_yaml(short.encode(), analysis_mode)) if full else short
+
+
+def _parameter(info: ParameterInfo, example: Example) -> str:
+    """One parameter of a short template."""
+    value = _yaml(float(example.start.get(info.name, info.default)))
+    if info.name in example.fixed:
+        line = f"{info.name}: {{value: {value}, vary: false}}"
+    else:
+        low, high = _yaml(float(info.min_bound)), _yaml(float(info.max_bound))
+        line = f"{info.name}: {{value: {value}, min: {low}, max: {high}, vary: true}}"
+    notes = "; ".join(note for note in (info.unit, example.fixed.get(info.name)) if note)
+    return f"{line:<66} # {notes}" if notes else line
+
+
+def _needed(law: type[AbstractTwoTimeModel], *sections: str) -> Iterator[str]:
+    """The settings of a section without which the law does not run."""
+    margin = "  " * len(sections)
+    needed = [s for s in law.settings if s.needed and s.path[:-1] == sections]
+    if needed:
+        yield f"{margin[2:]}{sections[-1]}:\n"
+    for setting in needed:
+        value = f"{setting.path[-1]}: {_yaml(setting.example)}"
+        yield f"{margin}{value:<{30 - len(margin)}} # {setting.unit}\n"
 
 
 def truth(analysis_mode: str) -> str:
     """The configuration that the example data of a model are simulated from.
 
     Args:
-        analysis_mode: static, laminar_flow or two_component.
+        analysis_mode: Word of a law, see `twotime.models.LAWS`.
 
     Raises:
         UnknownNameError: If there is no such mode (a ValueError and a KeyError).
     """
-    return _packaged(analysis_mode, "_truth")
+    example = _law(analysis_mode).example
+    config = parse_yaml(template(analysis_mode).encode(), analysis_mode)
+    config["analyzer_parameters"] |= {"dt": 0.1, "end_frame": 120}
+    config["analyzer_parameters"]["scattering"]["phi_angles"] = list(example.phi)
+    for group in config["parameters"].values():
+        for name, entry in group.items():
+            group[name] = example.truth.get(name, entry["value"])
+    config["parameters"]["scaling"] = {"contrast": 0.3, "offset": 1.0}
+    return "\n".join(_plain(config)) + "\n"
 
 
-def _packaged(analysis_mode: str, suffix: str) -> str:
-    if analysis_mode not in ANALYSIS_MODES:
-        raise unknown_name("analysis mode", analysis_mode, ANALYSIS_MODES)
-    folder = resources.files("twotime.config") / "templates"
-    return (folder / f"{analysis_mode}{suffix}.yaml").read_text(encoding="utf-8")
+def _plain(section: dict[str, Any], margin: str = "") -> Iterator[str]:
+    """YAML without comments."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield f"{margin}{key}:"
+            yield from _plain(value, margin + "  ")
+        else:
+            yield f"{margin}{key}: {_yaml(value)}"
+
+
+def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
+    if analysis_mode not in LAWS:
+        raise unknown_name("analysis mode", analysis_mode, LAWS)
+    return LAWS[analysis_mode]
 
 
 def _full(mode: str, short: dict[str, Any]) -> str:

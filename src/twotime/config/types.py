@@ -5,20 +5,23 @@ This is the one place where a key is written. Validation, JSON schema, the table
 (`total=False`): what is needed depends on the model, see `twotime.config.rules`.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from typing_extensions import TypedDict
 
 from twotime.config.keys import Key
-from twotime.config.parameter_names import AnalysisMode
+from twotime.config.parameter_names import PARAMETER_GROUPS, AnalysisMode
+from twotime.config.parameter_registry import REGISTRIES
+from twotime.models import LAWS
+from twotime.models.laminar_flow import ShearConvention as ShearConvention
+from twotime.models.rates import Integration as Integration
+from twotime.models.scaling import PerAngleMode
 
 _LARGEST = 1e30
 
 Number = Annotated[float, Key("", ge=-_LARGEST, le=_LARGEST)]
 Degrees = Annotated[float, Key("", ge=-360, le=360)]
-PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
-Integration = Literal["trapezoid", "exact"]
-ShearConvention = Literal["published", "homodyne"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
 PriorName = Literal[
     "uniform", "normal", "truncated_normal", "lognormal", "halfnormal", "exponential", "beta_scaled"
@@ -78,46 +81,52 @@ class ParameterConfig(TypedDict, total=False):
 _Parameter = Annotated[ParameterConfig, Key("See Parameters.")]
 
 
-class ParameterGroupConfig(TypedDict, total=False):
-    """Parameters of one group; which names it takes depends on the group."""
-
-    D0_ref: _Parameter
-    alpha_ref: _Parameter
-    D_offset_ref: _Parameter
-    D0_sample: _Parameter
-    alpha_sample: _Parameter
-    D_offset_sample: _Parameter
-    v0: _Parameter
-    beta: _Parameter
-    v_offset: _Parameter
-    f0: _Parameter
-    f1: _Parameter
-    f2: _Parameter
-    f3: _Parameter
-    phi0: _Parameter
-    D0: _Parameter
-    alpha: _Parameter
-    D_offset: _Parameter
-    gamma_dot_t0: _Parameter
-    gamma_dot_t_offset: _Parameter
-    contrast: _Parameter
-    offset: _Parameter
+def _sections(about: str, name: str, keys: Mapping[str, Any]) -> Any:
+    """A section whose keys follow from the laws."""
+    section: Any = TypedDict(name, dict(keys), total=False)  # type: ignore[misc, operator]
+    section.__doc__ = about
+    return section
 
 
-_Group = Annotated[ParameterGroupConfig, Key("Parameters of this group.")]
+def _settings(*sections: str) -> dict[str, Any]:
+    """Keys of a section that are arguments of laws."""
+    settings = (setting for law in LAWS.values() for setting in law.settings)
+    return {
+        setting.path[-1]: Annotated[
+            setting.kind,
+            Key(
+                setting.effect,
+                setting.unit,
+                default=setting.default,
+                gt=setting.gt,
+                le=setting.le,
+            ),
+        ]
+        for setting in settings
+        if setting.path[:-1] == sections
+    }
 
 
-class ParametersConfig(TypedDict, total=False):
-    """Parameters by group, or each directly by its name."""
-
-    transport: _Group
-    flow: _Group
-    reference: _Group
-    sample: _Group
-    velocity: _Group
-    fraction: _Group
-    angle: _Group
-    scaling: _Group
+if TYPE_CHECKING:
+    ParameterGroupConfig = ParametersConfig = GeometryConfig = ModelConfig = dict[str, Any]
+else:
+    ParameterGroupConfig = _sections(
+        "Parameters of one group; which names it takes depends on the group.",
+        "ParameterGroupConfig",
+        {name: _Parameter for registry in REGISTRIES.values() for name in registry},
+    )
+    _Group = Annotated[ParameterGroupConfig, Key("Parameters of this group.")]
+    _NAMES = dict.fromkeys(name for groups in PARAMETER_GROUPS.values() for name in groups)
+    _GROUPS = {name: _Group for name in sorted(_NAMES, key="scaling".__eq__)}
+    ParametersConfig = _sections(
+        "Parameters by group, or each directly by its name.", "ParametersConfig", _GROUPS
+    )
+    GeometryConfig = _sections(
+        "Geometry of the shear cell.",
+        "GeometryConfig",
+        _settings("analyzer_parameters", "geometry"),
+    )
+    ModelConfig = _sections("How the model is evaluated.", "ModelConfig", _settings("model"))
 
 
 class InitialParametersConfig(TypedDict, total=False):
@@ -195,18 +204,7 @@ class ScatteringConfig(TypedDict, total=False):
     ]
 
 
-class GeometryConfig(TypedDict, total=False):
-    """Geometry of the shear cell."""
-
-    stator_rotor_gap: Annotated[
-        float,
-        Key("Gap of the shear cell; needed by laminar_flow and by no other.", "Å", gt=0, le=1e15),
-    ]
-
-
-class AnalyzerParametersConfig(TypedDict, total=False):
-    """Time axis, scattering and geometry; also takes the groups of `parameters`."""
-
+class _AnalyzerKeys(TypedDict, total=False):
     dt: Annotated[float, Key("Time between frames.", "s", default_text="the file's", gt=0, le=1e9)]
     dt_source: Annotated[
         Literal["config", "file"],
@@ -227,14 +225,16 @@ class AnalyzerParametersConfig(TypedDict, total=False):
     ]
     scattering: Annotated[ScatteringConfig, Key("Wavevector and angles.")]
     geometry: Annotated[GeometryConfig, Key("Shear cell.")]
-    transport: _Group
-    flow: _Group
-    reference: _Group
-    sample: _Group
-    velocity: _Group
-    fraction: _Group
-    angle: _Group
-    scaling: _Group
+
+
+if TYPE_CHECKING:
+    AnalyzerParametersConfig = _AnalyzerKeys
+else:
+    AnalyzerParametersConfig = _sections(
+        "Time axis, scattering and geometry; also takes the groups of `parameters`.",
+        "AnalyzerParametersConfig",
+        get_type_hints(_AnalyzerKeys, include_extras=True) | _GROUPS,
+    )
 
 
 class TemporalConfig(TypedDict, total=False):
@@ -246,26 +246,6 @@ class TemporalConfig(TypedDict, total=False):
     ]
     t_start: Annotated[
         int, Key("First frame, counted from 0: start_frame - 1.", default=0, ge=0, le=10**9)
-    ]
-
-
-class ModelConfig(TypedDict, total=False):
-    """How the model is evaluated."""
-
-    integration: Annotated[
-        Integration,
-        Key(
-            "Running integrals of the rates: trapezoid rule on the frames, or closed form.",
-            default="trapezoid",
-        ),
-    ]
-    shear_convention: Annotated[
-        ShearConvention,
-        Key(
-            "laminar_flow only: the published law, or that of the homodyne program "
-            "(its shear rates are 2.22 times larger).",
-            default="published",
-        ),
     ]
 
 

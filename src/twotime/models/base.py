@@ -1,14 +1,15 @@
-"""What a model of the two-time correlation is: parameters, channels, pairs of times."""
+"""The interface of a law of the two-time correlation: parameters, channels, pairs of times."""
 
+import dataclasses
 from abc import abstractmethod
-from typing import Any, final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from twotime.models import rates
 from twotime.models.rates import AnyArray, At, Integration, Scalar, Times
 
 Params = Float[AnyArray, " param"]
@@ -119,6 +120,103 @@ class ParameterInfo(eqx.Module):
         return self.prior_std
 
 
+Severity = Literal["error", "warning", "info"]
+Finding = tuple[Severity, str]
+
+
+class Check(NamedTuple):
+    """A physics check of parameter values, beyond their bounds.
+
+    Attributes:
+        names: Parameters that are judged.
+        judge: Called with their values and the frame times [s] (empty where unknown); yields
+            findings.
+    """
+
+    names: tuple[str, ...]
+    judge: Callable[..., Iterator[Finding]]
+
+
+def within(name: str, severity: Severity, low: float, high: float, why: str) -> Check:
+    """The check that a parameter lies in [low, high]; `why` completes "name = value …"."""
+
+    def judge(x: float, t: np.ndarray) -> Iterator[Finding]:
+        if not low <= x <= high:
+            yield severity, f"{name} = {x:g} {why}"
+
+    return Check((name,), judge)
+
+
+def exponent_check(name: str) -> Check:
+    """The check of the exponent of a flow."""
+    return within(name, "warning", -2, 2, "is beyond 2 in size, which is rarely physical.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A key of the configuration that is an argument of a law.
+
+    Attributes:
+        argument: Argument of the law's constructor.
+        path: Sections and key; in `model` or `analyzer_parameters.geometry`.
+        kind: Its type, float or a `Literal`.
+        effect: What it does, for the manual.
+        unit: Physical unit; empty for pure numbers and words.
+        default: Value where it is left out.
+        gt: Number that must be exceeded.
+        le: Largest number.
+        needed: Why a run needs it; empty if it may be left out.
+        example: Value that templates show for a key that is needed.
+    """
+
+    argument: str
+    path: tuple[str, ...]
+    kind: Any
+    effect: str
+    unit: str = ""
+    default: Any = None
+    gt: float | None = None
+    le: float | None = None
+    needed: str = ""
+    example: Any = None
+
+
+INTEGRATION = Setting(
+    "integration",
+    ("model", "integration"),
+    Integration,
+    "Running integrals of the rates: trapezoid rule on the frames, or closed form.",
+    default="trapezoid",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """Numbers of a law's first configuration, and of the data it is tried on.
+
+    Attributes:
+        summary: The law in plain text, one equation or sentence a line.
+        q: Wavevector [1/Å].
+        phi: Detector angles of the data [degree].
+        start: Values where a fit starts, by name; the others start at their defaults.
+        truth: Values of the data that differ from the start.
+        fixed: Parameters that are not fitted, with the reason.
+    """
+
+    summary: str = ""
+    q: float = 0.01
+    phi: tuple[float, ...] = (0.0, 60.0, 120.0)
+    start: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    truth: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+FLOW_DIRECTION = ParameterInfo(
+    "phi0", 0.0, -10.0, 10.0, "Direction of the flow in the detector's frame", "degree", "angle",
+    prior_mean=0.0, prior_std=5.0, is_flow=True,
+)  # fmt: skip
+
+
 class Channels(eqx.Module):
     """What a model needs to know of each time, before pairs are formed.
 
@@ -169,13 +267,44 @@ class Terms(eqx.Module):
 class AbstractTwoTimeModel(eqx.Module):
     """A law for the normalised two-time correlation C(phi, t1, t2), 1 on the diagonal.
 
-    A model is its parameter names and two methods: `channels`, functions of one time, and
+    A model is its parameters and two methods: `channels`, functions of one time, and
     `correlation`, a function of the channels at two times. Everything else (the plane, pairs, fits,
-    posteriors, derivatives) follows from these. Parameters are passed as one array in the
-    order of `names`; angles are degrees, times s, lengths Å.
+    posteriors, derivatives) follows from these; the other methods have defaults. Parameters are
+    passed as one array in the order of `names`; angles are degrees, times s, lengths Å.
+
+    Attributes:
+        names: Names of the parameters; follow from `parameters` where these are given.
+        parameters: Unit, default, bounds, prior and group of each parameter.
+        analysis_mode: The configuration's word for the law; empty for laws of your own.
+        settings: Keys of the configuration that are arguments of the law.
+        checks: Physics checks of its parameters.
+        example: Numbers of the template that `twotime init` writes.
     """
 
     names: eqx.AbstractVar[tuple[str, ...]]
+    parameters: ClassVar[tuple[ParameterInfo, ...]] = ()
+    analysis_mode: ClassVar[str] = ""
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    checks: ClassVar[tuple[Check, ...]] = ()
+    example: ClassVar[Example] = Example()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        given = cls.__dict__
+        if "parameters" in given and "names" not in given:
+            cls.names = tuple(info.name for info in cls.parameters)
+
+    @classmethod
+    def groups(cls) -> dict[str, tuple[str, ...]]:
+        """Groups of the parameters in the configuration, with the names in each."""
+        found: dict[str, tuple[str, ...]] = {}
+        for info in cls.parameters:
+            found[info.group] = (*found.get(info.group, ()), info.name)
+        return found
+
+    def named(self, params: Params) -> dict[str, Any]:
+        """Parameters by name."""
+        return {name: params[index] for index, name in enumerate(self.names)}
 
     @abstractmethod
     def channels(self, params: Params, times: At, *, t: Times, q: Scalar, phi: Scalar) -> Channels:
@@ -203,7 +332,7 @@ class AbstractTwoTimeModel(eqx.Module):
     @property
     def is_separable(self) -> bool:
         """Whether `terms` writes the same correlation as a sum of products."""
-        return False
+        return type(self).terms is not AbstractTwoTimeModel.terms
 
     def terms(self, channels: Channels) -> Terms:
         """The correlation as a sum of products, from the same channels as `correlation`.
@@ -226,13 +355,3 @@ class AbstractTwoTimeModel(eqx.Module):
             f"{type(self).__name__} does not say its field correlation; "
             "simulate it with `simulate`, which adds pixel noise, instead of `simulate_speckle`."
         )
-
-
-def diffusion_clock(
-    integration: Integration, params: Params, times: At, *, t: Times, q: Scalar
-) -> At:
-    """q² ∫J for the three transport parameters."""
-    clock = rates.transport_clock(
-        times, params[0], params[1], params[2], t=t, integration=integration
-    )
-    return q**2 * clock

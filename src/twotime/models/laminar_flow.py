@@ -1,16 +1,25 @@
 """Diffusion in a sheared suspension: `LaminarFlow`."""
 
 import math
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from twotime.models import rates
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Real, diffusion_clock
-from twotime.models.rates import AnyArray, Integration, Scalar
+from twotime.models import base, rates
+from twotime.models.base import (
+    AbstractTwoTimeModel,
+    Channels,
+    Example,
+    Pair,
+    ParameterInfo,
+    Real,
+    Setting,
+)
+from twotime.models.rates import AnyArray, Integration, PowerLaw, Scalar
+from twotime.models.static import StaticDiffusion
 
 ShearConvention = Literal["published", "homodyne"]
 
@@ -34,19 +43,61 @@ class LaminarFlow(AbstractTwoTimeModel):
         He et al., PNAS 121, e2401162121 (2024).
     """
 
-    names: tuple[str, ...] = eqx.field(
-        default=(
-            "D0",
-            "alpha",
-            "D_offset",
-            "gamma_dot_t0",
-            "beta",
-            "gamma_dot_t_offset",
-            "phi0",
+    analysis_mode: ClassVar = "laminar_flow"
+    transport: ClassVar = StaticDiffusion.transport
+    shear: ClassVar = PowerLaw("gamma_dot_t0", "beta", "gamma_dot_t_offset")
+    parameters: ClassVar = (
+        *StaticDiffusion.parameters,
+        ParameterInfo(
+            "gamma_dot_t0", 0.01, 1e-6, 0.5, "Shear rate at t = 1 s", "1/s^(1+β)", "flow",
+            log_space=True, prior_mean=0.01, prior_std=0.1, is_flow=True,
         ),
-        static=True,
-        init=False,
+        ParameterInfo(
+            "beta", 0.5, -2.0, 2.0, "Exponent in time of the shear rate", "", "flow",
+            prior_mean=0.0, prior_std=0.5, is_flow=True,
+        ),
+        ParameterInfo(
+            "gamma_dot_t_offset", 0.0, -0.1, 0.1, "Constant part of the shear rate", "1/s", "flow",
+            prior_mean=0.0, prior_std=0.02, is_flow=True,
+        ),
+        base.FLOW_DIRECTION,
+    )  # fmt: skip
+    settings: ClassVar = (
+        base.INTEGRATION,
+        Setting(
+            "gap",
+            ("analyzer_parameters", "geometry", "stator_rotor_gap"),
+            float,
+            "Gap of the shear cell; needed by laminar_flow and by no other.",
+            "Å",
+            gt=0,
+            le=1e15,
+            needed="laminar_flow needs the gap of the shear cell [Å]",
+            example=2.0e6,
+        ),
+        Setting(
+            "shear_convention",
+            ("model", "shear_convention"),
+            ShearConvention,
+            "laminar_flow only: the published law, or that of the homodyne program "
+            "(its shear rates are 2.22 times larger).",
+            default="published",
+        ),
     )
+    checks: ClassVar = (*StaticDiffusion.checks, base.exponent_check("beta"))
+    example: ClassVar = Example(
+        "A sheared suspension: C = exp(-q² ∫ J dt) · [sin(a)/a]², a = ½ q h cos(φ - phi0) ∫ γ̇ dt,\n"
+        "with J(t) = D0·t^alpha + D_offset and γ̇(t) = gamma_dot_t0·t^beta + gamma_dot_t_offset.",
+        q=0.005,
+        phi=(-45.0, 0.0, 45.0, 90.0),
+        start={"D0": 1.5e4, "alpha": 0.0, "D_offset": 0.0, "gamma_dot_t0": 3e-4, "beta": 0.0},
+        truth={"D0": 2.5e4, "alpha": -0.2, "gamma_dot_t0": 4e-4, "beta": -0.2, "phi0": 4.0},
+        fixed={
+            "D_offset": "hard to tell from D0",
+            "gamma_dot_t_offset": "hard to tell from gamma_dot_t0",
+        },
+    )
+
     gap: Scalar = 2.0e6
     shear_convention: ShearConvention = eqx.field(default="published", static=True)
     integration: Integration = eqx.field(default="trapezoid", static=True)
@@ -60,12 +111,11 @@ class LaminarFlow(AbstractTwoTimeModel):
             )
 
     def channels(self, params, times, *, t, q, phi):
-        decay = diffusion_clock(self.integration, params, times, t=t, q=q)[None]
-        strain = rates.transport_clock(
-            times, params[3], params[4], params[5], t=t, integration=self.integration
-        )
-        phase = self._phase_factor(q, phi, params[6]) * strain[None]
-        return Channels(decay, phase, jnp.zeros((0, times.shape[0]), times.dtype))
+        values = self.named(params)
+        decay = q**2 * self.transport.clock(values, times, t=t, integration=self.integration)
+        strain = self.shear.clock(values, times, t=t, integration=self.integration)
+        phase = self._phase_factor(q, phi, values["phi0"]) * strain[None]
+        return Channels(decay[None], phase, jnp.zeros((0, times.shape[0]), times.dtype))
 
     def correlation(self, pair):
         return pair.decay[0] * self._profile(pair) ** 2

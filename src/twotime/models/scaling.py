@@ -4,6 +4,7 @@ With the model fixed, c2 = offset + contrast · C is linear in both, so a fit ne
 for them: it solves for them at every step, inside their bounds (variable projection).
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -11,7 +12,36 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from twotime.models.base import Check, Finding, ParameterInfo
 from twotime.models.rates import AnyArray
+
+PARAMETERS = (
+    ParameterInfo(
+        "contrast", 0.5, 0.0, 1.0, "Speckle contrast: c2 = offset + contrast · C", "", "scaling",
+        prior_mean=0.5, prior_std=0.25, is_scaling=True, is_physical=False,
+    ),
+    ParameterInfo(
+        "offset", 1.0, 0.5, 1.5, "Baseline: c2 = offset + contrast · C", "", "scaling",
+        prior_mean=1.0, prior_std=0.25, is_scaling=True, is_physical=False,
+    ),
+)  # fmt: skip
+"""Contrast and offset, which every law has."""
+
+
+def _contrast_check(x: float, t: AnyArray) -> Iterator[Finding]:
+    if x <= 0 or x > 1:
+        yield "error", f"contrast = {x:g} is outside (0, 1]; a speckle contrast is not."
+    elif x < 0.1:
+        yield "warning", f"contrast = {x:g} is below 0.1: a weak signal."
+
+
+def _offset_check(x: float, t: AnyArray) -> Iterator[Finding]:
+    if x <= 0:
+        yield "error", f"offset = {x:g} is not positive; the baseline of c2 is."
+
+
+CHECKS = (Check(("contrast",), _contrast_check), Check(("offset",), _offset_check))
+"""Physics checks of contrast and offset."""
 
 PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
 FOURIER_ORDER = 2

@@ -1,13 +1,69 @@
 """Diffusion alone: `StaticDiffusion`."""
 
-from typing import final
+from collections.abc import Iterator
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 
-from twotime.models import rates
-from twotime.models.base import AbstractTwoTimeModel, Channels, Terms, diffusion_clock
-from twotime.models.rates import Integration
+from twotime.models import base, rates
+from twotime.models.base import (
+    AbstractTwoTimeModel,
+    Channels,
+    Check,
+    Example,
+    Finding,
+    ParameterInfo,
+    Terms,
+    within,
+)
+from twotime.models.rates import Integration, PowerLaw
+
+
+def transport_checks(transport: PowerLaw) -> tuple[Check, ...]:
+    """Physics checks of a transport coefficient."""
+    amplitude, exponent, offset = transport.names
+    infinite = np.inf
+    return (
+        within(amplitude, "error", 0, infinite, "is negative; a transport coefficient is not."),
+        within(amplitude, "warning", -infinite, 1e5, "Å²/s^(1+α) is above 1e5."),
+        within(exponent, "warning", -1.5, infinite, "is below -1.5: strongly slowing dynamics."),
+        within(exponent, "warning", -2, 2, "is beyond 2 in size, which is rarely physical."),
+        within(
+            exponent,
+            "info",
+            -infinite,
+            1,
+            "is above 1: dynamics that speed up faster than linearly.",
+        ),
+    )
+
+
+def transport_integral_check(transport: PowerLaw) -> Check:
+    """The check that a transport coefficient is positive and its integral finite."""
+    amplitude, exponent, offset = transport.names
+
+    def judge(D0: float, alpha: float, D_offset: float, t: np.ndarray) -> Iterator[Finding]:
+        if D0 > 0 and D_offset / D0 > 0.5:
+            yield "warning", f"{offset} / {amplitude} = {D_offset / D0:g} is above 0.5."
+        if alpha < -1 and (t == 0).any():
+            yield (
+                "error",
+                f"{exponent} = {alpha:g} is below -1 and the frames reach t = 0, where the "
+                "integral of the transport diverges: give analyzer_parameters.t0 > 0.",
+            )
+        later = t[t > 0] if alpha < 0 else t
+        with np.errstate(over="ignore"):
+            rate = D0 * later**alpha + D_offset
+        if rate.size and rate.min() <= 0:
+            yield (
+                "error",
+                f"J(t) = {amplitude}·t^{exponent} + {offset} is {rate.min():.4g} Å²/s at "
+                f"t = {later[rate.argmin()]:g} s; it must be positive in all frames.",
+            )
+
+    return Check(transport.names, judge)
 
 
 @final
@@ -24,26 +80,46 @@ class StaticDiffusion(AbstractTwoTimeModel):
         He et al., PNAS 121, e2401162121 (2024), with zero shear.
     """
 
-    names: tuple[str, ...] = eqx.field(default=("D0", "alpha", "D_offset"), static=True, init=False)
+    analysis_mode: ClassVar = "static"
+    transport: ClassVar = PowerLaw("D0", "alpha", "D_offset")
+    parameters: ClassVar = (
+        ParameterInfo(
+            "D0", 1e3, 100.0, 1e5, "Transport coefficient at t = 1 s", "Å²/s^(1+α)", "transport",
+            log_space=True, prior_mean=1e3, prior_std=1e3,
+        ),
+        ParameterInfo(
+            "alpha", 0.5, -2.0, 2.0, "Exponent in time of the transport", "", "transport",
+            prior_mean=0.5, prior_std=0.5,
+        ),
+        ParameterInfo(
+            "D_offset", 10.0, -1e5, 1e5, "Constant part of the transport", "Å²/s", "transport",
+            prior_mean=10.0, prior_std=200.0,
+        ),
+    )  # fmt: skip
+    settings: ClassVar = (base.INTEGRATION,)
+    checks: ClassVar = (*transport_checks(transport), transport_integral_check(transport))
+    example: ClassVar = Example(
+        "Diffusion alone: C = exp(-q² ∫ J dt) with J(t) = D0·t^alpha + D_offset.",
+        start={"D0": 4e3, "alpha": 0.0, "D_offset": 0.0},
+        truth={"D0": 6e3, "alpha": -0.3},
+        fixed={"D_offset": "hard to tell from D0"},
+    )
+
     integration: Integration = eqx.field(default="trapezoid", static=True)
 
     def __check_init__(self) -> None:
         rates.check_integration(self.integration)
 
     def channels(self, params, times, *, t, q, phi):
-        decay = diffusion_clock(self.integration, params, times, t=t, q=q)[None]
+        clock = self.transport.clock(self.named(params), times, t=t, integration=self.integration)
         none = jnp.zeros((0, times.shape[0]), times.dtype)
-        return Channels(decay, none, none)
+        return Channels((q**2 * clock)[None], none, none)
 
     def correlation(self, pair):
         return pair.decay[0]
 
     def field(self, pair):
         return jnp.sqrt(pair.decay[0])
-
-    @property
-    def is_separable(self):
-        return True
 
     def terms(self, channels):
         nothing = jnp.zeros_like(channels.decay)
