@@ -1,18 +1,23 @@
-r"""Derivatives of a fit by what it was given, from the condition that it is an optimum.
+r"""Derivatives of a fit by its inputs, from the condition that it is an optimum.
 
 At the optimum the gradient g(θ, inputs) of χ²/2, contrast and offset at their best, is zero, so
 $d\theta = -H^{-1}\,(\partial g/\partial\mathrm{inputs})\,d\mathrm{inputs}$ with H the full second
 derivative, not that of Gauss and Newton. Parameters on a bound move with it. Nothing is computed
 unless a derivative is asked for.
+
+The rule is Optimistix's, of any order, forwards and backwards. `optimistix.ImplicitAdjoint` on the
+minimiser itself would not do: its condition has no bounds, its linear solver no answer where the
+data leave a direction undetermined, and it treats contrast, offset and χ² as constants.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
+import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from twotime.gram.problem import Problem, evaluate
@@ -21,7 +26,7 @@ _NULL = 1e-12
 
 
 class Answer(eqx.Module):
-    """What of a fit has derivatives.
+    """The parts of a fit that have derivatives.
 
     Attributes:
         values: All parameters.
@@ -37,7 +42,7 @@ class Answer(eqx.Module):
 
 
 class Given(eqx.Module):
-    """What a fit was given.
+    """The inputs of a fit.
 
     Attributes:
         problem: The fit, set up.
@@ -55,39 +60,58 @@ def constant(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-@eqx.filter_custom_jvp
-def differentiable(answer: Answer, held: Bool[Array, " free"], given: Given) -> Answer:
-    """The answer of a fit, unchanged, with its derivatives by what the fit was given.
+def differentiable(
+    answer: Answer,
+    size: Float[Array, " free"],
+    held: Bool[Array, " free"],
+    given: Given,
+) -> Answer:
+    """The answer of a fit, unchanged, with its derivatives by the inputs of the fit.
 
     Args:
         answer: The optimum.
+        size: Square roots of the curvatures there: units of the linear system.
         held: Free parameters on a bound.
-        given: What the fit was given.
+        given: The inputs.
 
     Reference:
         Dini's implicit function theorem; Golub & Pereyra, Inverse Problems 19, R1 (2003).
     """
-    del held, given
+    theta = answer.values[np.flatnonzero(given.problem.varying)]
+    size = jnp.where((size > 0) & ~held, size, 1.0)
+    inputs = constant(theta * size), constant(size), held, given
+    pseudo_inverse = lx.SVD(rcond=_NULL)  # what the data do not determine stays
+    scaled, _ = optx.internal.implicit_jvp(_start, _condition, inputs, frozenset(), pseudo_inverse)
+    return _with_slopes(constant(answer), scaled / size, given.problem)
+
+
+def _start(inputs: Any) -> tuple[Array, None]:
+    return inputs[0], None
+
+
+def _condition(scaled: Array, _: None, inputs: Any) -> Array:
+    """Zero at the optimum: the gradient, or the distance from the bound on which it is."""
+    _, size, held, given = inputs
+    theta = scaled / size
+    grad = _gradient_and_answer(theta, given.problem)[0]
+    bound = jnp.where(theta <= given.lower, given.lower, given.upper)
+    return jnp.where(held, theta - bound, grad) / size
+
+
+@eqx.filter_custom_jvp
+def _with_slopes(answer: Answer, theta: Array, problem: Problem) -> Answer:
+    """The answer as known, with the derivatives of its computation from the parameters."""
+    del theta, problem
     return answer
 
 
-@differentiable.def_jvp
+@_with_slopes.def_jvp
 def _(primals, tangents):
-    answer, held, given = primals
-    _, _, moved = tangents
-    theta = answer.values[np.flatnonzero(given.problem.varying)]
-
-    def of_theta(theta: Array) -> tuple[Array, Answer]:
-        return _gradient_and_answer(theta, given.problem)
-
-    hessian, slopes = jax.jacfwd(of_theta)(theta)
-    push, direct = _along(
-        lambda problem: _gradient_and_answer(theta, problem), given.problem, moved.problem
+    answer, theta, problem = primals
+    _, change = eqx.filter_jvp(
+        lambda *at: _gradient_and_answer(*at)[1], (theta, problem), tangents[1:]
     )
-    bounds = _along(lambda g: jnp.where(theta <= g.lower, g.lower, g.upper), given, moved)
-    on_bound = jnp.where(held, bounds, 0.0)
-    step = jnp.where(held, bounds, -_solve(hessian, held, push + hessian @ on_bound))
-    return answer, jax.tree.map(lambda slope, rest: slope @ step + rest, slopes, direct)
+    return _with_slopes(answer, theta, problem), change
 
 
 def _gradient_and_answer(theta: Array, problem: Problem) -> tuple[Array, Answer]:
@@ -102,15 +126,8 @@ def _gradient_and_answer(theta: Array, problem: Problem) -> tuple[Array, Answer]
 
 
 @eqx.filter_custom_jvp
-def refuse(answer: Answer, held: Bool[Array, " free"], given: Given) -> Answer:
-    """The answer of a fit with a robust loss, unchanged, which must not be differentiated.
-
-    Args:
-        answer: The optimum.
-        held: Free parameters on a bound.
-        given: What the fit was given.
-    """
-    del held, given
+def refuse(answer: Answer) -> Answer:
+    """The answer of a fit with a robust loss, unchanged, which must not be differentiated."""
     return answer
 
 
@@ -120,30 +137,3 @@ def _(primals, tangents):
         "A fit with a robust loss was differentiated by its inputs, which is known for squares "
         "alone; use loss='linear'."
     )
-
-
-def _along(function: Callable[[Any], Any], at: Any, moved: Any) -> Any:
-    """Derivative of a function along a direction, zero where nothing moves."""
-    value, change = eqx.filter_jvp(function, (at,), (moved,))
-    return jax.tree.map(
-        lambda c, v: jnp.zeros_like(v) if c is None else c, change, value, is_leaf=_is_none
-    )
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
-
-
-def _solve(
-    hessian: Float[Array, "free free"], held: Bool[Array, " free"], right: Float[Array, " free"]
-) -> Float[Array, " free"]:
-    """Solve for the parameters that are not held; what is not determined stays."""
-    out = held[:, None] | held[None, :]
-    size = jnp.sqrt(jnp.abs(jnp.diag(hessian)))
-    size = jnp.where((size > 0) & ~held, size, 1.0)
-    unit = jnp.where(out, 0.0, hessian / (size[:, None] * size[None, :]))
-    values, vectors = jnp.linalg.eigh(unit)
-    determined = jnp.abs(values) > _NULL
-    inverse = jnp.where(determined, 1.0 / jnp.where(determined, values, 1.0), 0.0)
-    free = jnp.where(held, 0.0, right / size)
-    return vectors @ (inverse * (vectors.T @ free)) / size
