@@ -8,8 +8,8 @@ import random
 
 import pytest
 
+from twotime.config.keys import lookup
 from twotime.config.manager import ConfigManager
-from twotime.config.mistakes import lookup
 from twotime.config.template import template, truth
 from twotime.config.yaml_json import parse_yaml
 from twotime.errors import ConfigurationError

@@ -183,7 +183,7 @@ def test_physics_of_stored_and_other_values():
 
 def test_is_a_tree_of_numbers():
     manager = ParameterManager()
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(manager))
+    assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(manager))
     traces = []
     total = eqx.filter_jit(lambda m: (traces.append(1), jnp.sum(m.get_full_values()))[1])
     changed = manager.update_values({"D0_ref": 5.0, **manager.space.values})

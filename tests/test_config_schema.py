@@ -6,8 +6,7 @@ import pytest
 
 from twotime.config.keys import fields, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES
-from twotime.config.schema import json_schema
-from twotime.config.template import template, truth
+from twotime.config.template import json_schema, template, truth
 from twotime.config.types import HeterodyneConfig, ParametersConfig
 from twotime.config.yaml_json import parse_yaml
 
@@ -114,8 +113,8 @@ def test_every_key_is_described():
         for name in path:
             node = resolve(node["properties"][name])
         assert node.get("description"), path
-        assert node.get("default") == field.key.default or field.key.refused, path
-        assert node.get("unit", "") == field.key.unit or field.key.refused, path
+        assert node.get("default") == field.default or field.refused, path
+        assert node.get("unit", "") == field.extra("unit") or field.refused, path
 
 
 def test_every_alias_is_in_it():

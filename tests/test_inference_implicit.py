@@ -91,16 +91,16 @@ def test_a_parameter_on_a_bound_moves_with_it_and_the_others_follow():
     space = space.with_values({"alpha": 0.0})
 
     def moved(low):
-        lower = jnp.asarray(space.lower).at[1].add(low)
-        return answer(model, data, eqx.tree_at(lambda s: s.lower, space, lower))
+        lower = jnp.asarray(space.all_lower).at[1].add(low)
+        return answer(model, data, eqx.tree_at(lambda s: s.all_lower, space, lower))
 
     found = np.asarray(jax.jacfwd(moved)(0.0))
     assert found[1] == pytest.approx(1 / 0.3)
     np.testing.assert_allclose(found, by_difference(moved, 0.0, 1e-4), rtol=1e-4)
 
     def other(high):
-        upper = jnp.asarray(space.upper).at[0].add(high)
-        return answer(model, data, eqx.tree_at(lambda s: s.upper, space, upper))
+        upper = jnp.asarray(space.all_upper).at[0].add(high)
+        return answer(model, data, eqx.tree_at(lambda s: s.all_upper, space, upper))
 
     assert np.all(np.asarray(jax.jacfwd(other)(0.0)) == 0)
 

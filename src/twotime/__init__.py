@@ -8,8 +8,8 @@ hypothesis come with them.
 from importlib import import_module as _import_module
 
 from twotime.compat import jax_backend as jax_backend
-from twotime.config.build import build_model as build_model
 from twotime.config.manager import ConfigManager as ConfigManager
+from twotime.config.manager import build_model as build_model
 from twotime.config.parameter_manager import ParameterManager as ParameterManager
 from twotime.config.parameter_registry import ParameterInfo as ParameterInfo
 from twotime.config.parameter_registry import ParameterRegistry as ParameterRegistry

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.config.build import build_model
-from twotime.config.manager import ConfigManager
+from twotime.config.manager import ConfigManager, build_model
 from twotime.config.template import template, truth
 from twotime.config.yaml_json import parse_yaml
 from twotime.data.dataset import TwoTimeData

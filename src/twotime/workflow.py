@@ -19,8 +19,7 @@ from jaxtyping import Array, Float
 
 from twotime import posterior_jobs as posterior_run
 from twotime.compilation import compiled
-from twotime.config.build import build_model
-from twotime.config.manager import ConfigManager
+from twotime.config.manager import ConfigManager, build_model
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.bands import delta_bands
 from twotime.covariance.misfit import residual_structure

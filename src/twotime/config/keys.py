@@ -1,123 +1,166 @@
-"""What is known of one key of the configuration, written once beside its type.
+"""Keys of a configuration: what is known of each, the way to its value, and mistakes at it.
 
-The validation, the JSON schema, the table of the manual and the full template all read it here.
+What is known of a key stands in its section (`twotime.config.types`) as type, range, default and
+docstring. Validation, JSON schema, the tables of the manual and the full template read it here.
 """
 
+import ast
 import dataclasses
+import functools
+import inspect
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from itertools import pairwise
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from pydantic import AliasChoices, Field
+from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
+
+_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+_PLURAL = {float: "numbers", int: "whole numbers", str: "texts"}
+_LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def key(
+    default: Any = None,
+    *,
+    unit: str = "",
+    otherwise: str = "",
+    refused: str = "",
+    **facts: Any,
+) -> Any:
+    """Pydantic's field of a key.
+
+    Args:
+        default: Value used where the key is left out; None where there is none.
+        unit: Physical unit; empty for pure numbers and words.
+        otherwise: What happens where a key without a default is left out, for the manual.
+        refused: Why the key is refused; empty for a key that is accepted.
+        facts: Anything else that `pydantic.Field` takes: limits, and `validation_alias`.
+    """
+    extra = {"unit": unit, "otherwise": otherwise, "refused": refused}
+    texts = {name: text for name, text in extra.items() if text}
+    return Field(... if default is None else default, json_schema_extra=texts, **facts)
 
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """Facts about one key, carried in its `Annotated` type.
+    """One key of a section.
 
     Attributes:
-        effect: What the key does, for the manual.
-        unit: Physical unit; empty for pure numbers and words.
-        default: Value where the key is left out; None where nothing stands in its place.
-        default_text: How the manual words a default that is not one value.
-        ge: Smallest allowed number.
-        gt: Number that must be exceeded.
-        le: Largest allowed number.
-        lt: Number that must not be reached.
-        aliases: Other spellings accepted for the key.
-        refused: Why the key is not taken; empty for a key that is.
+        name: Its canonical spelling.
+        info: Its type, limits, aliases and default, as pydantic has them.
+        effect: What it does, for the manual.
     """
 
-    effect: str
-    unit: str = ""
-    default: Any = None
-    default_text: str = ""
-    ge: float | int | None = None
-    gt: float | int | None = None
-    le: float | int | None = None
-    lt: float | int | None = None
-    aliases: tuple[str, ...] = ()
-    refused: str = ""
-
-    def limits(self) -> dict[str, float | int]:
-        """The bounds that are set, by pydantic's names."""
-        named = {"ge": self.ge, "gt": self.gt, "le": self.le, "lt": self.lt}
-        return {name: bound for name, bound in named.items() if bound is not None}
-
-    def range_text(self) -> str:
-        """The bounds in words, empty where there are none."""
-        if self.le is not None and self.ge == -self.le:
-            return f"within ±{self.le:g}"
-        words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-        return " and ".join(f"{words[name]} {bound:g}" for name, bound in self.limits().items())
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Tell pydantic the range, or that the key is refused."""
-        from pydantic_core import PydanticCustomError, core_schema
-
-        schema = handler(source)
-        if self.refused:
-
-            def refuse(value: Any) -> Any:
-                raise PydanticCustomError("refused", "{why}", {"why": self.refused})
-
-            return core_schema.no_info_before_validator_function(refuse, schema)
-        if schema["type"] in ("int", "float"):
-            schema.update(self.limits())
-        return schema
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        """Write description, unit and default into the JSON schema."""
-        facts: dict[str, Any] = {"description": self.effect}
-        if self.refused:
-            return {"not": {}, "description": f"Not taken: {self.refused}"}
-        if self.unit:
-            facts["unit"] = self.unit
-        if self.default is not None:
-            facts["default"] = self.default
-        return handler(core) | facts
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One key of a section: its type without wrappers and what is known of it."""
-
     name: str
-    type: Any
-    key: Key
+    info: FieldInfo
+    effect: str = ""
+
+    @property
+    def type(self) -> Any:
+        """Type without annotations."""
+        return self.info.annotation
 
     @property
     def is_section(self) -> bool:
-        """Whether the key holds keys of its own."""
+        """Whether the key holds further keys."""
         return is_typeddict(self.type)
+
+    @property
+    def default(self) -> Any:
+        """Value used where the key is left out; None where there is none."""
+        return None if self.info.is_required() else self.info.default
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other spellings."""
+        alias = self.info.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else ()
+        return tuple(str(choice) for choice in choices if choice != self.name)
+
+    @property
+    def refused(self) -> str:
+        """Why the key is refused; empty for a key that is accepted."""
+        return self.extra("refused")
+
+    def extra(self, name: str) -> str:
+        """A fact that pydantic has no place for: "unit", "otherwise" or "refused"."""
+        facts = self.info.json_schema_extra
+        return str(facts.get(name, "")) if isinstance(facts, Mapping) else ""
+
+    def range_text(self) -> str:
+        """The limits in words; empty where there are none."""
+        limits = {
+            name: getattr(limit, name)
+            for limit in self.info.metadata
+            for name in _LIMITS
+            if hasattr(limit, name)
+        }
+        if "le" in limits and limits.get("ge") == -limits["le"]:
+            return f"within ±{limits['le']:g}"
+        return " and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())
 
     def type_text(self) -> str:
         """The type in words of a configuration file."""
-        return _type_text(self.type)
+        kind, inner = self.type, self.item()
+        if self.is_section:
+            return "a section"
+        if get_origin(kind) is Literal:
+            return " | ".join(str(value) for value in get_args(kind))
+        if get_origin(kind) is dict:
+            return "a section of numbers"
+        if any(hasattr(limit, "max_length") for limit in self.info.metadata):
+            return "a pair [low, high]"
+        if inner:
+            return f"a list of {_PLURAL.get(inner.type, 'pairs [low, high]')}"
+        return _WORDS[kind]
 
     def expected(self) -> str:
         """What the key takes, in words: type, range and unit."""
-        return describe(self.type, self.key)
+        text, unit = self.type_text(), self.extra("unit")
+        if get_origin(self.type) is Literal:
+            text = f"one of {text.replace(' | ', ', ')}"
+        return " ".join(filter(None, (text, self.range_text(), f"[{unit}]" if unit else "")))
+
+    def item(self) -> "Key | None":
+        """The items of a list or of a section of numbers; None for other types."""
+        if get_origin(self.type) not in (list, dict):
+            return None
+        return Key(self.name, FieldInfo.from_annotation(get_args(self.type)[-1]))
 
 
-def fields(section: Any) -> dict[str, Field]:
-    """The keys of a section (a TypedDict) with what is known of each."""
+@functools.cache
+def _effects(module: str) -> dict[tuple[str, str], str]:
+    """The strings below the keys of all sections of a module, by section and key."""
     found = {}
-    for name, hint in get_type_hints(section, include_extras=True).items():
-        kind, key = unwrapped(hint)
-        found[name] = Field(name, kind, key or Key(""))
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        for line, below in pairwise(node.body if isinstance(node, ast.ClassDef) else ()):
+            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+                path = (node.name, ast.unparse(line.target))  # type: ignore[attr-defined]
+                found[path] = " ".join(ast.literal_eval(below.value).split())
     return found
 
 
-def unwrapped(hint: Any) -> tuple[Any, Key | None]:
-    """A type without its `Annotated` wrappers, and the innermost facts that they carry."""
-    key = None
-    while get_origin(hint) is Annotated:
-        key = next((extra for extra in hint.__metadata__ if isinstance(extra, Key)), key)
-        hint = hint.__origin__
-    return hint, key
+@functools.cache
+def fields(section: Any) -> Mapping[str, Key]:
+    """The keys of a section (a TypedDict)."""
+    hints = get_type_hints(section, include_extras=True)
+    infos = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
+    effects = _effects(section.__module__)
+    return {
+        name: Key(name, info, effects.get((section.__name__, name)) or _about(info))
+        for name, info in infos.items()
+    }
 
 
-def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Field]]:
+def _about(info: FieldInfo) -> str:
+    about = info.annotation.__doc__ if is_typeddict(info.annotation) else info.description
+    return " ".join((about or "").split())
+
+
+def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Key]]:
     """Every key of a section and of the sections in it, with its path, sections first."""
     for name, field in fields(section).items():
         yield (*path, name), field
@@ -125,35 +168,87 @@ def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield from walk(field.type, (*path, name))
 
 
-_WORDS: Mapping[Any, str] = {
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    str: "text",
-}
+# The way to a value
+
+Path = tuple[str, ...]
 
 
-def _type_text(kind: Any) -> str:
-    kind, _ = unwrapped(kind)
-    if is_typeddict(kind):
+def lookup(config: Mapping[str, Any], path: Path) -> Any:
+    """The value at a path; None where there is none."""
+    value: Any = config
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def store(config: dict[str, Any], path: Path, value: Any) -> None:
+    """Set the value at a path and make the sections on the way."""
+    for name in path[:-1]:
+        config = config.setdefault(name, {})
+    config[path[-1]] = value
+
+
+def discard(config: dict[str, Any], path: Path) -> None:
+    """Remove the value at a path; sections that become empty stay."""
+    parent = lookup(config, path[:-1])
+    if isinstance(parent, dict):
+        parent.pop(path[-1], None)
+
+
+# Mistakes
+
+
+@dataclasses.dataclass
+class Mistakes:
+    """Mistakes and remarks collected so far, and the keys that are known to be wrong.
+
+    Attributes:
+        problems: One sentence for each mistake.
+        remarks: One sentence for each noteworthy thing that is no mistake.
+        wrong: Paths of keys with a mistake, so that no other rule is applied to them.
+        written: How the file spells a path, where it differs.
+    """
+
+    problems: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    wrong: set[Path] = dataclasses.field(default_factory=set)
+    written: dict[Path, str] = dataclasses.field(default_factory=dict)
+
+    def add(self, path: Path, sentence: str) -> None:
+        """Note a mistake at a key."""
+        self.problems.append(f"{self.spell(path)}: {sentence}")
+        self.wrong.add(path)
+
+    def remark(self, path: Path, sentence: str) -> None:
+        """Note something about a key that is no mistake."""
+        self.remarks.append(f"{self.spell(path)}: {sentence}")
+
+    def spell(self, path: Path) -> str:
+        """The path as the file spells it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.written:
+                return ".".join((self.written[path[:length]], *path[length:]))
+        return ".".join(path)
+
+    def is_wrong(self, path: Path) -> bool:
+        """Whether a mistake is known at the key, above it or below it."""
+        return any(bad[: len(path)] == path[: len(bad)] for bad in self.wrong)
+
+
+def show(value: Any) -> str:
+    """A value as a sentence quotes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else value[:37] + "...")
+    if isinstance(value, Mapping):
         return "a section"
-    if get_origin(kind) is Literal:
-        return " | ".join(str(value) for value in get_args(kind))
-    if get_origin(kind) is list:
-        inner, _ = unwrapped(get_args(kind)[0])
-        plural = {float: "numbers", int: "whole numbers", str: "texts"}
-        return f"a list of {plural.get(inner, _type_text(inner))}"
-    if get_origin(kind) is tuple:
-        return "pairs [low, high]"
-    if get_origin(kind) is dict:
-        return "a section of numbers"
-    return _WORDS[kind]
-
-
-def describe(kind: Any, key: Key) -> str:
-    """What a key takes, in words: type, range and unit."""
-    text = _type_text(kind)
-    if get_origin(kind) is Literal:
-        text = f"one of {', '.join(str(value) for value in get_args(kind))}"
-    limits = key.range_text()
-    return " ".join(part for part in (text, limits, f"[{key.unit}]" if key.unit else "") if part)
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, int) and abs(value) > 10**15:
+        return "a whole number of more than 15 digits"
+    return str(value) if isinstance(value, int | float) else f"a {type(value).__name__}"

@@ -1,84 +1,70 @@
-"""The configuration of a run: loaded, checked and asked here."""
+"""The configuration of a run, and the model it asks for."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
-from twotime.config.keys import fields
-from twotime.config.mistakes import discard, lookup
 from twotime.config.parameter_names import (
     DEFAULT_MODE,
     PARAMETER_GROUPS,
     AnalysisMode,
     unknown_name,
 )
-from twotime.config.parameter_space import ParameterSpace
-from twotime.config.reading import MOVED_CMC_KEYS, read
-from twotime.config.types import (
-    CMCOptimizationConfig,
-    FileFormat,
-    HeterodyneConfig,
-    Integration,
-    PerAngleMode,
-    ShearConvention,
-)
-from twotime.config.yaml_json import parse_json, parse_yaml
+from twotime.config.parameter_space import ParameterSpace, read
 from twotime.errors import ConfigurationError
+from twotime.models import LAWS
+from twotime.models.base import AbstractTwoTimeModel
 
-__all__ = ["ConfigManager", "ConfigurationError"]
+if TYPE_CHECKING:
+    from twotime.config.types import FileFormat, Integration, PerAngleMode, ShearConvention
+
+__all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 
 
 @final
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConfigManager:
     """Configuration of an analysis: a value that is valid once it exists.
 
-    Args:
-        config: Sections and keys as a configuration file has them.
+    Attributes:
+        config: Sections and keys as a configuration file has them; `raw_config` is a copy.
         base_dir: Folder that relative paths start from; left out: the working folder.
-        source: Name of where it comes from, for messages.
+        source: Name of where the configuration comes from, for messages.
+        space: The parameter space that is asked for.
+        warnings: Noteworthy things about the configuration that are no mistakes, in sentences.
 
     Raises:
-        ConfigurationError: If there are mistakes in it; all are told at once.
+        ConfigurationError: If there are mistakes in it; all are reported at once.
     """
 
-    __slots__ = ("_base_dir", "_config", "_raw", "_remarks", "_source", "_space")
-    _base_dir: Path
-    _config: dict[str, Any]
-    _raw: dict[str, Any]
-    _remarks: tuple[str, ...]
-    _source: str
-    _space: ParameterSpace
+    config: dataclasses.InitVar[Mapping[str, Any]]
+    _: dataclasses.KW_ONLY
+    base_dir: Path = Path()
+    source: str = "configuration"
+    space: ParameterSpace = dataclasses.field(init=False)
+    warnings: tuple[str, ...] = dataclasses.field(init=False)
+    _raw: dict[str, Any] = dataclasses.field(init=False)
+    _config: dict[str, Any] = dataclasses.field(init=False)
 
-    def __init__(
-        self,
-        config: Mapping[str, Any],
-        *,
-        base_dir: str | Path | None = None,
-        source: str = "configuration",
-    ):
+    def __post_init__(self, config: Mapping[str, Any]) -> None:
+        """Check the configuration and bring it to its canonical form."""
         canonical, space, found = read(config)
         if found.problems or space is None:
-            raise ConfigurationError(found.problems, source)
+            raise ConfigurationError(found.problems, self.source)
         facts = {
+            "base_dir": Path(self.base_dir).absolute(),
+            "space": space,
+            "warnings": tuple(found.remarks),
             "_raw": copy.deepcopy(dict(config)),
             "_config": canonical,
-            "_space": space,
-            "_remarks": tuple(found.remarks),
-            "_base_dir": Path.cwd() if base_dir is None else Path(base_dir).absolute(),
-            "_source": source,
         }
         for name, fact in facts.items():
             object.__setattr__(self, name, fact)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"A configuration does not change (setting {name!r}); make another one, as "
-            "update_optimization_config does."
-        )
-
     def __repr__(self) -> str:
-        return f"ConfigManager({self._source!r}, analysis_mode={self.analysis_mode!r})"
+        return f"ConfigManager({self.source!r}, analysis_mode={self.analysis_mode!r})"
 
     # Where it comes from
 
@@ -89,6 +75,8 @@ class ConfigManager:
         Raises:
             ConfigurationError: If the file cannot be read or there are mistakes in it.
         """
+        from twotime.config.yaml_json import parse_yaml
+
         return cls(parse_yaml(_read(path), str(path)), base_dir=_folder(path), source=str(path))
 
     @classmethod
@@ -98,6 +86,8 @@ class ConfigManager:
         Raises:
             ConfigurationError: If the file cannot be read or there are mistakes in it.
         """
+        from twotime.config.yaml_json import parse_json
+
         return cls(parse_json(_read(path), str(path)), base_dir=_folder(path), source=str(path))
 
     @classmethod
@@ -107,9 +97,9 @@ class ConfigManager:
         """Create from a dictionary.
 
         Raises:
-            ConfigurationError: If there are mistakes in it; all are told at once.
+            ConfigurationError: If there are mistakes in it; all are reported at once.
         """
-        return cls(config, base_dir=base_dir)
+        return cls(config, base_dir=Path() if base_dir is None else Path(base_dir))
 
     # The whole
 
@@ -121,14 +111,12 @@ class ConfigManager:
     def get_config(self) -> dict[str, Any]:
         """The configuration in its canonical form, a copy: aliases and older forms resolved.
 
-        Only what was written is in it; `section` fills in the defaults.
+        It contains only what was written; `section` fills in the defaults.
         """
         return copy.deepcopy(self._config)
 
     def section(self, path: str) -> dict[str, Any]:
-        """A section with the defaults of the keys that are left out.
-
-        Keys without a default are missing where they are left out.
+        """A section, a copy, with the defaults of the keys that are left out.
 
         Args:
             path: Names of the sections on the way, joined by points ("optimization.nlsq").
@@ -136,47 +124,21 @@ class ConfigManager:
         Raises:
             UnknownNameError: If there is no such section (a ValueError and a KeyError).
         """
-        kind: Any = HeterodyneConfig
-        names = path.split(".")
-        for name in names:
-            known = {key: field for key, field in fields(kind).items() if field.is_section}
-            if name not in known:
-                raise unknown_name("section", path, known)
-            kind = known[name].type
-        written = lookup(self._config, tuple(names)) or {}
-        defaults = {
-            name: field.key.default
-            for name, field in fields(kind).items()
-            if field.key.default is not None and not field.key.refused
-        }
-        return copy.deepcopy(defaults | written)
+        from twotime.config.reading import section_of
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is worth knowing about the configuration and is no mistake, in sentences."""
-        return self._remarks
-
-    @property
-    def base_dir(self) -> Path:
-        """Folder that relative paths start from."""
-        return self._base_dir
+        return section_of(self._config, path)
 
     @property
     def analysis_mode(self) -> AnalysisMode:
         """Which model is fitted: static, laminar_flow or two_component."""
         return self._config.get("analysis_mode", DEFAULT_MODE)
 
-    @property
-    def space(self) -> ParameterSpace:
-        """The parameter space that is asked for."""
-        return self._space
-
     # Data
 
     @property
     def data_folder_path(self) -> Path | None:
         """Folder of the data file, absolute; None where it is not given."""
-        return self._path("experimental_data", "data_folder_path")
+        return self._data_path("data_folder_path")
 
     @property
     def data_file_path(self) -> Path:
@@ -185,14 +147,14 @@ class ConfigManager:
         return folder / self._config["experimental_data"]["file_path"]
 
     @property
-    def file_format(self) -> FileFormat:
+    def file_format(self) -> "FileFormat":
         """Data file format; "auto": recognised by its content."""
         return self.section("experimental_data")["file_format"]
 
     @property
     def cache_file_path(self) -> Path | None:
         """Folder for cache files, absolute (data_folder_path where it is not given)."""
-        return self._path("experimental_data", "cache_file_path") or self.data_folder_path
+        return self._data_path("cache_file_path") or self.data_folder_path
 
     @property
     def cache_filename_template(self) -> str | None:
@@ -208,13 +170,13 @@ class ConfigManager:
 
     @property
     def dt(self) -> float | None:
-        """Time step [s]; None where the file has to say it."""
-        return self._number("analyzer_parameters", "dt")
+        """Time step [s]; None where only the data file has it."""
+        return self.section("analyzer_parameters").get("dt")
 
     @property
     def dt_source(self) -> Literal["config", "file"] | None:
-        """Which dt counts on disagreement: "config", "file"; None: disagreement is an error."""
-        return lookup(self._config, ("analyzer_parameters", "dt_source"))
+        """Which dt to use on disagreement: "config", "file"; None: disagreement is an error."""
+        return self.section("analyzer_parameters").get("dt_source")
 
     @property
     def start_frame(self) -> int:
@@ -223,7 +185,7 @@ class ConfigManager:
 
     @property
     def end_frame(self) -> int:
-        """Ending frame (counted from 1, inclusive); -1 is the data's last."""
+        """Ending frame (counted from 1, inclusive); -1 is the last in the data."""
         return self.section("analyzer_parameters")["end_frame"]
 
     @property
@@ -248,23 +210,22 @@ class ConfigManager:
     @property
     def t0(self) -> float | None:
         """Time of the first selected frame [s]; None: start_frame · dt."""
-        return self._number("analyzer_parameters", "t0")
+        return self.section("analyzer_parameters").get("t0")
 
     @property
     def wavevector_q(self) -> float:
         """Scattering wavevector magnitude [1/Å]."""
-        return float(self.section("analyzer_parameters.scattering")["wavevector_q"])
+        return self.section("analyzer_parameters.scattering")["wavevector_q"]
 
     @property
     def q_tolerance(self) -> float:
         """Largest relative distance of the file's q from `wavevector_q`."""
-        return float(self.section("analyzer_parameters.scattering")["q_tolerance"])
+        return self.section("analyzer_parameters.scattering")["q_tolerance"]
 
     @property
     def phi_angles(self) -> list[float] | None:
-        """Angles to analyse [degree]; None: all that the file has."""
-        angles = self.section("analyzer_parameters.scattering").get("phi_angles")
-        return None if angles is None else [float(angle) for angle in angles]
+        """Angles to analyse [degree]; None: all in the file."""
+        return self.section("analyzer_parameters.scattering").get("phi_angles")
 
     @property
     def phi_filtering(self) -> dict[str, Any]:
@@ -274,17 +235,17 @@ class ConfigManager:
     @property
     def gap(self) -> float | None:
         """Gap of the shear cell [Å]; None where the model has none."""
-        return self._number("analyzer_parameters", "geometry", "stator_rotor_gap")
+        return self.section("analyzer_parameters.geometry").get("stator_rotor_gap")
 
     # Model and parameters
 
     @property
-    def integration(self) -> Integration:
+    def integration(self) -> "Integration":
         """How rates are integrated: "trapezoid" or "exact"."""
         return self.section("model")["integration"]
 
     @property
-    def shear_convention(self) -> ShearConvention:
+    def shear_convention(self) -> "ShearConvention":
         """Law of the sheared model: "published" or "homodyne"."""
         return self.section("model")["shear_convention"]
 
@@ -294,7 +255,7 @@ class ConfigManager:
         Raises:
             UnknownNameError: If the model has no such group or name (ValueError and KeyError).
         """
-        return self._space.values[self._member(group, name)]
+        return self.space.values[self._member(group, name)]
 
     def get_parameter_vary(self, group: str, name: str) -> bool:
         """Check if a parameter varies in optimization.
@@ -302,7 +263,7 @@ class ConfigManager:
         Raises:
             UnknownNameError: If the model has no such group or name (ValueError and KeyError).
         """
-        return self._space.vary[self._member(group, name)]
+        return self.space.vary[self._member(group, name)]
 
     # Optimization
 
@@ -310,7 +271,7 @@ class ConfigManager:
     def optimization_method(self) -> Literal["nlsq", "cmc", "both"]:
         """Optimization method: "nlsq", "cmc" or "both"."""
         method = self.section("optimization")["method"]
-        is_always = lookup(self._config, ("optimization", "cmc", "enable")) == "always"
+        is_always = self.section("optimization.cmc")["enable"] == "always"
         return "both" if method == "nlsq" and is_always else method
 
     @property
@@ -319,18 +280,19 @@ class ConfigManager:
         return self.section("optimization.nlsq")
 
     @property
-    def per_angle_mode(self) -> PerAngleMode:
+    def per_angle_mode(self) -> "PerAngleMode":
         """How contrast and offset are shared between angles, in fitting and sampling."""
         return self.nlsq_config["per_angle_mode"]
 
     def get_cmc_config(self) -> dict[str, Any]:
-        """CMC settings with defaults, a copy: its sections, and the short keys beside them."""
+        """CMC settings with defaults, a copy: its sections, and the short keys as well."""
+        from twotime.config.reading import SHORT_CMC_KEYS, section_names
+
         config = self.section("optimization.cmc")
-        for name, field in fields(CMCOptimizationConfig).items():
-            if field.is_section:
-                config[name] = self.section(f"optimization.cmc.{name}")
-        for short, path in MOVED_CMC_KEYS:
-            config[short] = lookup(config, path)
+        for name in section_names("optimization.cmc"):
+            config[name] = self.section(f"optimization.cmc.{name}")
+        for short, (section, key) in SHORT_CMC_KEYS.items():
+            config[short] = config[section][key]
         return config
 
     def update_optimization_config(self, section: str, key: str, value: Any) -> "ConfigManager":
@@ -345,28 +307,27 @@ class ConfigManager:
             UnknownNameError: If there is no such section (a ValueError and a KeyError).
             ConfigurationError: If the new configuration has mistakes.
         """
+        from twotime.config.reading import SHORT_CMC_KEYS
+
         self.section(f"optimization.{section}")
         config = self.get_config()
         target = config.setdefault("optimization", {})
         for name in section.split("."):
             target = target.setdefault(name, {})
+        if section == "cmc" and key in SHORT_CMC_KEYS:
+            inner, key = SHORT_CMC_KEYS[key]
+            target = target.setdefault(inner, {})
         target[key] = value
-        if section == "cmc" and key in dict(MOVED_CMC_KEYS):
-            discard(config, ("optimization", "cmc", *dict(MOVED_CMC_KEYS)[key]))
-        return ConfigManager(config, base_dir=self.base_dir, source=self._source)
+        return dataclasses.replace(self, config=config)
 
     @property
     def output_dir(self) -> Path:
         """Output folder, absolute."""
         return self.base_dir / self.section("output")["output_dir"]
 
-    def _path(self, *path: str) -> Path | None:
-        written = lookup(self._config, path)
+    def _data_path(self, key: str) -> Path | None:
+        written = self.section("experimental_data").get(key)
         return None if written is None else self.base_dir / written
-
-    def _number(self, *path: str) -> float | None:
-        value = lookup(self._config, path)
-        return None if value is None else float(value)
 
     def _member(self, group: str, name: str) -> str:
         groups = PARAMETER_GROUPS[self.analysis_mode]
@@ -375,6 +336,33 @@ class ConfigManager:
         if name not in groups[group]:
             raise unknown_name(f"parameter in {group}", name, groups[group])
         return name
+
+
+def build_model(config: ConfigManager) -> AbstractTwoTimeModel:
+    """The model that a configuration asks for.
+
+    Args:
+        config: A validated configuration.
+
+    Returns:
+        The model of its `analysis_mode`, with the settings that the configuration gives.
+
+    Raises:
+        ValueError: If a setting that the model needs is missing.
+    """
+    law = LAWS[config.analysis_mode]
+    arguments = {}
+    for setting in law.settings:
+        *sections, key = setting.path
+        value = config.section(".".join(sections)).get(key)
+        if value is None and setting.needed:
+            raise ValueError(
+                f"{'.'.join(setting.path)} is missing; {setting.needed}; add it, for example "
+                f"{key}: {setting.example}."
+            )
+        if value is not None:
+            arguments[setting.argument] = value
+    return law(**arguments)
 
 
 def _read(path: str | Path) -> bytes:

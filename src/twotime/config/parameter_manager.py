@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
-from twotime.config.parameter_space import ParameterSpace, replaced
+from twotime.config.parameter_space import ParameterSpace
 from twotime.config.physics_validators import ValidationResult, validate_parameters
 from twotime.models.base import is_concrete
 
@@ -153,7 +153,7 @@ class ParameterManager(eqx.Module):
         """
         if not isinstance(params, Mapping):
             params = self.space.array_to_dict(params)
-        return replaced(self, space=self.space.with_values(params))
+        return ParameterManager(self.space.with_values(params), self.start)
 
     def expand_varying_to_full(self, varying_params: Float[ArrayLike, " varying"]) -> Numbers:
         """Expand varying parameters to all physics parameters; fixed ones have their values.
@@ -187,11 +187,11 @@ class ParameterManager(eqx.Module):
 
     def set_vary(self, name: str, vary: bool) -> "ParameterManager":
         """A new manager in which a parameter varies or not."""
-        return replaced(self, space=self.space.with_vary({name: vary}))
+        return ParameterManager(self.space.with_vary({name: vary}), self.start)
 
     def set_bounds(self, name: str, lower: ArrayLike, upper: ArrayLike) -> "ParameterManager":
         """A new manager with other bounds of a parameter; its default prior is cut to them."""
-        return replaced(self, space=self.space.with_bounds({name: (lower, upper)}))
+        return ParameterManager(self.space.with_bounds({name: (lower, upper)}), self.start)
 
     def get_bounds(self) -> tuple[Varying, Varying]:
         """Get (lower, upper) bounds of the varying physics parameters."""

@@ -71,6 +71,11 @@ class ParameterRegistry(eqx.Module):
         return any(info.name == name for info in self._parameters)
 
     @property
+    def infos(self) -> tuple[ParameterInfo, ...]:
+        """What is known of each parameter, scaling last."""
+        return self._parameters
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the physics parameters in canonical order."""
         return tuple(info.name for info in self._parameters if not info.is_scaling)
@@ -106,8 +111,7 @@ class ParameterRegistry(eqx.Module):
         Raises:
             UnknownNameError: If a flag is given for a name that the registry lacks.
         """
-        for name in vary_flags:
-            self[name]
+        self.check_names(vary_flags)
         return [
             index
             for index, info in enumerate(self._parameters)
@@ -117,6 +121,15 @@ class ParameterRegistry(eqx.Module):
     def get_log_space_names(self) -> list[str]:
         """Get names of parameters that should be sampled in log-space."""
         return [info.name for info in self._parameters if info.log_space]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Refuse names that are not in the registry.
+
+        Raises:
+            UnknownNameError: At the first of them.
+        """
+        for name in names:
+            self[name]
 
     def extended(self, *infos: ParameterInfo) -> "ParameterRegistry":
         """A new registry with further parameters, for models of one's own.
@@ -150,3 +163,18 @@ REGISTRIES: Mapping[str, ParameterRegistry] = MappingProxyType(
     }
 )
 """Analysis mode to the registry of its parameters."""
+
+
+def registry_with(names: list[str]) -> ParameterRegistry:
+    """The first registry that knows all the names."""
+    for mode in dict.fromkeys((DEFAULT_MODE, *REGISTRIES)):
+        if all(name in REGISTRIES[mode] for name in names):
+            return REGISTRIES[mode]
+    known = dict.fromkeys(name for registry in REGISTRIES.values() for name in registry)
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise unknown_name("parameter", strange[0], known)
+    raise ValueError(
+        f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
+        "parameters of one model."
+    )

@@ -1,31 +1,36 @@
-"""Rules of a parameter space: what may go into one, and what is wrong with what is in it."""
+"""The parameter space of a model: values, bounds, priors, and which parameters vary."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.parameter_names import DEFAULT_MODE, SCALING_PARAMS, unknown_name
-from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
+from twotime.config.distributions import PriorType
+from twotime.config.parameter_names import DEFAULT_MODE
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, registry_with
+from twotime.config.physics_validators import (
+    check_flags,
+    check_numbers,
+    faults_of,
+    findings,
+)
 from twotime.config.priors import (
     PriorDistribution,
-    PriorType,
+    clamp_to_open_interval,
     default_prior,
-    has_mass,
     plain,
-    prior_faults,
     stack_numbers,
 )
 from twotime.errors import ConfigurationError
 from twotime.models.base import is_concrete
 
+if TYPE_CHECKING:
+    from twotime.config.keys import Mistakes
 
-def split(numbers: list[Any], n: int) -> tuple[Any, Any]:
-    """Numbers of the physics parameters, and of contrast and offset behind them, as arrays."""
-    return stack_numbers(numbers[:n]), stack_numbers(numbers[n:])
+__all__ = ["ParameterSpace", "PriorDistribution", "PriorType", "clamp_to_open_interval", "read"]
 
 
 def log_flags(wants_log: tuple[bool, ...], lower: Any) -> tuple[bool, ...]:
@@ -38,128 +43,31 @@ def log_flags(wants_log: tuple[bool, ...], lower: Any) -> tuple[bool, ...]:
     )
 
 
-def registry_with(names: list[str]) -> ParameterRegistry:
-    """The first registry that knows all the names."""
-    for mode in dict.fromkeys((DEFAULT_MODE, *REGISTRIES)):
-        if all(name in REGISTRIES[mode] for name in names):
-            return REGISTRIES[mode]
-    known = dict.fromkeys(name for registry in REGISTRIES.values() for name in registry)
-    strange = [name for name in names if name not in known]
-    if strange:
-        raise unknown_name("parameter", strange[0], known)
-    raise ValueError(
-        f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
-        "parameters of one model."
-    )
-
-
-def check_names(given: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Refuse a name that is not among those of the space."""
-    for name in given:
-        if name not in names:
-            raise unknown_name("parameter", name, names)
-
-
-def check_numbers(values: Mapping[str, Any], bounds: Mapping[str, Any]) -> None:
-    """Refuse what is not a finite number; traced values pass."""
-    numbers = [("value", name, value) for name, value in values.items()]
-    for name, ends in bounds.items():
-        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
-            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
-        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
-    for what, name, value in numbers:
-        if not is_concrete(value):
-            continue
-        kind = np.asarray(value).dtype
-        if isinstance(value, str) or not (
-            np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)
-        ):
-            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
-        if not np.isfinite(value).all():
-            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
-
-
-def check_flags(vary: Mapping[str, Any]) -> None:
-    """Refuse what is not True or False."""
-    for name, flag in vary.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
-
-
-def faults_of(
-    value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
-) -> list[str]:
-    """What is wrong with one parameter; its prior counts only where it varies."""
-    lower, upper = bounds
-    if not np.isfinite([value, lower, upper]).all():
-        return [f"value and bounds must be finite; got {value} in [{lower}, {upper}]."]
-    if not lower < upper:
-        return [f"min must be less than max; got {lower:g} and {upper:g}."]
-    where = f"[{lower:g}, {upper:g}]"
-    faults = []
-    if not lower <= value <= upper and is_default:
-        faults.append(f"its default {value:g} lies outside the bounds {where}; give a value.")
-    elif not lower <= value <= upper:
-        faults.append(f"value {value:g} lies outside its bounds {where}.")
-    if prior is None:
-        return faults
-    wrong = prior_faults(prior.prior_type, prior.params)
-    kind = prior.prior_type.value
-    if not wrong and not has_mass(prior, lower, upper):
-        wrong = [f"its {kind} prior has no probability inside its bounds {where}."]
-    elif not wrong and not faults and not prior.support[0] <= value <= prior.support[1]:
-        low, high = prior.support
-        wrong = [f"value {value:g} lies outside the support [{low:g}, {high:g}] of its prior."]
-    return faults + wrong
-
-
-__all__ = ["ParameterSpace", "PriorDistribution", "PriorType", "clamp_to_open_interval"]
-
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
 Pair = Float[Array | np.ndarray, "*batch 2"]
 
 
-def clamp_to_open_interval(
-    value: ArrayLike, low: ArrayLike, high: ArrayLike, epsilon: float = 1e-6
-) -> Any:
-    """Clamp a value to the open interval (low + epsilon, high - epsilon).
-
-    For starts of samplers and for distributions whose density ends at their bounds.
-
-    Args:
-        value: What to clamp.
-        low: Lower bound.
-        high: Upper bound.
-        epsilon: Distance to keep from the bounds, in the value's unit.
-
-    Raises:
-        ValueError: If the bounds are closer than twice epsilon.
-    """
-    if is_concrete(low, high) and not np.all(np.subtract(high, low) > 2 * epsilon):
-        raise ValueError(
-            f"The open interval between {low} + {epsilon} and {high} - {epsilon} is empty: "
-            "give a smaller epsilon."
-        )
-    if is_concrete(value, low, high):
-        return plain(np.clip(value, np.add(low, epsilon), np.subtract(high, epsilon)))
-    return jnp.clip(value, low + epsilon, high - epsilon)
-
-
-def replaced(module: Any, **changes: Any) -> Any:
-    """A copy of a module with some fields changed; its constructor does not run."""
-    new = object.__new__(type(module))
-    for name in module.__dataclass_fields__:
-        object.__setattr__(new, name, changes.get(name, getattr(module, name)))
-    return new
+def _with(array: Any, changes: Mapping[int, Any]) -> Any:
+    """An array with some numbers of its last axis changed."""
+    if not changes:
+        return array
+    if is_concrete(array, *changes.values()):
+        array = np.array(array, np.float64)
+        for i, number in changes.items():
+            array[..., i] = number
+        return array
+    for i, number in changes.items():
+        array = jnp.asarray(array).at[..., i].set(number)
+    return array
 
 
 @final
 class ParameterSpace(eqx.Module):
     """Complete parameter space of a model.
 
-    `names` are the physics parameters in canonical order; contrast and offset stand apart.
-    Names without an entry in the arguments have the registry's numbers.
+    `names` are the physics parameters in canonical order; contrast and offset follow them in the
+    arrays of all parameters. Names without an entry in the arguments have the registry's numbers.
 
     Args:
         values: Name to value.
@@ -168,50 +76,33 @@ class ParameterSpace(eqx.Module):
         priors: Name to prior; others have the default prior, cut to their bounds.
         registry: The model's parameters; left out: the first of two_component, static and
             laminar_flow that knows all the names given.
+        base: A space that gives everything the arguments leave out, instead of the registry.
 
     Raises:
         UnknownNameError: If a name is not in the registry (a ValueError and a KeyError).
         TypeError: If a value is not a number, a flag not true or false.
 
     Attributes:
-        names: Physics parameters in canonical order.
-        initial: Their values [each its unit].
-        lower: Their lower bounds.
-        upper: Their upper bounds.
-        scaling_initial: Contrast and offset.
-        scaling_lower: Their lower bounds.
-        scaling_upper: Their upper bounds.
-        varying: Whether each physics parameter is fitted.
-        scaling_varying: Whether contrast and offset are fitted.
-        log_space: Whether samplers and random starts use the parameter's logarithm: where the
-            registry says so and the lower bound is positive.
-        units: Physical units; empty for pure numbers.
-        groups: Group of each physics parameter.
-        given: 1 where the user gave a value, 0 where it is the registry's; a leaf, so that spaces
-            with other values given neither recompile nor fail to stack.
-        analysis_mode: The configuration's word for the model; empty for models of one's own.
+        registry: Names, units, groups and defaults of the model's parameters.
+        all_values: Value of each parameter, contrast and offset last [each its unit].
+        all_lower: Their lower bounds.
+        all_upper: Their upper bounds.
+        all_varying: Whether each is fitted.
+        given: 1 where the user gave a value of a physics parameter, 0 where it is the registry's;
+            a leaf, so that spaces with other values given neither recompile nor fail to stack.
+        own_priors: Prior of each parameter; None where it is the default prior.
+        log_space: Whether samplers and random starts use the logarithm of a physics parameter:
+            where the registry says so and the lower bound is positive.
     """
 
-    names: tuple[str, ...] = eqx.field(static=True)
-    initial: Numbers
-    lower: Numbers
-    upper: Numbers
-    scaling_initial: Pair
-    scaling_lower: Pair
-    scaling_upper: Pair
-    varying: tuple[bool, ...] = eqx.field(static=True)
-    scaling_varying: tuple[bool, bool] = eqx.field(static=True)
-    log_space: tuple[bool, ...] = eqx.field(static=True)
-    units: tuple[str, ...] = eqx.field(static=True)
-    groups: tuple[str, ...] = eqx.field(static=True)
+    registry: ParameterRegistry
+    all_values: All
+    all_lower: All
+    all_upper: All
+    all_varying: tuple[bool, ...] = eqx.field(static=True)
     given: Numbers
-    analysis_mode: str = eqx.field(static=True)
-    _priors: tuple[PriorDistribution, ...]
-    _prior_location: All
-    _prior_scale: All
-    _has_default_prior: tuple[bool, ...] = eqx.field(static=True)
-    _wants_log: tuple[bool, ...] = eqx.field(static=True)
-    _zero_is_off: tuple[bool, ...] = eqx.field(static=True)
+    own_priors: tuple[PriorDistribution | None, ...]
+    log_space: tuple[bool, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -221,85 +112,148 @@ class ParameterSpace(eqx.Module):
         priors: Mapping[str, PriorDistribution] | None = None,
         *,
         registry: ParameterRegistry | None = None,
+        base: "ParameterSpace | None" = None,
     ):
         values, vary, bounds, priors = values or {}, vary or {}, bounds or {}, priors or {}
-        if registry is None:
+        if base is not None:
+            registry = base.registry
+        elif registry is None:
             registry = registry_with([*values, *vary, *bounds, *priors])
-        infos = [registry[name] for name in (*registry.names, *SCALING_PARAMS)]
-        n, names = len(registry.names), [info.name for info in infos]
+        self.registry, infos = registry, registry.infos
+        place = {info.name: i for i, info in enumerate(infos)}
         for given in (values, vary, bounds, priors):
-            check_names(given, names)
+            registry.check_names(given)
         check_numbers(values, bounds)
         check_flags(vary)
-        ends = {info.name: (info.min_bound, info.max_bound) for info in infos} | dict(bounds)
-        flags = tuple(bool(vary.get(info.name, info.vary_default)) for info in infos)
-        start = [values.get(info.name, info.default) for info in infos]
-
-        self.names = registry.names
-        self.analysis_mode = registry.analysis_mode
-        self.units = tuple(info.unit for info in infos[:n])
-        self.groups = tuple(info.group for info in infos[:n])
-        self.given = np.array([name in values for name in self.names], np.float64)
-        self.varying, self.scaling_varying = flags[:n], (flags[n], flags[n + 1])
-        self.initial, self.scaling_initial = split(start, n)
-        self.lower, self.scaling_lower = split([ends[name][0] for name in names], n)
-        self.upper, self.scaling_upper = split([ends[name][1] for name in names], n)
-        self._wants_log = tuple(info.log_space for info in infos[:n])
-        self._zero_is_off = tuple(info.log_space and info.is_flow for info in infos[:n])
-        self.log_space = log_flags(self._wants_log, self.lower)
-        self._prior_location = stack_numbers([info.prior_location for info in infos])
-        self._prior_scale = stack_numbers([info.prior_scale for info in infos])
-        self._has_default_prior = tuple(name not in priors for name in names)
-        self._priors = tuple(
-            priors[i.name]
-            if i.name in priors
-            else default_prior(i.prior_location, i.prior_scale, *ends[i.name])
-            for i in infos
-        )
-
-    def __check_init__(self) -> None:
-        if tuple(self.scaling_initial.shape[-1:]) != (2,):
-            raise ValueError(f"A space has contrast and offset; got {self.scaling_initial.shape}.")
+        n = len(registry.names)
+        if base is None:
+            self.all_values = stack_numbers([info.default for info in infos])
+            self.all_lower = stack_numbers([info.min_bound for info in infos])
+            self.all_upper = stack_numbers([info.max_bound for info in infos])
+            self.all_varying = tuple(info.vary_default for info in infos)
+            self.given = np.zeros(n)
+            self.own_priors = (None,) * len(infos)
+        else:
+            self.all_values, self.all_lower = base.all_values, base.all_lower
+            self.all_upper, self.all_varying = base.all_upper, base.all_varying
+            self.given, self.own_priors = base.given, base.own_priors
+        self.all_values = _with(self.all_values, {place[n]: x for n, x in values.items()})
+        self.all_lower = _with(self.all_lower, {place[n]: ends[0] for n, ends in bounds.items()})
+        self.all_upper = _with(self.all_upper, {place[n]: ends[1] for n, ends in bounds.items()})
+        flags = dict(zip(place, self.all_varying, strict=True)) | dict(vary)
+        self.all_varying = tuple(map(bool, flags.values()))
+        is_new = {place[n]: 1.0 for n in values if n in registry.names}
+        self.given = _with(self.given, is_new)
+        own = dict(zip(place, self.own_priors, strict=True)) | dict(priors)
+        self.own_priors = tuple(own.values())
+        if base is None or bounds:
+            wants_log = tuple(registry[name].log_space for name in registry.names)
+            self.log_space = log_flags(wants_log, self.lower)
+        else:
+            self.log_space = base.log_space
 
     # What is in it
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the physics parameters in canonical order."""
+        return self.registry.names
+
+    @property
     def all_names(self) -> tuple[str, ...]:
         """Names of all parameters: physics in canonical order, then contrast and offset."""
-        return (*self.names, *SCALING_PARAMS)
+        return tuple(self.registry)
+
+    @property
+    def analysis_mode(self) -> str:
+        """The configuration's word for the model; empty for a custom model."""
+        return self.registry.analysis_mode
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Physical unit of each physics parameter; empty for pure numbers."""
+        return tuple(self.registry[name].unit for name in self.names)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group of each physics parameter."""
+        return tuple(self.registry[name].group for name in self.names)
+
+    @property
+    def scale(self) -> Numbers:
+        """Typical size of each physics parameter: its default prior's scale [its unit]."""
+        return stack_numbers([self.registry[name].prior_scale for name in self.names])
+
+    @property
+    def initial(self) -> Numbers:
+        """Value of each physics parameter [its unit]."""
+        return self.all_values[..., : len(self.names)]
+
+    @property
+    def lower(self) -> Numbers:
+        """Lower bound of each physics parameter [its unit]."""
+        return self.all_lower[..., : len(self.names)]
+
+    @property
+    def upper(self) -> Numbers:
+        """Upper bound of each physics parameter [its unit]."""
+        return self.all_upper[..., : len(self.names)]
+
+    @property
+    def varying(self) -> tuple[bool, ...]:
+        """Whether each physics parameter is fitted."""
+        return self.all_varying[: len(self.names)]
+
+    @property
+    def scaling_initial(self) -> Pair:
+        """Values of contrast and offset."""
+        return self.all_values[..., len(self.names) :]
+
+    @property
+    def scaling_lower(self) -> Pair:
+        """Lower bounds of contrast and offset."""
+        return self.all_lower[..., len(self.names) :]
+
+    @property
+    def scaling_upper(self) -> Pair:
+        """Upper bounds of contrast and offset."""
+        return self.all_upper[..., len(self.names) :]
+
+    @property
+    def scaling_varying(self) -> tuple[bool, ...]:
+        """Whether contrast and offset are fitted."""
+        return self.all_varying[len(self.names) :]
 
     @property
     def values(self) -> dict[str, Any]:
-        """Name to value, a fresh dictionary."""
-        return self._by_name(self.initial, self.scaling_initial)
+        """Name to value, a new dictionary."""
+        return self._by_name(self.all_values)
 
     @property
     def vary(self) -> dict[str, bool]:
-        """Name to whether it is fitted, a fresh dictionary."""
-        return dict(zip(self.all_names, self.varying + self.scaling_varying, strict=True))
+        """Name to whether it is fitted, a new dictionary."""
+        return dict(zip(self.all_names, self.all_varying, strict=True))
 
     @property
     def bounds(self) -> dict[str, tuple[Any, Any]]:
-        """Name to (lower, upper), a fresh dictionary."""
-        lower = self._by_name(self.lower, self.scaling_lower)
-        upper = self._by_name(self.upper, self.scaling_upper)
+        """Name to (lower, upper), a new dictionary."""
+        lower, upper = self._by_name(self.all_lower), self._by_name(self.all_upper)
         return {name: (lower[name], upper[name]) for name in self.all_names}
 
     @property
     def priors(self) -> dict[str, PriorDistribution]:
-        """Name to prior, a fresh dictionary."""
-        return dict(zip(self.all_names, self._priors, strict=True))
+        """Name to prior, a new dictionary."""
+        bounds = self.bounds
+        return {
+            info.name: default_prior(info, *bounds[info.name]) if prior is None else prior
+            for info, prior in zip(self.registry.infos, self.own_priors, strict=True)
+        }
 
     @property
     def default_priors(self) -> tuple[str, ...]:
         """Names of the parameters whose prior is the default, which follows their bounds."""
-        pairs = zip(self.all_names, self._has_default_prior, strict=True)
-        return tuple(name for name, is_default in pairs if is_default)
-
-    @property
-    def scale(self) -> Numbers:
-        """Typical width of each physics parameter: its default prior's scale [its unit]."""
-        return self._prior_scale[..., : len(self.names)]
+        pairs = zip(self.all_names, self.own_priors, strict=True)
+        return tuple(name for name, prior in pairs if prior is None)
 
     @property
     def n_total(self) -> int:
@@ -309,7 +263,7 @@ class ParameterSpace(eqx.Module):
     @property
     def n_varying(self) -> int:
         """Number of parameters that vary, contrast and offset among them."""
-        return sum(self.vary.values())
+        return sum(self.all_varying)
 
     @property
     def varying_names(self) -> list[str]:
@@ -350,21 +304,18 @@ class ParameterSpace(eqx.Module):
         array: Any = arr if hasattr(arr, "shape") else np.asarray(arr, np.float64)
         return {name: plain(array[i]) for i, name in enumerate(self.names)}
 
-    # What makes another of it
+    def _by_name(self, array: Any) -> dict[str, Any]:
+        return {name: plain(array[..., i]) for i, name in enumerate(self.all_names)}
+
+    # New spaces made from it
 
     def with_values(self, values: Mapping[str, Any]) -> "ParameterSpace":
-        """A new space with other values; whether they lie in the bounds, `validate` says.
+        """A new space with other values; `validate` says whether they lie in the bounds.
 
         Raises:
             UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
         """
-        check_names(values, self.all_names)
-        check_numbers(values, {})
-        initial, scaling = self._arrays(self.values | dict(values))
-        is_new = np.array([name in values for name in self.names])
-        either = np.where if isinstance(self.given, np.ndarray) else jnp.where
-        given = either(is_new, 1.0, self.given)
-        return replaced(self, initial=initial, scaling_initial=scaling, given=given)
+        return ParameterSpace(values, base=self)
 
     def update_from_dict(self, params: Mapping[str, Any]) -> "ParameterSpace":
         """A new space with these values: the same as `with_values`."""
@@ -376,44 +327,22 @@ class ParameterSpace(eqx.Module):
         Raises:
             UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
         """
-        check_names(vary, self.all_names)
-        check_flags(vary)
-        flags = tuple((self.vary | dict(vary)).values())
-        n = len(self.names)
-        return replaced(self, varying=flags[:n], scaling_varying=(flags[n], flags[n + 1]))
+        return ParameterSpace(vary=vary, base=self)
 
     def with_bounds(self, bounds: Mapping[str, Any]) -> "ParameterSpace":
-        """A new space with other bounds; default priors are cut anew to them.
+        """A new space with other bounds; default priors are cut to them.
 
         Raises:
             UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
             ValueError: If a lower bound is not below its upper bound.
         """
-        check_names(bounds, self.all_names)
-        check_numbers({}, bounds)
+        changed = ParameterSpace(bounds=bounds, base=self)
         for name, (lower, upper) in bounds.items():
             if is_concrete(lower, upper) and not np.all(np.less(lower, upper)):
                 raise ValueError(
                     f"Parameter {name!r}: need lower < upper bound; got {lower} and {upper}."
                 )
-        new = self.bounds | {name: (ends[0], ends[1]) for name, ends in bounds.items()}
-        lower, scaling_lower = self._arrays({name: ends[0] for name, ends in new.items()})
-        upper, scaling_upper = self._arrays({name: ends[1] for name, ends in new.items()})
-        priors = [
-            default_prior(self._prior_location[..., i], self._prior_scale[..., i], *new[name])
-            if name in bounds and self._has_default_prior[i]
-            else self._priors[i]
-            for i, name in enumerate(self.all_names)
-        ]
-        return replaced(
-            self,
-            lower=lower,
-            upper=upper,
-            scaling_lower=scaling_lower,
-            scaling_upper=scaling_upper,
-            log_space=log_flags(self._wants_log, lower),
-            _priors=tuple(priors),
-        )
+        return changed
 
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
         """A new space with other priors; these stay as they are when bounds change.
@@ -421,13 +350,7 @@ class ParameterSpace(eqx.Module):
         Raises:
             UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
         """
-        check_names(priors, self.all_names)
-        pairs = zip(self.all_names, self._has_default_prior, strict=True)
-        return replaced(
-            self,
-            _priors=tuple((self.priors | dict(priors)).values()),
-            _has_default_prior=tuple(was and name not in priors for name, was in pairs),
-        )
+        return ParameterSpace(priors=priors, base=self)
 
     def convert_to_beta_priors(self) -> "ParameterSpace":
         """A new space whose truncated normal priors are beta priors of the same moments.
@@ -451,11 +374,10 @@ class ParameterSpace(eqx.Module):
         bounds = {}
         for name, reach in (("contrast", 0.2), ("offset", 0.1)):
             value, (lower, upper) = self.values[name], self.bounds[name]
+            low, high = jnp.maximum, jnp.minimum
             if is_concrete(value, lower, upper):
-                bounds[name] = (max(lower, value - reach), min(upper, value + reach))
-            else:
-                low, high = jnp.maximum(lower, value - reach), jnp.minimum(upper, value + reach)
-                bounds[name] = (low, high)
+                low, high = max, min
+            bounds[name] = (low(lower, value - reach), high(upper, value + reach))
         return self.with_bounds(bounds)
 
     # What is wrong with it
@@ -475,12 +397,12 @@ class ParameterSpace(eqx.Module):
 
     def faults(self, *, sampling: bool = False) -> dict[str, list[str]]:
         """What `validate` finds, by parameter; parameters without faults are left out."""
-        is_off = dict(zip(self.names, self._zero_is_off, strict=True))
         unset = [name for name, given in zip(self.names, self.given, strict=True) if given == 0]
         values, bounds, priors, vary = self.values, self.bounds, self.priors, self.vary
         found = {}
         for name in self.all_names:
-            if is_off.get(name, False) and not vary[name] and values[name] == 0:
+            info = self.registry[name]
+            if info.log_space and info.is_flow and not vary[name] and values[name] == 0:
                 continue
             counts = vary[name] and (sampling or name not in self.default_priors)
             prior = priors[name] if counts else None
@@ -513,10 +435,8 @@ class ParameterSpace(eqx.Module):
         Raises:
             ConfigurationError: If there are mistakes in it; all are told at once.
         """
-        from twotime.config.reading import read
-
         _, space, found = read(config, is_whole=False)
-        if found.problems or space is None:
+        if space is None or found.problems:
             raise ConfigurationError(found.problems)
         return space
 
@@ -534,18 +454,16 @@ class ParameterSpace(eqx.Module):
                 "Only a space of an analysis mode can be written as a configuration; got one of "
                 f"the parameters {', '.join(self.names)}."
             )
-        usual = REGISTRIES[self.analysis_mode]
         parameters = {}
-        for index, name in enumerate(self.all_names):
+        for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
             entry: dict[str, Any] = {}
-            lower, upper = self.bounds[name]
-            if (lower, upper) != (usual[name].min_bound, usual[name].max_bound):
+            lower, upper = self.bounds[info.name]
+            if (lower, upper) != (info.min_bound, info.max_bound):
                 entry |= {"min": lower, "max": upper}
-            if not self._has_default_prior[index]:
-                prior = self._priors[index]
+            if prior is not None:
                 entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
             if entry:
-                parameters[name] = entry
+                parameters[info.name] = entry
         flat = {
             "parameter_names": list(self.all_names),
             "values": list(self.values.values()),
@@ -554,10 +472,51 @@ class ParameterSpace(eqx.Module):
         config = {"analysis_mode": self.analysis_mode, "initial_parameters": flat}
         return config | ({"parameters": parameters} if parameters else {})
 
-    def _by_name(self, physics: Any, scaling: Any) -> dict[str, Any]:
-        numbers = [physics[..., i] for i in range(len(self.names))]
-        numbers += [scaling[..., 0], scaling[..., 1]]
-        return dict(zip(self.all_names, map(plain, numbers), strict=True))
 
-    def _arrays(self, numbers: Mapping[str, Any]) -> tuple[Any, Any]:
-        return split([numbers[name] for name in self.all_names], len(self.names))
+def read(
+    config: Any, *, is_whole: bool = True
+) -> tuple[dict[str, Any], ParameterSpace | None, "Mistakes"]:
+    """Read a configuration: its keys and the parameter space it asks for.
+
+    Args:
+        config: Sections and keys as a file has them.
+        is_whole: Whether it must contain all that a run needs.
+
+    Returns:
+        The canonical configuration, the space (None where its parameters are wrong), and the
+        mistakes.
+    """
+    # Pydantic is loaded when a configuration is read, not when this module is.
+    from twotime.config.reading import read_keys
+    from twotime.config.rules import asked_parameters, is_sampled, known_times
+
+    canonical, found = read_keys(config, is_whole=is_whole)
+    if found.is_wrong(("analysis_mode",)):
+        return canonical, None, found
+    registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
+    asked = asked_parameters(canonical, registry, found)
+    space = ParameterSpace(*asked, registry=registry)
+    sampling = is_sampled(canonical)
+    paths = {info.name: ("parameters", info.group, info.name) for info in registry.infos}
+    for name, faults in space.faults(sampling=sampling).items():
+        for fault in faults if not found.is_wrong(paths[name]) else ():
+            found.add(paths[name], fault)
+    if found.is_wrong(("parameters",)):
+        return canonical, None, found
+    for name, prior in space.priors.items():
+        if not sampling or name not in space.default_priors or not space.vary[name]:
+            continue
+        value, location, scale = space.values[name], prior.params["loc"], prior.params["scale"]
+        if abs(value - location) > 5 * scale:
+            found.remark(
+                paths[name],
+                f"the value {value:g} is {abs(value - location) / scale:.3g} widths from its "
+                f"default prior ({location:g} ± {scale:g}), which will pull the samples; give a "
+                "prior.",
+            )
+    for severity, sentence in findings(space.values, known_times(canonical)):
+        if severity == "error":
+            found.add(("parameters",), sentence)
+        elif severity == "warning":
+            found.remark(("parameters",), sentence)
+    return canonical, space, found

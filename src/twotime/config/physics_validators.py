@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from twotime.config.priors import PriorDistribution, has_mass, prior_faults
 from twotime.models import LAWS, scaling
-from twotime.models.base import Finding, Severity
+from twotime.models.base import Finding, Severity, is_concrete
 
 Values = Mapping[str, float]
 
@@ -78,3 +79,56 @@ def validate_parameters(
         for level in levels
     )
     return ValidationResult(not errors, errors, warnings, infos)
+
+
+def check_numbers(values: Mapping[str, Any], bounds: Mapping[str, Any]) -> None:
+    """Refuse what is not a finite number; traced values pass."""
+    numbers = [("value", name, value) for name, value in values.items()]
+    for name, ends in bounds.items():
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
+            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
+        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
+    for what, name, value in numbers:
+        if not is_concrete(value):
+            continue
+        kind = np.asarray(value).dtype
+        if isinstance(value, str) or not (
+            np.issubdtype(kind, np.floating) or np.issubdtype(kind, np.integer)
+        ):
+            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
+        if not np.isfinite(value).all():
+            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
+
+
+def check_flags(vary: Mapping[str, Any]) -> None:
+    """Refuse what is not True or False."""
+    for name, flag in vary.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
+
+
+def faults_of(
+    value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
+) -> list[str]:
+    """What is wrong with one parameter; its prior counts only where it varies."""
+    lower, upper = bounds
+    if not np.isfinite([value, lower, upper]).all():
+        return [f"value and bounds must be finite; got {value} in [{lower}, {upper}]."]
+    if not lower < upper:
+        return [f"min must be less than max; got {lower:g} and {upper:g}."]
+    where = f"[{lower:g}, {upper:g}]"
+    faults = []
+    if not lower <= value <= upper and is_default:
+        faults.append(f"its default {value:g} lies outside the bounds {where}; give a value.")
+    elif not lower <= value <= upper:
+        faults.append(f"value {value:g} lies outside its bounds {where}.")
+    if prior is None:
+        return faults
+    wrong = prior_faults(prior.prior_type, prior.params)
+    kind = prior.prior_type.value
+    if not wrong and not has_mass(prior, lower, upper):
+        wrong = [f"its {kind} prior has no probability inside its bounds {where}."]
+    elif not wrong and not faults and not prior.support[0] <= value <= prior.support[1]:
+        low, high = prior.support
+        wrong = [f"value {value:g} lies outside the support [{low:g}, {high:g}] of its prior."]
+    return faults + wrong

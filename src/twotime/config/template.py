@@ -1,15 +1,20 @@
-"""Configurations to start from: short ones for each model, and one with every key."""
+"""Configurations to start from, and the JSON schema for editors."""
 
 import copy
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from twotime.config.keys import Field, fields
-from twotime.config.mistakes import Findings, lookup
-from twotime.config.parameter_names import PARAMETER_GROUPS, unknown_name
+from twotime.config.keys import Key, fields, lookup
+from twotime.config.manager import ConfigManager
+from twotime.config.parameter_names import (
+    PARAMETER_ALIASES,
+    PARAMETER_GROUPS,
+    unknown_name,
+)
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.reading import MOVED_CMC_KEYS, read
+from twotime.config.parameter_space import read
+from twotime.config.reading import SHORT_CMC_KEYS, sections, validator
 from twotime.config.types import (
     HeterodyneConfig,
     ParameterConfig,
@@ -20,11 +25,14 @@ from twotime.config.yaml_json import parse_yaml
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
 
+_OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
+
+
 _SHORT = """\
 {about}
-# Runs as it stands on example.h5 (`twotime init --model {mode} --example`):
+# Runs as written on example.h5 (`twotime init --model {mode} --example`):
 #   twotime fit run.yaml
-# All keys there are: `twotime init --full`, or docs/configuration.md.
+# All keys: `twotime init --full`, or docs/configuration.md.
 
 analysis_mode: {mode}
 
@@ -32,13 +40,13 @@ experimental_data:
   file_path: example.h5          # relative to this file
 
 analyzer_parameters:
-  # dt: 0.1                      # s; the file says it, give it where a file does not
+  # dt: 0.1                      # s; only where the data file has none
   start_frame: 1                 # frames count from 1
   end_frame: -1                  # -1 is the last
   scattering:
     wavevector_q: {q}          # 1/Å; selects the file's nearest q, all its angles
 {settings}
-parameters:                      # what is not listed starts where the data suggest
+parameters:                       # parameters not listed start at estimates from the data
 {parameters}
 
 optimization:
@@ -55,8 +63,8 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
 
     Args:
         analysis_mode: Word of a law, see `twotime.models.LAWS`.
-        full: Whether every key is in it; keys that have no default, or no effect as things
-            stand, are comments.
+        full: Whether to include every key; keys without a default, or without effect beside
+            the others, are comments.
 
     Raises:
         UnknownNameError: If there is no such mode (a ValueError and a KeyError).
@@ -139,76 +147,58 @@ def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
 
 def _full(mode: str, short: dict[str, Any]) -> str:
     config = _with_defaults(HeterodyneConfig, short)
-    # What has no effect beside these settings is shown, but as a comment.
-    idle: set[tuple[str, ...]] = set()
-    while (found := _mistakes(config)).problems:
+    # Keys without effect beside these settings become comments.
+    while (found := read(copy.deepcopy(config))[2]).problems:
         for path in found.wrong:
-            idle.add(path)
-            parent = lookup(config, path[:-1])
-            parent.pop(path[-1], None)
-    head = f"# Every key of a configuration, with its default; model: {mode}."
-    lines = [head, "# Keys that are comments have no default, or no effect as things stand.", ""]
-    for name, field in fields(HeterodyneConfig).items():
+            lookup(config, path[:-1]).pop(path[-1], None)
+    lines = [
+        f"# Every key of a configuration, with its default; model: {mode}.",
+        "# Keys that are comments have no default, or no effect beside the others.",
+        "",
+    ]
+    for name, key in fields(HeterodyneConfig).items():
         if name in _OLDER:
             continue
-        if name == "parameters":
-            lines += _parameter_lines(mode, short)
-        else:
-            lines += _lines(field, config, (name,), 0)
-        lines += [""] if field.is_section else []
+        shown = _parameter_lines(mode, short) if name == "parameters" else _lines(key, config, ())
+        lines += [*shown, ""] if key.is_section else shown
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _mistakes(config: dict[str, Any]) -> Findings:
-    return read(copy.deepcopy(config))[2]
 
 
 def _with_defaults(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    for name, field in fields(kind).items():
+    for name, key in fields(kind).items():
         value = written.get(name)
         is_older = kind is HeterodyneConfig and name in _OLDER
-        if is_older or field.key.refused or field.type is ParameterGroupConfig:
+        if is_older or key.refused or key.type is ParameterGroupConfig:
             continue
-        if field.type is ParametersConfig:
+        if key.type is ParametersConfig:
             config[name] = value or {}
-        elif field.is_section:
-            inner = _with_defaults(field.type, value or {})
+        elif key.is_section:
+            inner = _with_defaults(key.type, value or {})
             if inner:
                 config[name] = inner
-        elif value is not None or field.key.default is not None:
-            config[name] = field.key.default if value is None else value
+        elif value is not None or key.default is not None:
+            config[name] = key.default if value is None else value
     return config
 
 
-def _is_shown(path: tuple[str, ...], field: Field) -> bool:
-    moved = {("optimization", "cmc", short) for short, _ in MOVED_CMC_KEYS}
-    return not (field.key.refused or path in moved or field.type is ParameterGroupConfig)
-
-
-def _lines(
-    field: Field, config: dict[str, Any], path: tuple[str, ...], depth: int
-) -> Iterator[str]:
+def _lines(key: Key, config: dict[str, Any], above: tuple[str, ...]) -> list[str]:
     """The lines of one key or section of the full template."""
-    margin, value = "  " * depth, lookup(config, path)
-    if not _is_shown(path, field):
-        return
-    if field.is_section:
-        inner = [
-            line
-            for name, child in fields(field.type).items()
-            for line in _lines(child, config, (*path, name), depth + 1)
-        ]
+    path, margin = (*above, key.name), "  " * len(above)
+    is_short = above == ("optimization", "cmc") and key.name in SHORT_CMC_KEYS
+    if key.refused or is_short or key.type is ParameterGroupConfig:
+        return []
+    if key.is_section:
+        inner = [line for k in fields(key.type).values() for line in _lines(k, config, path)]
         is_active = any(not line.lstrip().startswith("#") for line in inner)
-        yield f"{margin}{'' if is_active else '# '}{field.name}:"
-        yield from inner
-        return
-    unit = f" [{field.key.unit}]" if field.key.unit else ""
-    choice = f" ({field.type_text()})" if " | " in field.type_text() else ""
-    shown = field.key.default if value is None else value
+        return [f"{margin}{'' if is_active else '# '}{key.name}:", *inner]
+    value = lookup(config, path)
+    shown = key.default if value is None else value
+    unit = f" [{key.extra('unit')}]" if key.extra("unit") else ""
+    choice = f" ({key.type_text()})" if " | " in key.type_text() else ""
     text = "" if shown is None else f" {_yaml(shown)}"
-    yield from _comment(f"{field.key.effect}{unit}{choice}", margin)
-    yield f"{margin}{'# ' if value is None else ''}{field.name}:{text}"
+    line = f"{margin}{'# ' if value is None else ''}{key.name}:{text}"
+    return [*_comment(f"{key.effect}{unit}{choice}", margin), line]
 
 
 def _comment(text: str, margin: str) -> list[str]:
@@ -217,12 +207,11 @@ def _comment(text: str, margin: str) -> list[str]:
 
 
 def _parameter_lines(mode: str, short: dict[str, Any]) -> Iterator[str]:
-    space = read(short)[1]
-    assert space is not None
+    space = ConfigManager(short).space
     registry = REGISTRIES[mode]
     yield "parameters:"
     for key, field in fields(ParameterConfig).items():
-        yield from _comment(f"{key}: {field.key.effect}", "  ")
+        yield from _comment(f"{key}: {field.effect}", "  ")
     for group, names in PARAMETER_GROUPS[mode].items():
         yield f"  {group}:"
         for name in names:
@@ -251,3 +240,35 @@ def _yaml(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
     return str(value)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema of the configuration, for editors.
+
+    It accepts every spelling that `twotime validate` accepts: parameters under their group or
+    directly, a bare number for a parameter, aliases of keys.
+    """
+    schema = validator().json_schema(mode="validation")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "twotime configuration"
+    definitions = schema["$defs"]
+    for section in sections(HeterodyneConfig):
+        properties = definitions.get(section.__name__, schema).get("properties", {})
+        for name, key in fields(section).items():
+            facts = properties[name]
+            facts.pop("otherwise", None)
+            facts.setdefault("description", key.effect)
+            if key.refused:
+                properties[name] = {"not": {}, "description": f"Not accepted: {key.refused}"}
+            for alias in key.aliases:
+                properties[alias] = facts | {"deprecated": True}
+    number = {"type": "number", "description": "The value."}
+    group = definitions["ParameterGroupConfig"]["properties"]
+    for name in fields(ParameterGroupConfig):
+        group[name] = {"anyOf": [number, {"$ref": "#/$defs/ParameterConfig"}]}
+    for alias, name in PARAMETER_ALIASES.items():
+        group[alias] = group[name] | {"deprecated": True}
+    direct = definitions["ParametersConfig"]["properties"]
+    velocity = {"anyOf": [direct["velocity"], *group["velocity"]["anyOf"]]}
+    definitions["ParametersConfig"]["properties"] = group | direct | {"velocity": velocity}
+    return schema

@@ -1,34 +1,131 @@
-"""Reading YAML and JSON text strictly: one meaning for every file, or a sentence why not.
+"""YAML and JSON text to plain values.
 
-Differences from plain YAML 1.1: a key may stand once, `1e4` is a number, `010` is ten, `1:30`
-is text and not ninety, dates are text, and tags that make other objects are refused. Aliases
-may not grow into more than a configuration can hold.
+Differences from plain YAML 1.1: a key may be given once in a section, `1e4` is a number, `010` is
+ten, `1:30` and dates are text.
 """
 
 import json
 import re
 from typing import Any
 
+import yaml
+
 from twotime.errors import ConfigurationError
 
 _LARGEST_FILE = 2**20
-_MOST_NODES = 20_000
+_MOST_VALUES = 20_000
 _DEEPEST = 40
-_LONGEST_NUMBER = 300
+_TAG = "tag:yaml.org,2002:"
 
-_NUMBERS = (
-    (r"[-+]?[0-9][0-9_]*$", "int", "-+0123456789"),
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with our numbers, and keys that are text and unique."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A section, checked, with what `<<` brings in: its own keys win, then the first."""
+        node = super().compose_mapping_node(anchor)
+        own, merged = {}, []
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for part in reversed(parts):
+                    if not isinstance(part, yaml.MappingNode):
+                        raise _mistake("`<<` takes in sections only", key)
+                    merged += part.value
+            elif key.tag != f"{_TAG}str":
+                raise _mistake("a key must be text; put it in quotes or correct it", key)
+            elif key.value in own:
+                raise _mistake(f"the key {key.value!r} is given twice in one section", key)
+            else:
+                own[key.value] = (key, value)
+        node.value = [*merged, *own.values()]
+        return node
+
+
+def _mistake(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+for _kind, _pattern, _first in (
+    ("int", r"[-+]?[0-9][0-9_]*$", "-+0123456789"),
     (
-        r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$"
-        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$",
         "float",
+        r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
         "-+0123456789.",
     ),
-    (r"(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$", "bool",
-     "yYnNtTfFoO"),
-    (r"(?:~|null|Null|NULL|)$", "null", ("~", "n", "N", "")),
-    (r"<<$", "merge", "<"),
-)  # fmt: skip
+    ("bool", r"(?i:yes|no|true|false|on|off)$", "yYnNtTfFoO"),
+    ("null", r"(~|null|Null|NULL|)$", ("~", "n", "N", "")),
+    ("merge", r"<<$", "<"),
+):
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
+_Loader.add_constructor(
+    f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node).replace("_", ""))
+)
+
+
+def parse_yaml(raw: bytes, source: str) -> Any:
+    """Read YAML text.
+
+    Args:
+        raw: The file's bytes.
+        source: Name of the file, for messages.
+
+    Raises:
+        ConfigurationError: If it is not YAML, a key is given twice, or it is too large.
+    """
+    text = _decoded(raw, source)
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = error.problem or error.context
+        raise ConfigurationError(f"{place}not valid YAML: {problem}.", source) from None
+    except (yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"not valid YAML: {reason}.", source) from None
+    except RecursionError:
+        raise _too_deep(source) from None
+    if value is None:
+        raise ConfigurationError("the file is empty.", source)
+    return _copied(value, source, [0])
+
+
+def parse_json(raw: bytes, source: str) -> Any:
+    """Read JSON text.
+
+    Args:
+        raw: The file's bytes.
+        source: Name of the file, for messages.
+
+    Raises:
+        ConfigurationError: If it is not JSON, a key is given twice, or it is too large.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                sentence = f"the key {name!r} is given twice in one section."
+                raise ConfigurationError(sentence, source)
+        return dict(pairs)
+
+    try:
+        value = json.loads(_decoded(raw, source), object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(
+            f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}.", source
+        ) from None
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise ConfigurationError(f"not valid JSON: {error}.", source) from None
+    except RecursionError:
+        raise _too_deep(source) from None
+    return _copied(value, source, [0])
 
 
 def _decoded(raw: bytes, source: str) -> str:
@@ -47,201 +144,23 @@ def _decoded(raw: bytes, source: str) -> str:
         ) from None
 
 
-def parse_json(raw: bytes, source: str) -> Any:
-    """Read JSON text.
-
-    Args:
-        raw: The file's bytes.
-        source: Name of the file, for messages.
-
-    Raises:
-        ConfigurationError: If it is not JSON, or a key stands twice.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigurationError(f"the key {name!r} stands twice in one section.", source)
-        return dict(pairs)
-
-    def whole(digits: str) -> int:
-        if len(digits) > _LONGEST_NUMBER:
-            raise _too_long(digits, source)
-        return int(digits)
-
-    text = _decoded(raw, source)
-    if _json_depth(text) > _DEEPEST:
-        raise ConfigurationError(f"sections are nested more than {_DEEPEST} deep.", source)
-    try:
-        return json.loads(text, object_pairs_hook=once, parse_int=whole)
-    except json.JSONDecodeError as error:
+def _copied(value: Any, source: str, count: list[int], depth: int = 0) -> Any:
+    """A value with its aliases written out; `count` is the number of values so far."""
+    count[0] += 1
+    if depth > _DEEPEST:
+        raise _too_deep(source)
+    if count[0] > _MOST_VALUES:
         raise ConfigurationError(
-            f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}.", source
-        ) from None
+            f"the file has more than {_MOST_VALUES} values, with aliases written out.", source
+        )
+    if isinstance(value, dict):
+        return {key: _copied(item, source, count, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item, source, count, depth + 1) for item in value]
+    return value
 
 
-def _json_depth(text: str) -> int:
-    depth = deepest = 0
-    for bracket in re.sub(r'"(?:[^"\\]|\\.)*"', "", text):
-        depth += (bracket in "[{") - (bracket in "]}")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _too_long(digits: str, source: str) -> ConfigurationError:
+def _too_deep(source: str) -> ConfigurationError:
     return ConfigurationError(
-        f"a number has {len(digits)} digits, more than {_LONGEST_NUMBER}.", source
+        f"sections are nested more than {_DEEPEST} deep, or an anchor contains itself.", source
     )
-
-
-def parse_yaml(raw: bytes, source: str) -> Any:
-    """Read YAML text.
-
-    Args:
-        raw: The file's bytes.
-        source: Name of the file, for messages.
-
-    Raises:
-        ConfigurationError: If it is not YAML, a key stands twice, or aliases grow too large.
-    """
-    import yaml
-
-    text = _decoded(raw, source)
-    try:
-        _check_depth(yaml.parse(text, Loader=yaml.SafeLoader), source)
-        loader = _loader()(text)
-        node = loader.get_single_node()
-        if node is None:
-            raise ConfigurationError("the file is empty.", source)
-        _count(node, {}, source)
-        return _value(node, source)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = error.problem or error.context
-        raise ConfigurationError(f"{place}not YAML: {problem}.", source) from None
-    except yaml.reader.ReaderError as error:
-        raise ConfigurationError(
-            f"position {error.position}: the character 0x{error.character:02x} is not allowed "
-            "in YAML.",
-            source,
-        ) from None
-
-
-def _check_depth(events: Any, source: str) -> None:
-    """Refuse deep nesting before anything recursive sees the text."""
-    depth = 0
-    for event in events:
-        name = type(event).__name__
-        depth += name.endswith("StartEvent") and name[:3] in ("Map", "Seq")
-        depth -= name.endswith("EndEvent") and name[:3] in ("Map", "Seq")
-        if depth > _DEEPEST:
-            line = event.start_mark.line + 1
-            raise ConfigurationError(
-                f"line {line}: sections are nested more than {_DEEPEST} deep.", source
-            )
-
-
-def _loader() -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}
-
-    for pattern, tag, first in _NUMBERS:
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
-    return Loader
-
-
-def _count(node: Any, known: dict[int, int | None], source: str) -> int:
-    """Nodes below a node with every alias written out."""
-    if id(node) in known:
-        total = known[id(node)]
-        if total is None:
-            raise ConfigurationError(
-                f"line {node.start_mark.line + 1}: an anchor contains itself.", source
-            )
-        return total
-    known[id(node)] = None
-    total = 1
-    for child in _children(node):
-        total += _count(child, known, source)
-    if total > _MOST_NODES:
-        raise ConfigurationError(
-            f"line {node.start_mark.line + 1}: with its aliases written out the file has more "
-            f"than {_MOST_NODES} entries.",
-            source,
-        )
-    known[id(node)] = total
-    return total
-
-
-def _children(node: Any) -> list[Any]:
-    if node.id == "mapping":
-        return [part for pair in node.value for part in pair]
-    return node.value if node.id == "sequence" else []
-
-
-def _value(node: Any, source: str) -> Any:
-    """The Python value of a node; only what a configuration can hold."""
-    line = node.start_mark.line + 1
-    tag = node.tag.removeprefix("tag:yaml.org,2002:")
-    if node.id == "sequence" and tag == "seq":
-        return [_value(item, source) for item in node.value]
-    if node.id == "mapping" and tag == "map":
-        return _mapping(node, source)
-    if node.id != "scalar" or tag not in ("str", "int", "float", "bool", "null", "merge"):
-        raise ConfigurationError(
-            f"line {line}: the tag {node.tag!r} is not allowed; plain values only.", source
-        )
-    return _scalar(node.value, tag, line, source)
-
-
-def _scalar(text: str, tag: str, line: int, source: str) -> Any:
-    if tag == "null":
-        return None
-    if tag == "bool" and text.lower() in ("yes", "true", "on", "no", "false", "off"):
-        return text.lower() in ("yes", "true", "on")
-    if tag in ("int", "float"):
-        digits = text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan")
-        if len(digits) > _LONGEST_NUMBER:
-            raise _too_long(digits, source)
-        try:
-            return int(digits) if tag == "int" else float(digits)
-        except ValueError:
-            raise ConfigurationError(f"line {line}: {text!r} is not a number.", source) from None
-    return text
-
-
-def _mapping(node: Any, source: str) -> dict[str, Any]:
-    own: dict[str, Any] = {}
-    merged: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        if key_node.tag.endswith(":merge"):
-            merged = _merged(value_node, source) | merged
-            continue
-        key = _value(key_node, source)
-        if not isinstance(key, str):
-            raise ConfigurationError(
-                f"line {line}: a key must be text; put it in quotes or correct it.", source
-            )
-        if key in own:
-            raise ConfigurationError(
-                f"line {line}: the key {key!r} stands twice in one section.", source
-            )
-        own[key] = _value(value_node, source)
-    return merged | own
-
-
-def _merged(node: Any, source: str) -> dict[str, Any]:
-    """What `<<` brings in: a section, or sections of which the first wins."""
-    nodes = node.value if node.id == "sequence" else [node]
-    merged: dict[str, Any] = {}
-    for part in nodes:
-        if part.id != "mapping":
-            line = part.start_mark.line + 1
-            raise ConfigurationError(f"line {line}: `<<` takes in sections only.", source)
-        merged = _mapping(part, source) | merged
-    return merged

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.config import priors as bijections
+from twotime.config import distributions as bijections
 from twotime.config.parameter_space import ParameterSpace
 from twotime.config.priors import PriorDistribution
 from twotime.models.rates import AnyArray

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from twotime.config.distributions import PriorType
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.priors import PriorType
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel

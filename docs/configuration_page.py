@@ -1,31 +1,36 @@
-"""The page of the manual about configuration files, made from the types themselves."""
+"""Writes `docs/configuration.md` from the types: `python docs/configuration_page.py`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from twotime.config.keys import Field, fields
+from twotime.config.distributions import FAMILIES
+from twotime.config.keys import Key, fields
 from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_ALIASES, PARAMETER_GROUPS
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.priors import FAMILIES
-from twotime.config.types import HeterodyneConfig, ParameterConfig, ParametersConfig
+from twotime.config.types import (
+    HeterodyneConfig,
+    ParameterConfig,
+    ParameterGroupConfig,
+    ParametersConfig,
+)
 
 _HEAD = """\
 # Configuration files
 
 A run is described by one YAML (or JSON) file. `twotime init` writes one to start from,
-`twotime validate run.yaml` tells all its mistakes at once, `twotime schema` gives the JSON schema
-for editors. This page is made from the program's own types.
+`twotime validate run.yaml` reports all its mistakes at once, `twotime schema` gives the JSON
+schema for editors. This page is generated from the program's own types.
 
-* No key is taken that does nothing: a key that is unknown, misspelt, or without effect beside
-  the others is a mistake, told with its path.
+* Unknown or misspelt keys, and keys without effect, are errors. The message names the key.
 * A key without a value (`dt:`) counts as left out. Relative paths start from the file's own folder.
-* Numbers may be written `1e4`; a key may stand once in a section; infinities and NaN are refused.
+* Numbers may be written `1e4`. A key may be given once in a section. Infinities and NaN are errors.
 * Anchors, aliases and `<<` work; tags do not.
 
-## Which keys are needed
+## Required keys
 
 `experimental_data.file_path` and `analyzer_parameters.scattering.wavevector_q`; for
-`laminar_flow` also `analyzer_parameters.geometry.stator_rotor_gap`. All others may be left out.
+`laminar_flow` also `analyzer_parameters.geometry.stator_rotor_gap`. All others are optional.
 
 ```yaml
 analysis_mode: laminar_flow
@@ -45,9 +50,9 @@ _PARAMETERS = """\
 ## Parameters
 
 A parameter stands under its group (`parameters.reference.D0_ref`) or directly under
-`parameters`; a bare number in its place is its value. `min` and `max` come together; the value
-must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). Changing the
-bounds cuts the default prior anew; the default prior matters for sampling only.
+`parameters`; a bare number in its place is its value. Give both `min` and `max`, or neither. The
+value must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). The
+default prior is cut to the bounds; it matters for sampling only.
 """
 
 _OLDER = """\
@@ -56,7 +61,7 @@ _OLDER = """\
 `temporal`, top-level `scattering`, `analysis` and `initial_parameters` are read and mean the same
 as the keys named in their tables. Where two places say the same thing they must agree; only
 `initial_parameters` gives way to `parameters`. Programs that compute the two-component phase
-with φ + φ₀ have the other sign of `phi0`.
+with φ + φ₀ have the opposite sign of `phi0`.
 """
 
 
@@ -81,7 +86,7 @@ def configuration_page() -> str:
     return "\n".join(lines)
 
 
-def _section(path: str, field: Field) -> Iterator[str]:
+def _section(path: str, field: Key) -> Iterator[str]:
     """Heading and table of a section, then of the sections in it."""
     title = "#" * (2 + path.count(".")) + f" {path}"
     about = (field.type.__doc__ or "").strip()
@@ -94,25 +99,24 @@ def _section(path: str, field: Field) -> Iterator[str]:
 def _table(section: Any, path: str) -> Iterator[str]:
     yield "| key | type | unit | default | effect |"
     yield "|---|---|---|---|---|"
-    for name, field in fields(section).items():
-        key = field.key
+    for name, key in fields(section).items():
+        if key.type is ParameterGroupConfig:
+            continue
         limits = key.range_text()
-        kind = field.type_text().replace(" | ", ", ") + (f", {limits}" if limits else "")
+        kind = key.type_text().replace(" | ", ", ") + (f", {limits}" if limits else "")
         effect = key.effect
         if key.refused:
-            effect, kind = f"**Not taken**: {key.refused}", "–"
+            effect, kind = f"**Not accepted**: {key.refused}", "–"
         if key.aliases:
             effect += f" Also spelt {', '.join(f'`{alias}`' for alias in key.aliases)}."
-        yield f"| `{path}{name}` | {kind} | {key.unit or '–'} | {_default(field)} | {effect} |"
+        unit = key.extra("unit") or "–"
+        yield f"| `{path}{name}` | {kind} | {unit} | {_default(key)} | {effect} |"
 
 
-def _default(field: Field) -> str:
-    if field.key.default_text:
-        return field.key.default_text
-    if field.key.default is None:
-        return "–"
-    default = field.key.default
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+def _default(key: Key) -> str:
+    if key.default is None:
+        return key.extra("otherwise") or "–"
+    return f"`{str(key.default).lower() if isinstance(key.default, bool) else key.default}`"
 
 
 def _parameters(mode: str) -> Iterator[str]:
@@ -128,3 +132,8 @@ def _parameters(mode: str) -> Iterator[str]:
             cells += ["yes" if info.log_space else "", f"{info.prior_mean:g}, {info.prior_std:g}"]
             yield f"| {' | '.join([*cells, info.description])} |"
     yield ""
+
+
+if __name__ == "__main__":
+    page = Path(__file__).with_name("configuration.md")
+    page.write_text(configuration_page(), encoding="utf-8")
