@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.models.derived import derived
-
 HERE = Path(__file__).resolve().parent
 DT = 0.1
 
@@ -121,7 +119,7 @@ def fit_many(case):
     common = {"t": t, "q": q, "phi": phi, "contrast": case.contrast}
 
     def judged(x):
-        found = derived(model, true.at[place].set(x), t=t)
+        found = model.functions(true.at[place].set(x), t=t)
         at_middle = jnp.stack([found[f].values[case.frames // 2] for f in functions])
         return jnp.concatenate([x, at_middle])
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.models.derived import derived
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,7 +98,7 @@ def test_the_truth_of_a_known_file_lies_within_its_error_bars(shared):
         space = tt.ParameterSpace(values=values)
         fit = tt.fit_nlsq(model, data, space, per_angle_mode="individual")
         middle = data.t.size // 2
-        true = derived(model, jnp.asarray(list(values.values())), t=jnp.asarray(data.t))
+        true = model.functions(jnp.asarray(list(values.values())), t=jnp.asarray(data.t))
         error = fit.params["phi0"] - values["phi0"]
         robust = {"phi0": error / fit.uncertainties["phi0"]}
         independent = {"phi0": error / fit.uncertainties_iid["phi0"]}

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.models.base import AbstractTwoTimeModel, Curve
-from twotime.models.derived import derived
 from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
 
@@ -37,12 +36,12 @@ def delta_bands(
     covariance = fit.covariance_iid if iid else fit.covariance
 
     def functions(x: Array) -> dict[str, Array]:
-        found = derived(model, fit.values.at[free].set(x), t=t)
+        found = model.functions(fit.values.at[free].set(x), t=t)
         return {name: jnp.asarray(function.values) for name, function in found.items()}
 
     slope = jax.jacfwd(functions)(fit.values[free])
     bands = {}
-    for name, function in derived(model, fit.values, t=t).items():
+    for name, function in model.functions(fit.values, t=t).items():
         variance = jnp.einsum("tp,pq,tq->t", slope[name], covariance, slope[name])
         half = width * jnp.sqrt(jnp.maximum(variance, 0.0))
         ends = function.values - half, function.values + half
@@ -66,7 +65,7 @@ def draw_bands(
         level: Probability inside the interval.
     """
     ends = jnp.asarray([0.5, 0.5 - level / 2, 0.5 + level / 2])
-    found = jax.vmap(lambda p: derived(model, p, t=jnp.asarray(t)))(jnp.asarray(draws))
+    found = jax.vmap(lambda p: model.functions(p, t=jnp.asarray(t)))(jnp.asarray(draws))
     return {
         name: _with_band(function, *jnp.quantile(function.values, ends, axis=0))
         for name, function in found.items()

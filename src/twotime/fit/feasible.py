@@ -5,8 +5,6 @@ correlation depends on the square of a fraction near 0 and 1, and a fraction tha
 depends on nothing. A search that judges by slopes would stay, and call it converged.
 """
 
-from functools import singledispatch
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,38 +12,9 @@ from jaxtyping import Array, Bool, Float
 
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
-from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.two_component import TwoComponent
 
 _INWARDS = 1e-3
 _NO_EFFECT = 1e-3
-_BELOW_ONE = 0.98
-
-
-@singledispatch
-def off_plateau(
-    model: AbstractTwoTimeModel, params: Float[Array, " param"], t: Float[Array, " time"]
-) -> Float[Array, " param"]:
-    """Parameters moved off a plateau of the model, where none of some parameters has an effect.
-
-    Args:
-        model: The model; one of one's own registers where its plateaus are.
-        params: All parameters.
-        t: Frame times [s].
-    """
-    del model, t
-    return params
-
-
-@off_plateau.register
-def _(
-    model: TwoComponent, params: Float[Array, " param"], t: Float[Array, " time"]
-) -> Float[Array, " param"]:
-    """A fraction that is clipped to 1 at all times is made smaller."""
-    f0, f1, f2, f3 = (params[model.names.index(name)] for name in ("f0", "f1", "f2", "f3"))
-    lowest = jnp.min(f0 * jnp.exp(jnp.minimum(f1 * (t - f2), 300.0)) + f3)
-    factor = jnp.where(lowest >= 1.0, _BELOW_ONE / lowest, 1.0)
-    return params.at[np.array([model.names.index("f0"), model.names.index("f3")])].mul(factor)
 
 
 def off_bounds(
@@ -67,7 +36,7 @@ def off_bounds(
         upper: Their upper bounds.
         log_space: Whether their middle is that of logarithms.
     """
-    moved = off_plateau(problem.model, start, jnp.asarray(problem.data.t))
+    moved = problem.model.off_plateau(start, jnp.asarray(problem.data.t))
     start = jnp.where(np.asarray(problem.varying), moved, start)
     values = jnp.clip(start[np.flatnonzero(problem.varying)], lower, upper)
     reach = jnp.minimum(problem.scale, upper - lower)

@@ -14,7 +14,6 @@ from twotime.fit.robust import Robust, pseudo_problem, weigh
 from twotime.gram.pairs import DATA, ONE
 from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.scaling import Scaling, ScalingSolution
-from twotime.models.symmetry import components, is_canonical, is_exchanged
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import RESULTS
 
@@ -41,18 +40,18 @@ def choose_end(
     """
     best = jnp.argmin(cost)
     t = jnp.quantile(jnp.asarray(problem.data.t), jnp.asarray([0.25, 0.5, 0.75]))
-    found = jax.vmap(lambda y: components(problem.model, problem.params(y), t))(ends.y)
+    found = jax.vmap(lambda y: problem.model.components(problem.params(y), t))(ends.y)
     if found is None:
         return best, cost <= cost[best] * (1 + _EQUAL), None
     noise = cost[best] / problem.n_pixels if problem.data.sigma is None else 1.0
     as_good = (cost <= cost[best] + noise) & (ends.result == RESULTS.successful)
 
     def exchange_of(k: Array) -> Array:
-        return jax.vmap(is_exchanged, (0, None))(found, found[k])
+        return jax.vmap(problem.model.is_exchanged, (0, None))(found, found[k])
 
-    usual = as_good & exchange_of(best) & jax.vmap(is_canonical)(found)
+    usual = as_good & exchange_of(best) & jax.vmap(problem.model.is_canonical)(found)
     other = jnp.argmin(jnp.where(usual, cost, jnp.inf))
-    best = jnp.where(~is_canonical(found[best]) & jnp.any(usual), other, best)
+    best = jnp.where(~problem.model.is_canonical(found[best]) & jnp.any(usual), other, best)
     exchanged = exchange_of(best)
     same = (jnp.abs(cost - cost[best]) <= _EQUAL * cost[best]) | (as_good & exchanged)
     return best, same, exchanged

@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from twotime.models.proposals import Plan, Scene
 from twotime.models.rates import AnyArray, At, Integration, Scalar, Times
 
 Params = Float[AnyArray, " param"]
@@ -264,6 +266,26 @@ class Terms(eqx.Module):
     oscillates: tuple[bool, ...] = eqx.field(static=True)
 
 
+class TimeFunction(eqx.Module):
+    """A function of time that parameters stand for, with its meaning.
+
+    Attributes:
+        values: The function at each time [unit].
+        unit: Its unit; empty for pure numbers.
+        symbol: Symbol for tables and axes.
+        description: What it is.
+    """
+
+    values: Float[AnyArray, "*draw time"]
+    unit: str = eqx.field(static=True)
+    symbol: str = eqx.field(static=True)
+    description: str = eqx.field(static=True)
+
+
+Components = Float[Array, "component quantity time"]
+_TRANSPORT, _SHARE = 0.2, 0.1
+
+
 class AbstractTwoTimeModel(eqx.Module):
     """A law for the normalised two-time correlation C(phi, t1, t2), 1 on the diagonal.
 
@@ -354,4 +376,60 @@ class AbstractTwoTimeModel(eqx.Module):
         raise TypeError(
             f"{type(self).__name__} does not say its field correlation; "
             "simulate it with `simulate`, which adds pixel noise, instead of `simulate_speckle`."
+        )
+
+    def functions(self, params: Params, *, t: Times) -> dict[str, TimeFunction]:
+        """The functions of time that the parameters stand for, by name (J, strain, x_s).
+
+        Amplitude, exponent and offset of a rate are strongly degenerate over a finite window; the
+        rate itself is not. Bands follow from draws (`jax.vmap` over parameters) or a covariance
+        (`jax.jacfwd`). A first frame at t = 0 is read half a frame later, where power laws are
+        finite.
+
+        Args:
+            params: Parameters in the order of `names`.
+            t: Times of the frames [s].
+        """
+        return {}
+
+    def components(self, params: Params, t: Times) -> Components | None:
+        """What distinguishes two components with exchangeable labels; None without such labels.
+
+        Returns:
+            Logarithm of the transport coefficient and share of each, in the order of the labels.
+        """
+        return None
+
+    def is_exchanged(self, a: Components, b: Components) -> Array:
+        """Whether two descriptions (see `components`) are the same except for the labels.
+
+        Transport coefficients must agree within 20 % and shares within 0.1 at all times, and
+        better than without exchange.
+        """
+
+        def distance(x: Components) -> Array:
+            away = jnp.abs(x - b).max(axis=(0, 2))
+            return jnp.max(away / jnp.asarray([_TRANSPORT, _SHARE]))
+
+        swapped, plain = distance(a[::-1]), distance(a)
+        return (swapped <= 1.0) & (swapped < plain)
+
+    def is_canonical(self, a: Components) -> Array:
+        """Whether the first component is the slower one on average over time, the convention."""
+        first, second = a[:, 0].mean(axis=1)
+        return first <= second
+
+    def off_plateau(self, params: Params, t: Times) -> Params:
+        """Parameters moved away from where some of them have no effect at all."""
+        return params
+
+    def proposals(self, scene: Scene) -> Plan:
+        """How starts of a fit are proposed from the scales of the data.
+
+        Raises:
+            ValueError: If the law does not say.
+        """
+        raise ValueError(
+            f"No way to estimate a start from the data is known for {type(self).__name__}; give "
+            "values, or define its method `proposals` (twotime.models.proposals)."
         )

@@ -1,11 +1,12 @@
 """Diffusion in a sheared suspension: `LaminarFlow`."""
 
 import math
-from typing import ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.models import base, rates
@@ -17,9 +18,11 @@ from twotime.models.base import (
     ParameterInfo,
     Real,
     Setting,
+    TimeFunction,
 )
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
 from twotime.models.rates import AnyArray, Integration, PowerLaw, Scalar
-from twotime.models.static import StaticDiffusion
+from twotime.models.static import StaticDiffusion, transport_functions
 
 ShearConvention = Literal["published", "homodyne"]
 
@@ -130,6 +133,77 @@ class LaminarFlow(AbstractTwoTimeModel):
     def _phase_factor(self, q: Scalar, phi: Scalar, phi0: Scalar) -> AnyArray:
         half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
         return half * q * self.gap * jnp.cos(jnp.deg2rad(phi - phi0))
+
+    def functions(self, params, *, t):
+        values = self.named(params)
+        rate = self.shear.rate(values, rates.regular(t))
+        strain = self.shear.clock(values, t, t=t, integration=self.integration)
+        return transport_functions(self.transport, values, t) | {
+            "shear_rate": TimeFunction(rate, "1/s", "γ̇", "Shear rate"),
+            "strain": TimeFunction(strain - strain[0], "", "Γ", "Strain since the first frame"),
+        }
+
+    def proposals(self, scene):
+        per_rate = abs(0.5 * scene.q * float(self.gap)) * scene.span
+        if self.shear_convention == "homodyne":
+            per_rate /= np.pi
+        phase = np.geomspace(0.3, 0.5 * np.pi * scene.t.size, 36)
+        stages = (
+            Stage(
+                {
+                    "J": ("set", scene.decays(20)),
+                    "rate": ("set", phase / per_rate),
+                    "phi0": ("set", scene.across("phi0", 5)),
+                    "alpha": ("set", np.zeros(1)),
+                    "beta": ("set", np.zeros(1)),
+                },
+                16,
+            ),
+            Stage(
+                {
+                    "J": ("times", np.geomspace(0.7, 1.4, 3)),
+                    "rate": ("times", np.geomspace(0.8, 1.25, 3)),
+                    "alpha": ("plus", np.linspace(-1.2, 1.2, 9)),
+                    "beta": ("plus", np.linspace(-1.2, 1.2, 9)),
+                },
+                16,
+            ),
+            Stage(
+                {
+                    "rate": ("times", np.geomspace(0.92, 1.09, 5)),
+                    "beta": ("plus", np.linspace(-0.15, 0.15, 5)),
+                    "alpha": ("plus", np.linspace(-0.15, 0.15, 3)),
+                    "phi0": ("plus", np.linspace(-2.0, 2.0, 5)),
+                },
+                8,
+            ),
+        )
+
+        def params(c: Coordinates) -> dict[str, Any]:
+            transport = scene.power(self.transport, c["J"], c["alpha"])
+            return transport | scene.power(self.shear, c["rate"], c["beta"]) | {"phi0": c["phi0"]}
+
+        turn = (self.shear, "phi0", scene.across("phi0", 5))
+        others = Alternatives(scene, (self.transport, self.shear), turn=turn)
+        return Plan(stages, params, others)
+
+
+def peclet(
+    shear_rate: Float[Array, "..."], diffusion: Float[Array, "..."], radius: Scalar
+) -> Float[Array, "..."]:
+    r"""Péclet number $\dot\gamma a^2/D$ of particles of known radius a.
+
+    The correlation does not know the radius, so this is not one of the model's `functions`.
+
+    Args:
+        shear_rate: Shear rate [1/s].
+        diffusion: Diffusion coefficient D = J/2 [Å²/s].
+        radius: Particle radius a [Å].
+
+    Returns:
+        Shear against diffusion over one radius; pure number.
+    """
+    return shear_rate * radius**2 / diffusion
 
 
 def sinc(x: Real, sin_x: Real) -> Float[Array, "..."]:

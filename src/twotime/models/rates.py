@@ -173,9 +173,9 @@ class PowerLaw:
         return self.amplitude, self.exponent, self.offset
 
     def rate(self, values: Mapping[str, Any], t: Times) -> Times:
-        """The rate at each time; a first frame at 0 is read half a frame later."""
+        """The rate at each time [its unit], from parameters by name."""
         rate = signed_rate if self.is_signed else transport_rate
-        return rate(regular(t), *(values[name] for name in self.names))
+        return rate(t, *(values[name] for name in self.names))
 
     def clock(
         self, values: Mapping[str, Any], times: At, *, t: Times, integration: Integration

@@ -1,7 +1,7 @@
 """Diffusion alone: `StaticDiffusion`."""
 
-from collections.abc import Iterator
-from typing import ClassVar, final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from twotime.models.base import (
     Finding,
     ParameterInfo,
     Terms,
+    TimeFunction,
     within,
 )
-from twotime.models.rates import Integration, PowerLaw
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
+from twotime.models.rates import Integration, PowerLaw, Times, regular
 
 
 def transport_checks(transport: PowerLaw) -> tuple[Check, ...]:
@@ -64,6 +66,33 @@ def transport_integral_check(transport: PowerLaw) -> Check:
             )
 
     return Check(transport.names, judge)
+
+
+def transport_functions(
+    transport: PowerLaw,
+    values: Mapping[str, Any],
+    t: Times,
+    suffix: str = "",
+    index: str = "",
+    of: str = "",
+) -> dict[str, TimeFunction]:
+    """J(t) and D(t) of a transport coefficient.
+
+    Args:
+        transport: The rate.
+        values: Parameters by name.
+        t: Times of the frames [s].
+        suffix: Ending of the functions' names.
+        index: Ending of their symbols.
+        of: Whose transport it is, for the description.
+    """
+    rate = transport.rate(values, regular(t))
+    variance = f"Growth rate of the variance of the displacement{of}"
+    diffusion = f"Diffusion coefficient{of}, J/2"
+    return {
+        f"J{suffix}": TimeFunction(rate, "Å²/s", f"J{index}", variance),
+        f"D{suffix}": TimeFunction(0.5 * rate, "Å²/s", f"D{index}", diffusion),
+    }
 
 
 @final
@@ -124,3 +153,22 @@ class StaticDiffusion(AbstractTwoTimeModel):
     def terms(self, channels):
         nothing = jnp.zeros_like(channels.decay)
         return Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
+
+    def functions(self, params, *, t):
+        return transport_functions(self.transport, self.named(params), t)
+
+    def proposals(self, scene):
+        first = Stage({"J": ("set", scene.decays(40)), "alpha": ("set", np.zeros(1))}, 12)
+        second = Stage(
+            {
+                "J": ("times", np.geomspace(0.6, 1.6, 5)),
+                "alpha": ("plus", np.linspace(-1.6, 1.6, 17)),
+                "share": ("set", np.array([0.0, 0.3, 0.6])),
+            },
+            8,
+        )
+
+        def params(c: Coordinates) -> dict[str, Any]:
+            return scene.power(self.transport, c["J"], c["alpha"], c.get("share", 0.0))
+
+        return Plan((first, second), params, Alternatives(scene, (self.transport,)))

@@ -1,7 +1,7 @@
 """A moving sample that beats against a reference: `TwoComponent`."""
 
-from collections.abc import Iterator
-from typing import ClassVar, final
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -17,12 +17,19 @@ from twotime.models.base import (
     Finding,
     ParameterInfo,
     Terms,
+    TimeFunction,
     within,
 )
-from twotime.models.rates import Integration, PowerLaw
-from twotime.models.static import transport_checks, transport_integral_check
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
+from twotime.models.rates import Integration, PowerLaw, Times
+from twotime.models.static import (
+    transport_checks,
+    transport_functions,
+    transport_integral_check,
+)
 
-_FRACTION = ("f0", "f1", "f2", "f3")
+FRACTION = ("f0", "f1", "f2", "f3")
+_BELOW_ONE = 0.98
 
 
 def _transport_parameters(transport: PowerLaw, of: str) -> tuple[ParameterInfo, ...]:
@@ -61,6 +68,14 @@ class TwoComponent(AbstractTwoTimeModel):
     x_s x_s' e^{-\frac12 q^2\int J_s + i q \cos(\phi-\phi_0)\int v}|^2/(f f')$ with
     $f = x_r^2 + x_s^2$, primes at t2, $v(t) = v_0 t^\beta + v_\mathrm{off}$ [Å/s] and
     $x_s(t) = f_0 e^{f_1(t - f_2)} + f_3$ clipped to [0, 1].
+
+    Nothing changes where reference and sample change places: both transports are swapped and x_s
+    becomes 1 - x_s. In the parameters, x_s = f0 exp(f1 (t - f2)) + f3 becomes
+    -f0 exp(f1 (t - f2)) + 1 - f3, which the bounds (f0 >= 0) allow for a constant fraction alone.
+    With f1 different from 0 the exchanged law is met as nearly as a rising exponential is like a
+    falling one, so that the data distinguish the labels as far as they show that curvature. The
+    sign of the velocity is another such symmetry; the bounds (v0 > 0, phi0 near 0) leave one
+    choice.
 
     Attributes:
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
@@ -118,7 +133,7 @@ class TwoComponent(AbstractTwoTimeModel):
         within("f3", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
         transport_integral_check(reference),
         transport_integral_check(sample),
-        Check(_FRACTION, _fraction_check),
+        Check(FRACTION, _fraction_check),
     )
     example: ClassVar = Example(
         "Moving scatterers beating against a reference:\n"
@@ -153,13 +168,16 @@ class TwoComponent(AbstractTwoTimeModel):
         sample = q**2 * self.sample.clock(values, times, t=t, integration=rule)
         path = self.velocity.clock(values, times, t=t, integration=rule)
         phase = q * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * path
-        x = rates.fraction(times, *(values[name] for name in _FRACTION))
+        x = self._fraction(values, times)
         norm = jnp.sqrt(x**2 + (1 - x) ** 2)
         return Channels(
             decay=0.5 * jnp.stack([reference, sample]),
             phase=phase[None],
             level=jnp.stack([(1 - x) / norm, x / norm]),
         )
+
+    def _fraction(self, values: Mapping[str, Any], t: Times) -> Times:
+        return rates.fraction(t, *(values[name] for name in FRACTION))
 
     def correlation(self, pair):
         reference, sample = pair.level1 * pair.level2 * pair.decay
@@ -179,3 +197,112 @@ class TwoComponent(AbstractTwoTimeModel):
             phase=jnp.stack([zero, zero, channels.phase[0]]),
             oscillates=(False, False, True),
         )
+
+    def functions(self, params, *, t):
+        values = self.named(params)
+        velocity = self.velocity.rate(values, rates.regular(t))
+        path = self.velocity.clock(values, t, t=t, integration=self.integration)
+        return (
+            transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
+            | transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
+            | {
+                "v": TimeFunction(velocity, "Å/s", "v", "Velocity of the sample"),
+                "displacement": TimeFunction(
+                    path - path[0], "Å", "∫v dt", "Displacement since the first frame"
+                ),
+                "x_s": TimeFunction(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
+            }
+        )
+
+    def components(self, params, t):
+        values = self.named(params)
+        x = self._fraction(values, t)
+        parts = ((self.reference, 1 - x), (self.sample, x))
+        return jnp.stack([jnp.stack([jnp.log(law.rate(values, t)), share]) for law, share in parts])
+
+    def off_plateau(self, params, t):
+        """A fraction that is clipped to 1 at all times is made smaller."""
+        f0, f1, f2, f3 = (self.named(params)[name] for name in FRACTION)
+        lowest = jnp.min(f0 * jnp.exp(jnp.minimum(f1 * (t - f2), 300.0)) + f3)
+        factor = jnp.where(lowest >= 1.0, _BELOW_ONE / lowest, 1.0)
+        return params.at[np.array([self.names.index("f0"), self.names.index("f3")])].mul(factor)
+
+    def proposals(self, scene):
+        transport = self.reference, self.sample
+        others = Alternatives(
+            scene,
+            (*transport, self.velocity),
+            fraction=FRACTION,
+            exchange=transport,
+            turn=(self.velocity, "phi0", scene.across("phi0", 5)),
+        )
+
+        def params(c: Coordinates) -> dict[str, Any]:
+            f1, f2, f3 = (scene.known.get(name, value) for name, value in (
+                ("f1", c["f1"]), ("f2", scene.middle), ("f3", c.get("f3", 0.0) * c["f"]),
+            ))  # fmt: skip
+            growth = np.exp(np.clip(f1 * (scene.middle - f2), -50.0, 50.0))
+            return {
+                **scene.power(self.reference, c["J_ref"], c["alpha_ref"]),
+                **scene.power(self.sample, c["J_sample"], c["alpha_sample"]),
+                **scene.power(self.velocity, c["v"], c["beta"]),
+                "f0": (c["f"] - f3) / growth,
+                "f1": c["f1"],
+                "f2": f2,
+                "f3": f3,
+                "phi0": c["phi0"],
+            }
+
+        return Plan(_stages(scene), params, others)
+
+
+def _stages(scene: Scene) -> tuple[Stage, ...]:
+    """Rounds of candidates: short lags first, where velocities do not beat."""
+    radian = 1.0 / (scene.q * scene.span)
+    none = np.zeros(1)
+    return (
+        Stage(
+            {
+                "J_ref": ("set", scene.decays(7)),
+                "J_sample": ("set", scene.decays(7)),
+                "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
+                "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])),
+                "phi0": ("set", none),
+                "alpha_ref": ("set", none),
+                "alpha_sample": ("set", none),
+                "beta": ("set", none),
+                "f1": ("set", none),
+            },
+            24,
+            longest=0.34,
+            central=True,
+        ),
+        Stage(
+            {
+                "beta": ("plus", np.linspace(-2.0, 2.0, 101)),
+                "v": ("plus", np.linspace(-1.5, 1.5, 4) * radian),
+            },
+            16,
+            longest=0.34,
+        ),
+        Stage(
+            {
+                "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 3)),
+                "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 3)),
+                "f": ("plus", np.linspace(-0.15, 0.15, 3)),
+                "f1": ("plus", np.array([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0]) / scene.span),
+                "f3": ("set", np.array([0.0, 0.8])),
+            },
+            12,
+        ),
+        Stage(
+            {
+                "J_ref": ("times", np.geomspace(0.6, 1.6, 3)),
+                "J_sample": ("times", np.geomspace(0.6, 1.6, 3)),
+                "v": ("plus", np.linspace(-0.8, 0.8, 5) * radian),
+                "beta": ("plus", np.linspace(-0.03, 0.03, 3)),
+                "phi0": ("plus", scene.across("phi0", 3)),
+            },
+            12,
+        ),
+    )

@@ -17,9 +17,9 @@ from jaxtyping import Array, Float, Int, Key
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.proposals import Coordinates, Plan, Scene, Stage
 from twotime.models.scaling import Scaling, resolve_mode
 from twotime.start.coarse import AGES, Groups, free_scaling, group, groups_chi2, refine
-from twotime.start.proposals import Coordinates, Plan, Stage, is_known, plan
 
 _CHUNK, _DRAWS, _FEW_LAGS = 256, 64, 16
 _RELATIVES = 2
@@ -41,16 +41,16 @@ def estimate_starts(
     Parameters that are given in the space or do not vary stay at their values.
 
     Args:
-        model: StaticDiffusion, LaminarFlow or TwoComponent, or a model registered with `plan`.
+        model: StaticDiffusion, LaminarFlow or TwoComponent, or a model with `proposals`.
         data: The data.
         space: Bounds, and what is given.
         per_angle_mode: As in `fit_nlsq`.
         count: How many starts at most; optima on the groups before other candidates.
 
     Raises:
-        ValueError: If there is no plan for this model.
+        ValueError: If the model has no `proposals`.
     """
-    search = plan(model, data, space)
+    search = model.proposals(scene_of(data, space))
     groups = group(data, _FEW_LAGS)
     scaling = free_scaling(data, space, resolve_mode(per_angle_mode, data.phi.shape[0]))
     found: Coordinates = {}
@@ -70,6 +70,23 @@ def estimate_starts(
     refined = _refined(on, params, _ROUNDS + count - 1)
     starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
+
+
+def is_known(space: ParameterSpace) -> np.ndarray:
+    """Which parameters are given or do not vary."""
+    return (np.asarray(space.given) > 0) | ~np.asarray(space.varying)
+
+
+def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
+    """What a law knows when it proposes starts."""
+    ends = zip(space.lower, space.upper, strict=True)
+    return Scene(
+        names=tuple(space.names),
+        t=np.asarray(data.t),
+        q=float(np.asarray(data.q)),
+        bounds={n: (float(a), float(b)) for n, (a, b) in zip(space.names, ends, strict=True)},
+        known={space.names[i]: float(space.initial[i]) for i in np.flatnonzero(is_known(space))},
+    )
 
 
 class _Search(NamedTuple):
@@ -95,7 +112,7 @@ class _Search(NamedTuple):
 def _refined(
     search: _Search, params: Float[np.ndarray, "candidate param"], rounds: int
 ) -> Float[np.ndarray, "end param"]:
-    """Where candidates, and what the plan's moves make of the best, lead; the likeliest first."""
+    """Where candidates, and the alternatives of the best, lead; the likeliest first."""
     found = plain = _led(search, params, np.arange(len(params)), params[:0])
     tried = np.zeros(0)
     for _ in range(rounds):
@@ -103,7 +120,7 @@ def _refined(
         is_new = np.all(np.abs(chi2[:, None] - tried) > _LIKE * tried, axis=1)
         parents = np.concatenate([ends[is_new], ends])[:_PARENTS]
         tried = np.append(tried, chi2[is_new][:_PARENTS])
-        kinds = [kind for end in parents for kind in search.plan.moves(end)]
+        kinds = [kind for end in parents for kind in search.plan.alternatives(end)]
         if not kinds:
             break
         family = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])

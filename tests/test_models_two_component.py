@@ -1,4 +1,4 @@
-"""The two components may be exchanged: which parameters do it, and what a fit makes of it."""
+"""Two components: labels that may be exchanged, and fractions without effect."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.models.symmetry import components, is_canonical, is_exchanged
+from twotime.models.rates import fraction
 
 T, PHI, Q = np.arange(1, 41) * 0.2, np.array([0.0, 40.0]), 0.005
 MODEL = tt.TwoComponent()
@@ -47,12 +47,37 @@ def test_the_exchanged_parameters_give_the_same_correlation():
 
 
 def test_exchange_is_recognised_and_the_reference_is_the_slower():
-    a, b = (components(MODEL, params(v), jnp.asarray(T)) for v in (ONE, exchanged(ONE)))
-    assert is_exchanged(a, b) and is_exchanged(b, a) and not is_exchanged(a, a)
-    assert is_canonical(a) and not is_canonical(b)
-    other = components(MODEL, params(ONE | {"f0": 0.9}), jnp.asarray(T))
-    assert not is_exchanged(other, a)
-    assert components(tt.StaticDiffusion(), jnp.ones(3), jnp.asarray(T)) is None
+    a, b = (MODEL.components(params(v), jnp.asarray(T)) for v in (ONE, exchanged(ONE)))
+    assert MODEL.is_exchanged(a, b) and MODEL.is_exchanged(b, a) and not MODEL.is_exchanged(a, a)
+    assert MODEL.is_canonical(a) and not MODEL.is_canonical(b)
+    other = MODEL.components(params(ONE | {"f0": 0.9}), jnp.asarray(T))
+    assert not MODEL.is_exchanged(other, a)
+    assert tt.StaticDiffusion().components(jnp.ones(3), jnp.asarray(T)) is None
+
+
+TIMES = np.arange(1, 51) * 0.1
+PARAMS = np.array([4e3, 0.1, 0, 8e3, -0.2, 0, 700, 0.2, 0, 0.7, 0.3, 0.5, 0.6, 1.0])
+
+
+def test_a_fraction_that_is_one_at_all_times_comes_below_one():
+    assert np.all(fraction(TIMES, *PARAMS[9:13]) == 1.0)
+    moved = MODEL.off_plateau(jnp.asarray(PARAMS), jnp.asarray(TIMES))
+    x = fraction(TIMES, *moved[9:13])
+    np.testing.assert_allclose(np.min(x), 0.98, rtol=1e-12)
+    changed = np.flatnonzero(np.asarray(moved) != PARAMS)
+    np.testing.assert_array_equal(changed, [9, 12])
+
+
+def test_elsewhere_and_in_other_models_nothing_moves():
+    partly = PARAMS.copy()
+    partly[9:13] = 0.7, -0.3, 0.0, 0.4
+    x = fraction(TIMES, *partly[9:13])
+    assert np.any(x == 1.0) and np.any(x < 1.0)
+    moved = MODEL.off_plateau(jnp.asarray(partly), jnp.asarray(TIMES))
+    np.testing.assert_array_equal(moved, partly)
+    static = jnp.asarray([1e4, -0.5, 0.0])
+    moved = tt.StaticDiffusion().off_plateau(static, jnp.asarray(TIMES))
+    np.testing.assert_array_equal(moved, static)
 
 
 @pytest.fixture(scope="module")

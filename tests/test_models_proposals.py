@@ -1,4 +1,4 @@
-"""Moves of starts: other courses of a rate or fraction, of like size; components exchanged."""
+"""Alternatives of starts: other courses of rates and fractions, components exchanged."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twotime as tt
-from twotime.start.proposals import Moves
+from twotime.models.proposals import Alternatives, Scene
+from twotime.models.two_component import FRACTION as NAMES
 
 T = np.arange(1, 81) * 0.1
 RATES, SIGNED, FRACTION = (0, 3, 6), (6,), 9
-MOVES = Moves(T, RATES, signed=SIGNED, fraction=FRACTION, exchange=(0, 3))
+MODEL = tt.TwoComponent()
+SCENE = Scene(MODEL.names, T, 0.005, {}, {})
+TRANSPORT = (MODEL.reference, MODEL.sample)
+OTHERS = Alternatives(SCENE, (*TRANSPORT, MODEL.velocity), fraction=NAMES, exchange=TRANSPORT)
 PARAMS = np.array([4e3, 0.1, 10, 8e3, -0.2, 0, 700, 0.2, 0, 0.4, -0.3, 0, 0.2, 1.0])
 
 
@@ -37,7 +41,7 @@ def test_a_rate_becomes_another_of_like_mean_and_nothing_else_changes(
     k = RATES[place]
     params = PARAMS.copy()
     params[k : k + 3] = amplitude, exponent, offset
-    others = MOVES(params)[place]
+    others = OTHERS(params)[place]
     elsewhere = np.setdiff1d(np.arange(params.size), [k, k + 1, k + 2])
     np.testing.assert_array_equal(others[:, elsewhere], np.broadcast_to(
         params[elsewhere], others[:, elsewhere].shape))  # fmt: skip
@@ -51,7 +55,7 @@ def test_a_rate_becomes_another_of_like_mean_and_nothing_else_changes(
 
 
 def test_rates_begin_late_end_early_rise_and_fall():
-    shapes = MOVES(PARAMS)[0]
+    shapes = OTHERS(PARAMS)[0]
     courses = np.stack([rate(p, 0) for p in shapes])
     assert np.any((courses[:, 0] == 0) & (courses[:, -1] > 0))
     assert np.any((courses[:, 0] > 0) & (courses[:, -1] == 0))
@@ -63,7 +67,7 @@ def test_rates_begin_late_end_early_rise_and_fall():
 def test_fractions_go_from_some_values_to_others_by_whatever_reference_time(f0, f1, f2):
     params = PARAMS.copy()
     params[FRACTION : FRACTION + 4] = f0, f1, f2, 0.0
-    plain, swapped = MOVES(params)[4:6]
+    plain, swapped = OTHERS(params)[4:6]
     late = np.clip(fraction(params, T[0] + 0.75 * (T[-1] - T[0])), 0.02, 0.98)
     for laws, end in ((plain, late), (swapped, 1.0 - late)):
         courses = np.stack([fraction(p) for p in laws])
@@ -78,24 +82,25 @@ def test_fractions_go_from_some_values_to_others_by_whatever_reference_time(f0, 
 def test_exchanged_components_are_the_same_correlation_where_the_law_can_say_it():
     params = PARAMS.copy()
     params[FRACTION : FRACTION + 4] = 0.3, 0.0, 0.0, 0.0
-    other = MOVES.exchanged(params)
+    other = OTHERS.exchanged(params)
     other[FRACTION] = 0.7
-    model = tt.TwoComponent()
     one, two = (
-        tt.correlation(model, jnp.asarray(p), t=T, q=0.005, phi=jnp.zeros(1))
+        tt.correlation(MODEL, jnp.asarray(p), t=T, q=0.005, phi=jnp.zeros(1))
         for p in (params, other)
     )
     np.testing.assert_allclose(one, two, rtol=1e-12)
-    np.testing.assert_array_equal(MOVES.exchanged(MOVES.exchanged(params)), params)
+    np.testing.assert_array_equal(OTHERS.exchanged(OTHERS.exchanged(params)), params)
 
 
 def test_with_the_components_exchanged_velocities_may_also_be_steady():
-    steady = MOVES(PARAMS)[9]
+    steady = OTHERS(PARAMS)[9]
     assert np.all(steady[:, 7:9] == 0.0)
     ratio = np.unique(steady[:, 6]) / np.median(rate(PARAMS, 6))
     assert ratio.min() == pytest.approx(0.5, rel=0.05) and ratio.max() == pytest.approx(2, rel=0.05)
 
 
-def test_models_without_a_fraction_move_their_rates_alone():
-    kinds = Moves(T, (0, 3))(PARAMS[:7])
+def test_models_without_a_fraction_change_their_rates_alone():
+    flow = tt.LaminarFlow()
+    scene = Scene(flow.names, T, 0.005, {}, {})
+    kinds = Alternatives(scene, (flow.transport, flow.shear))(PARAMS[:7])
     assert len(kinds) == 2 and all(np.isfinite(kind).all() for kind in kinds)
