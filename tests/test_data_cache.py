@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from twotime.data import load as cache_module
-from twotime.data.load import Cache, load_cached
+import twotime.data as cache_module
+from twotime.data import Cache, load_cached
 from twotime.data.selection import PhiFilter, Selection
 from twotime.errors import DataError, DataNotFoundError
 
@@ -84,7 +84,7 @@ def test_the_name_says_the_selection(tmp_path, path):
 
 def test_a_file_that_is_no_cache_is_not_replaced(tmp_path, path):
     content = path.read_bytes()
-    with pytest.raises(DataError, match="exists and is no cache"):
+    with pytest.raises(DataError, match="would replace this file, which is not a cache"):
         load_cached(path, WANTED, Cache(tmp_path, "a.npz"))
     assert path.read_bytes() == content
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import twotime.config.manager as manager
-from twotime.data.load import load_data, load_with_report, selection_from
+from twotime.data import load_data, load_with_report
 from twotime.data.selection import PhiFilter, Selection
 from twotime.errors import DataError, DataNotFoundError
 
@@ -66,7 +66,7 @@ def test_every_key_arrives(tmp_path):
         },
         base_dir=tmp_path,
     )
-    assert selection_from(asked) == Selection(
+    assert Selection.from_config(asked) == Selection(
         q=1.0,
         q_tolerance=0.1,
         phi_angles=(0.0, 30.0),
@@ -84,7 +84,7 @@ def test_every_key_arrives(tmp_path):
 
 
 def test_defaults_are_the_same_with_and_without_a_configuration(folder):
-    assert selection_from(config(folder)) == Selection(q=0.01)
+    assert Selection.from_config(config(folder)) == Selection(q=0.01)
 
 
 def test_frames_and_angles(folder):

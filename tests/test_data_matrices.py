@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from twotime.data.matrices import read_matrices
-from twotime.data.readers.files import open_source
+from twotime.data.readers import open_source
 from twotime.data.source import PlacedBin
 from twotime.errors import DataError
 
@@ -91,7 +91,7 @@ def test_nothing_filled_at_all_is_an_error(tmp_path):
 def test_a_matrix_of_nan_is_an_error_that_names_the_angle(tmp_path):
     stored = np.triu(FULL)
     stored[2] = np.nan
-    with pytest.raises(DataError, match="phi = 60 degree .* has no usable pixel"):
+    with pytest.raises(DataError, match="phi = 60 degree .* has no usable point"):
         read(tmp_path, stored)
 
 

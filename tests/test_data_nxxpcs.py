@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from twotime.data.readers.files import open_source
+from twotime.data.readers import open_source
 from twotime.errors import DataError
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.data.load import load_file
+from twotime.data import load_file
 from twotime.data.selection import PhiFilter, Selection
 from twotime.errors import DataError
 from twotime.models.correlation import correlation
@@ -35,8 +35,8 @@ def test_nearest_wavevector_and_all_its_angles(path):
     assert data.q == 0.01
     assert data.phi.tolist() == [0.0, 170.0, 210.0]
     assert np.array_equal(data.c2, C2[:3])
-    assert (report.n_angles, report.n_pixels, report.n_masked) == (3, 3 * 15, 0)
-    assert "nearest to the 0.01004 asked for" in report.notes[0]
+    assert (report.n_angles, report.n_points, report.n_masked) == (3, 3 * 15, 0)
+    assert "nearest to the selected 0.01004" in report.notes[0]
 
 
 def test_a_wavevector_that_is_not_there_lists_those_that_are(path):
@@ -146,7 +146,7 @@ def test_a_bare_matrix_takes_its_axes_from_the_selection(tmp_path):
     data, report = load_file(bare(tmp_path), Selection(q=1.0, dt=2.0))
     assert (data.q, data.phi.tolist()) == (1.0, [0.0])
     assert data.t.tolist() == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
-    assert report.notes == ("the file does not say the angle of its matrix: phi = 0",)
+    assert report.notes == ("the file does not give the angle of its matrix: phi = 0",)
 
 
 def test_bare_matrices_need_their_angles(tmp_path):
@@ -191,7 +191,7 @@ def test_the_report_counts_what_was_left_out(tmp_path):
     data, report = load_file(tmp_path / "a.npz", Selection(q=0.01))
     assert data.phi.tolist() == [0.0, 210.0]
     assert report.empty == ("q = 0.01 1/Å, phi = 170 degree (c2[1])",)
-    assert (report.n_angles, report.n_pixels, report.n_masked) == (2, 29, 1)
+    assert (report.n_angles, report.n_points, report.n_masked) == (2, 29, 1)
     assert (report.layout, report.n_frames_in_file) == ("npz", N)
     assert len(report.sha256) == 64
 

@@ -4,8 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from twotime.data import load_file
 from twotime.data.dataset import TwoTimeData
-from twotime.data.load import Selection, load_file
+from twotime.data.selection import Selection
 from twotime.data.simulate import write_apsu
 from twotime.errors import DataError
 

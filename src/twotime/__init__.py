@@ -22,10 +22,10 @@ from twotime.covariance.alternatives import optimum as optimum
 from twotime.covariance.bands import delta_bands as delta_bands
 from twotime.covariance.bands import draw_bands as draw_bands
 from twotime.covariance.misfit import residual_structure as residual_structure
+from twotime.data import load_data as load_data
 from twotime.data.dataset import TwoTimeData as TwoTimeData
-from twotime.data.load import load_data as load_data
+from twotime.data.readers import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
-from twotime.data.readers.files import inspect_file as inspect_file
 from twotime.data.simulate import simulate as simulate
 from twotime.data.simulate import simulate_speckle as simulate_speckle
 from twotime.data.simulate import write_apsu as write_apsu

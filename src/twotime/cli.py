@@ -120,7 +120,7 @@ def validate(config: Path) -> None:
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
     """Say what a data file holds: layout, q, angles, frames, dt, empty bins."""
-    from twotime.data.readers.files import inspect_file
+    from twotime.data.readers import inspect_file
 
     click.echo(inspect_file(file))
 

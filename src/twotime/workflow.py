@@ -23,8 +23,8 @@ from twotime.config.manager import ConfigManager, build_model
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.bands import delta_bands
 from twotime.covariance.misfit import residual_structure
+from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
-from twotime.data.load import LoadReport, load_with_report
 from twotime.fit.nlsq import fit_nlsq
 from twotime.fit.sequential import fit_sequential, one_angle
 from twotime.gram.devices import all_devices
@@ -395,7 +395,7 @@ def _provenance(config: ConfigManager, account: LoadReport) -> Provenance:
         "frames_in_file": account.n_frames_in_file,
         "angles": account.n_angles,
         "empty_bins": account.empty,
-        "pixels": account.n_pixels,
+        "pixels": account.n_points,
         "masked_pixels": account.n_masked,
     }
     settings = config.get_config()

@@ -1,1 +1,286 @@
-"""What was measured: files read, selected and simulated, as values."""
+"""Measured data: files read, checked and selected, with a cache and a report of what was used."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twotime.config.manager import ConfigManager
+from twotime.data.dataset import TwoTimeData
+from twotime.data.matrices import read_matrices
+from twotime.data.readers import open_source
+from twotime.data.selection import SAME_Q, Selection, frame_times, select_bins, select_frames
+from twotime.data.source import TwoTimeFile, about, container, replacing
+from twotime.errors import DataError
+
+_CACHE_FORMAT = 2
+_ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """Where data came from and what was left out.
+
+    Attributes:
+        path: The file.
+        sha256: Checksum of the file.
+        layout: Name of its layout.
+        q: Wavevector found [1/Å].
+        frames: First and last selected frame, counted from 1, both included.
+        n_frames_in_file: Frames of the file's matrices.
+        dt: Time between frames [s]; None for times that are not equally spaced.
+        n_angles: Matrices used.
+        empty: Matrices of this wavevector that were never filled and are left out.
+        n_points: Points with t1 < t2 that are used.
+        n_masked: Points with t1 < t2 that are not finite, masked in the file, or without light.
+        notes: Sentences a user should read.
+    """
+
+    path: str
+    sha256: str
+    layout: str
+    q: float
+    frames: tuple[int, int]
+    n_frames_in_file: int
+    dt: float | None
+    n_angles: int
+    empty: tuple[str, ...]
+    n_points: int
+    n_masked: int
+    notes: tuple[str, ...]
+
+    @property
+    def n_pixels(self) -> int:
+        """Deprecated: `n_points`."""
+        warnings.warn("n_pixels is now called n_points", DeprecationWarning, stacklevel=2)
+        return self.n_points
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Where selected data are kept.
+
+    Attributes:
+        folder: Folder of the cache files.
+        name: Name of the file, with ${wavevector_q}, ${start_frame} and ${end_frame}; None
+            derives it from the key, so that every selection has its own file.
+        compression: Whether files are compressed.
+    """
+
+    folder: Path
+    name: str | None = None
+    compression: bool = True
+
+
+Loaded = tuple[TwoTimeData, LoadReport]
+
+
+def load_data(config: ConfigManager) -> TwoTimeData:
+    """Read, select and check the data that a configuration describes.
+
+    Args:
+        config: A validated configuration.
+
+    Returns:
+        One wavevector: its matrices, frame times and angles.
+
+    Raises:
+        DataNotFoundError: If there is no such file.
+        DataError: If the file is damaged or does not hold what is selected.
+    """
+    return load_with_report(config)[0]
+
+
+def load_with_report(config: ConfigManager) -> Loaded:
+    """As `load_data`, with a report of the source and of what was left out.
+
+    Args:
+        config: A validated configuration.
+
+    Raises:
+        DataNotFoundError: If there is no such file.
+        DataError: If the file is damaged or does not hold what is selected.
+    """
+    path, selection = config.data_file_path, Selection.from_config(config)
+    if config.cache_file_path is None:
+        return load_file(path, selection)
+    cache = Cache(config.cache_file_path, config.cache_filename_template, config.cache_compression)
+    return load_cached(path, selection, cache)
+
+
+def load_file(path: Path, selection: Selection) -> Loaded:
+    """Read one wavevector of a two-time file.
+
+    Stored triangles are completed by symmetry, full matrices are taken as they are. The
+    diagonal (shot noise) and points that are not finite are masked; no number is changed.
+
+    Args:
+        path: The file.
+        selection: What to take from it.
+
+    Returns:
+        The data, and a report of them.
+
+    Raises:
+        DataNotFoundError: If there is no such file.
+        DataError: If the file is damaged or does not hold what is selected.
+    """
+    path = Path(path)
+    file = open_source(path, angle_last=selection.roi_axis == "last")
+    with about(path):
+        if selection.layout not in ("auto", file.layout):
+            raise DataError(
+                f"the layout is {file.layout} but experimental_data.file_format is "
+                f"{selection.layout}; leave file_format out to have the layout recognised."
+            )
+        q, bins = select_bins(file, selection)
+        first, last = select_frames(file, selection)
+        dt, t = frame_times(file, selection, first, last)
+        _check_size(len(bins), t.size, selection.memory_limit)
+        window = slice(first - 1, last)
+        read = read_matrices(file, bins, window, average_triangles=selection.average_triangles)
+    phi = np.array([b.phi for b in read.kept], float)
+    data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
+    n_points = sum(int(np.count_nonzero(data.usable(k))) for k in range(phi.size))
+    report = LoadReport(
+        path=str(path),
+        sha256=_sha256(path),
+        layout=file.layout,
+        q=q,
+        frames=(first, last),
+        n_frames_in_file=file.n_frames,
+        dt=dt,
+        n_angles=phi.size,
+        empty=tuple(str(b) for b in read.empty),
+        n_points=n_points,
+        n_masked=phi.size * t.size * (t.size - 1) // 2 - n_points,
+        notes=file.notes + _notes(file, selection, q) + read.notes,
+    )
+    return data, report
+
+
+def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]:
+    notes = []
+    if abs(q - selection.q) > SAME_Q * abs(q):
+        notes.append(f"q = {q:.6g} 1/Å is the file's nearest to the selected {selection.q:.6g}")
+    if q > 1:
+        notes.append(f"q = {q:g} is large for 1/Å: values in 1/nm must be divided by 10")
+    if selection.phi_angles is None and any(b.phi is None for b in file.bins):
+        notes.append("the file does not give the angle of its matrix: phi = 0")
+    if file.skipped and selection.t0 is None:
+        notes.append(f"the first frame of the file is preceded by {file.skipped:g} frames")
+    if selection.dt is not None and file.dt is not None and selection.dt_source is not None:
+        notes.append(
+            f"dt of the {selection.dt_source} is used, as set by analyzer_parameters.dt_source"
+        )
+    return tuple(notes)
+
+
+def _check_size(n_matrices: int, n_frames: int, limit: float | None) -> None:
+    # Double precision and a mask; no file gives more.
+    size = n_matrices * n_frames**2 * 9
+    if limit is not None and size > limit:
+        raise DataError(
+            f"{n_matrices} matrices of {n_frames} frames take up to "
+            f"{size / 1e9:.3g} GB, hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer "
+            "frames or angles, or raise the limit."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
+    """As `load_file`, from the cache if it holds exactly this selection.
+
+    The key is the path, size and modification time of the source, the selection and the version
+    of the format. A cache file with another key is replaced. A cache that cannot be written is
+    reported in the notes and changes nothing else.
+
+    Args:
+        path: The source file.
+        selection: What to take from it.
+        cache: Where selected data are kept.
+
+    Raises:
+        DataNotFoundError: As `load_file`.
+        DataError: As `load_file`, or if the cache's name belongs to a file that is not a cache.
+    """
+    container(path)  # names a missing source before its size and time are asked for
+    key = _key(path, selection)
+    target = cache.folder / _name(cache, selection, key)
+    is_cache, held = _read_cache(target, key)
+    if held is not None:
+        return held
+    if target.exists() and not is_cache:
+        raise DataError(
+            f"{target}: the cache would replace this file, which is not a cache; change "
+            "experimental_data.cache_filename_template or delete the file."
+        )
+    data, report = load_file(path, selection)
+    try:
+        _write_cache(target, key, data, report, compression=cache.compression)
+    except OSError as exc:
+        note = f"no cache was written to {target} ({exc})"
+        report = dataclasses.replace(report, notes=(*report.notes, note))
+    return data, report
+
+
+def _key(path: Path, selection: Selection) -> str:
+    status = path.stat()
+    key = {
+        "format": _CACHE_FORMAT,
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "modified": status.st_mtime_ns,
+        "selection": dataclasses.asdict(selection),
+    }
+    return json.dumps(key, sort_keys=True)
+
+
+def _name(cache: Cache, selection: Selection, key: str) -> str:
+    if cache.name is None:
+        return f"twotime-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    name = cache.name.replace("${wavevector_q}", f"{selection.q:.6g}")
+    for variable in ("start_frame", "end_frame"):
+        name = name.replace(f"${{{variable}}}", str(getattr(selection, variable)))
+    return name if name.endswith(".npz") else f"{name}.npz"
+
+
+def _read_cache(target: Path, key: str) -> tuple[bool, Loaded | None]:
+    """Whether a file is a cache, and what it holds if it is complete and has this key."""
+    is_cache = False
+    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        with target.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            is_cache = {"key", "report"} <= set(file.files)
+            if str(file["key"]) != key:
+                return is_cache, None
+            arrays = {name: file[name] for name in _ARRAYS if name in file.files}
+            report = json.loads(str(file["report"]))
+        facts: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in report.items()
+        }
+        return True, (TwoTimeData(**arrays), LoadReport(**facts))
+    return is_cache, None
+
+
+def _write_cache(
+    target: Path, key: str, data: TwoTimeData, report: LoadReport, *, compression: bool
+) -> None:
+    held = {"key": np.asarray(key), "report": np.asarray(json.dumps(dataclasses.asdict(report)))}
+    for name in _ARRAYS:
+        if getattr(data, name) is not None:
+            held[name] = np.asarray(getattr(data, name))
+    save: Callable[..., None] = np.savez_compressed if compression else np.savez
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary, temporary.open("wb") as stream:
+        save(stream, **held)

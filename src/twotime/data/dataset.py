@@ -127,7 +127,8 @@ class TwoTimeData(eqx.Module):
         is_known = not isinstance(self.c2, jax.core.Tracer)
         c2 = np.asarray(self.c2) if is_known else np.broadcast_to(0.0, self.c2.shape)
         mask = None if self.mask is None else np.asarray(self.mask)
-        known = TwoTimeData(c2, np.zeros(c2.shape[1]), 0.0, np.zeros(c2.shape[0]), mask)
+        zeros = np.zeros(c2.shape[1]), np.zeros(()), np.zeros(c2.shape[0])
+        known = TwoTimeData(c2, *zeros, mask)
         count = c2.shape[1] * (c2.shape[1] - 1) // 2
         return all(np.count_nonzero(known.usable(k)) == count for k in range(c2.shape[0]))
 
@@ -138,7 +139,8 @@ def window(
     """Cut matrix `k`, or a square window of it, out of arrays (angle, time, time)."""
     if size is None:
         return planes[k] if _is_host(k, planes) else jnp.asarray(planes)[k]
-    return jax.lax.dynamic_slice(planes, (k, first[0], first[1]), (1, size, size))[0]
+    corner: Any = k, first[0], first[1]
+    return jax.lax.dynamic_slice(planes, corner, (1, size, size))[0]
 
 
 def _is_host(*values: object) -> bool:

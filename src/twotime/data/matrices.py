@@ -1,14 +1,11 @@
-"""Matrices as stored to matrices as fitted: triangles completed, unusable pixels masked."""
+"""Matrices as stored to matrices as fitted: triangles completed, unusable points masked."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from twotime.data.readers.files import cut, is_empty
-from twotime.data.source import Bin, PlacedBin, TwoTimeFile, open_arrays
+from twotime.data.source import Arrays, Bin, PlacedBin, TwoTimeFile, is_empty, open_arrays
 from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
@@ -17,15 +14,16 @@ _ASYMMETRY = 1e-5
 
 Matrix = Float[np.ndarray, "time time"]
 Mask = Bool[np.ndarray, "time time"]
+Sigma = Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None
 
 
-class Matrices(eqx.Module):
+class Matrices(NamedTuple):
     """Matrices ready for a fit and an account of those left out.
 
     Attributes:
         c2: Symmetric correlations.
-        mask: True where a pixel is used.
-        sigma: Standard deviation where the file says it.
+        mask: True where a point is used.
+        sigma: Standard deviation where the file gives it.
         kept: Bins of `c2`, in order.
         empty: Bins that were never filled.
         notes: Sentences a user should read.
@@ -33,7 +31,7 @@ class Matrices(eqx.Module):
 
     c2: Float[np.ndarray, "angle time time"]
     mask: Bool[np.ndarray, "angle time time"]
-    sigma: Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None
+    sigma: Sigma
     kept: tuple[PlacedBin, ...]
     empty: tuple[PlacedBin, ...]
     notes: tuple[str, ...]
@@ -45,7 +43,7 @@ def read_matrices(
     """Read the matrices of some bins on a range of frames.
 
     A stored triangle is completed by symmetry; a full matrix is checked to be symmetric. The
-    diagonal, pixels that are not finite and frames without light are masked; no number is
+    diagonal, points that are not finite and frames without light are masked; no number is
     changed. Bins that were never filled (constant 0 or -1) are left out.
 
     Args:
@@ -56,24 +54,21 @@ def read_matrices(
             transpose; it is an error otherwise.
 
     Raises:
-        DataError: If a matrix has no usable pixel or is not symmetric, or all are empty.
+        DataError: If a matrix has no usable point or is not symmetric, or all are empty.
     """
     count = frames.stop - frames.start
-    kept: list[PlacedBin] = []
-    sides: list[Side] = []
-    empty: list[PlacedBin] = []
-    notes: list[str] = []
+    kept, sides, empty, notes = list[PlacedBin](), list[Side](), list[PlacedBin](), list[str]()
     dark = np.zeros(count, bool)
     with open_arrays(file.path) as arrays:
-        c2 = np.empty((len(bins), count, count), _float_type(file, arrays[bins[0].dataset].dtype))
+        c2 = np.empty((len(bins), count, count), _float_type(arrays[bins[0].dataset].dtype))
         mask = np.empty(c2.shape, bool)
         for b in bins:
             k = len(kept)
-            c2[k] = cut(arrays, b, frames)
-            side, note = _side(file, b, c2[k], average_triangles)
+            c2[k] = b.cut(arrays, frames, frames)
+            side, note = _side(b, c2[k], average_triangles)
             c2[k] = _complete(c2[k], side)
-            stored = cut(arrays, b, frames, "mask") != 0 if "mask" in file.extras else None
-            mask[k] = _usable(file, b, c2[k], stored, side)
+            stored = b.cut(arrays, frames, frames, "mask") != 0 if "mask" in file.extras else None
+            mask[k] = _usable(b, c2[k], stored, side)
             if is_empty(c2[k][mask[k]]):
                 empty.append(b)
                 continue
@@ -83,44 +78,39 @@ def read_matrices(
             notes += note
         if not kept:
             raise DataError(
-                f"{file.path}: all {len(bins)} selected matrices are empty (constant 0 or -1), the "
-                f"first is {bins[0]}; expected correlations; choose other bins."
+                f"all {len(bins)} selected matrices are empty (constant 0 or -1), the first is "
+                f"{bins[0]}; expected correlations; choose other bins."
             )
         if dark.any():
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))
             notes.append(f"frames without light (every correlation 0) are masked: {listed}")
         mask = mask[: len(kept)]
-        sigma = _sigma(arrays, file, kept, sides, frames, mask)
+        sigma = _sigma(arrays, kept, sides, frames, mask) if "sigma" in file.extras else None
     return Matrices(c2[: len(kept)], mask, sigma, tuple(kept), tuple(empty), tuple(notes))
 
 
 def _sigma(
-    arrays: Mapping[str, Any],
-    file: TwoTimeFile,
+    arrays: Arrays,
     bins: list[PlacedBin],
     sides: list[Side],
     frames: slice,
     mask: Bool[np.ndarray, "angle time time"],
-) -> Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None:
-    """Standard deviation as the file says it: not at all, one for all, or one per pixel."""
-    if "sigma" not in file.extras:
-        return None
+) -> Sigma:
+    """Standard deviation as the file gives it: one for all, or one per point."""
     if arrays["sigma"].ndim < 2:
         sigma = np.asarray(arrays["sigma"][()], dtype=np.float64).reshape(())
     else:
-        cuts = (cut(arrays, b, frames, "sigma").astype(np.float64) for b in bins)
+        cuts = (b.cut(arrays, frames, frames, "sigma").astype(np.float64) for b in bins)
         sigma = np.stack([_complete(part, side) for part, side in zip(cuts, sides, strict=True)])
     if not np.all(np.broadcast_to(sigma, mask.shape)[mask] > 0):
         raise DataError(
-            f"{file.path}: sigma is not positive at some used pixels; expected a standard "
-            "deviation; mask those pixels or leave sigma out."
+            "sigma is not positive at some used points; expected a standard deviation; mask those "
+            "points or leave sigma out."
         )
     return sigma
 
 
-def _side(
-    file: TwoTimeFile, b: Bin, matrix: Matrix, average_triangles: bool
-) -> tuple[Side, tuple[str, ...]]:
+def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> tuple[Side, tuple[str, ...]]:
     """Which half to read: the stored one, or the mean of two halves that differ."""
     above, below = np.triu(matrix, 1), np.tril(matrix, -1)
     if not _holds_numbers(below):
@@ -129,16 +119,14 @@ def _side(
         return "lower", ()
     with np.errstate(invalid="ignore"):  # infinite on both sides
         difference = np.abs(above - below.T)
-    comparable = difference[np.isfinite(difference)]
-    largest = float(np.max(comparable, initial=0.0))
+    largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
     scale = float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0))
     if largest <= _ASYMMETRY * scale:
         return "upper", ()
     if not average_triangles:
         raise DataError(
-            f"{file.path}: the matrix of {b} is not symmetric, its halves differ by up to "
-            f"{largest:.3g}; expected symmetry; set experimental_data.average_triangles: true to "
-            "fit their mean."
+            f"the matrix of {b} is not symmetric, its halves differ by up to {largest:.3g}; "
+            "expected symmetry; set experimental_data.average_triangles: true to fit their mean."
         )
     return "mean", (f"the matrix of {b} is not symmetric: the mean of its halves is used",)
 
@@ -156,15 +144,15 @@ def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray
     return half + np.triu(half, 1).T
 
 
-def _usable(file: TwoTimeFile, b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
-    """Pixels off the diagonal that are finite and not masked in the file."""
+def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
+    """Points off the diagonal that are finite and not masked in the file."""
     used = np.isfinite(matrix)
     np.fill_diagonal(used, False)
     if stored is not None:
         used &= stored & stored.T if side == "mean" else _complete(stored, side)
     if not used.any():
         raise DataError(
-            f"{file.path}: the matrix of {b} has no usable pixel, all are NaN or masked; "
+            f"the matrix of {b} has no usable point, all are NaN or masked; "
             "expected finite correlations; leave this angle out with phi_filtering."
         )
     return used
@@ -178,9 +166,8 @@ def _mask_dark_frames(matrix: Matrix, used: Mask) -> Bool[np.ndarray, " time"]:
     return dark
 
 
-def _float_type(file: TwoTimeFile, stored: np.dtype) -> np.dtype:
+def _float_type(stored: np.dtype) -> np.dtype:
     """The stored precision where it is single or double, double otherwise."""
     if stored.kind not in "fiu":
-        raise DataError(f"{file.path}: matrices are of type {stored}; expected real numbers.")
-    single = stored.kind == "f" and stored.itemsize == 4
-    return np.dtype(np.float32 if single else np.float64)
+        raise DataError(f"matrices are of type {stored}; expected real numbers.")
+    return np.dtype(np.float32 if stored.kind == "f" and stored.itemsize == 4 else np.float64)

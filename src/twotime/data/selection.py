@@ -1,13 +1,14 @@
-"""Which bins, frames and times of a file a fit is about."""
+"""Selection of bins, frames and times from a file."""
 
+import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Self
 
-import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from twotime.config.manager import ConfigManager
 from twotime.data.source import Layout, PlacedBin, TwoTimeFile
 from twotime.errors import DataError
 
@@ -18,7 +19,8 @@ _DT_TOLERANCE = 1e-6
 _ANGLE_SLACK = 1e-6
 
 
-class PhiFilter(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class PhiFilter:
     """Which angles to keep; the filter without arguments keeps all.
 
     An angle is kept if it lies in one of the ranges or near one of the included angles (any
@@ -29,7 +31,7 @@ class PhiFilter(eqx.Module):
             180 where low > high [degree].
         include: Angles to keep [degree].
         exclude: Angles to drop [degree].
-        tolerance: Distance at which an angle counts as one that is named [degree].
+        tolerance: Largest distance from a named angle that counts as the same [degree].
     """
 
     ranges: tuple[tuple[float, float], ...] = ()
@@ -45,33 +47,32 @@ class PhiFilter(eqx.Module):
             >>> behind.keeps(-175.0), behind.keeps(0.0)
             (True, False)
         """
-        wanted = (
-            not (self.ranges or self.include)
-            or any(_inside(phi, low, high) for low, high in self.ranges)
-            or self.is_near(phi, self.include)
-        )
-        return wanted and not self.is_near(phi, self.exclude)
+        in_range = any(_inside(phi, low, high) for low, high in self.ranges)
+        takes_all = not (self.ranges or self.include)
+        included = takes_all or in_range or self.is_near(phi, self.include)
+        return included and not self.is_near(phi, self.exclude)
 
     def is_near(self, phi: float, angles: Angles) -> bool:
         """Whether an angle lies within `tolerance` of one of some angles, on the circle."""
         return any(_inside(phi, a - self.tolerance, a + self.tolerance) for a in angles)
 
 
-class Selection(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Selection:
     """What to take from a file.
 
     Attributes:
-        q: Wavevector wanted [1/Å]; the wavevector itself where the file does not say it.
-        q_tolerance: How far the file's nearest wavevector may lie, relative to `q`.
-        phi_angles: Angles wanted, each of which the file must hold; the angle of each matrix
-            for files that do not say it; None takes all [degree].
+        q: Wavevector to look for [1/Å]; that of all matrices where the file does not give it.
+        q_tolerance: Largest distance of the file's nearest wavevector, relative to `q`.
+        phi_angles: Angles to take, each of which the file must hold; the angle of each matrix
+            for files that do not give it; None takes all [degree].
         phi: Which of the angles to keep.
         layout: Layout the file must have; "auto" takes any.
         roi_axis: Axis of a three-dimensional npy array that counts the matrices.
         start_frame: First frame, counted from 1.
         end_frame: Last frame, included; -1 is the file's last.
         dt: Time between frames [s]; None takes the file's.
-        dt_source: Whose `dt` counts where both say one; None demands that they agree.
+        dt_source: Whose `dt` is used where both give one; None requires that they agree.
         t0: Time of the first selected frame [s]; None counts from the start of acquisition.
         average_triangles: Whether matrices that are stored in full and are not symmetric are
             averaged with their transpose; they are an error otherwise.
@@ -82,7 +83,7 @@ class Selection(eqx.Module):
     q_tolerance: float = 0.05
     phi_angles: Angles | None = None
     phi: PhiFilter = PhiFilter()
-    layout: Layout | Literal["auto", "esrf"] = "auto"
+    layout: Layout | Literal["auto"] = "auto"
     roi_axis: Literal["first", "last"] = "first"
     start_frame: int = 1
     end_frame: int = -1
@@ -92,9 +93,35 @@ class Selection(eqx.Module):
     average_triangles: bool = False
     memory_limit: float | None = None
 
+    @classmethod
+    def from_config(cls, config: ConfigManager) -> Self:
+        """The selection that a configuration describes."""
+        data, angles = config.section("experimental_data"), config.phi_filtering
+        limit = config.section("hardware").get("memory_limit_gb")
+        return cls(
+            q=config.wavevector_q,
+            q_tolerance=config.q_tolerance,
+            phi_angles=None if config.phi_angles is None else tuple(config.phi_angles),
+            phi=PhiFilter(
+                ranges=tuple((float(low), float(high)) for low, high in angles.get("ranges", ())),
+                include=tuple(float(angle) for angle in angles.get("include_angles", ())),
+                exclude=tuple(float(angle) for angle in angles.get("exclude_angles", ())),
+                tolerance=float(angles["tolerance"]),
+            ),
+            layout=config.file_format,
+            roi_axis=data["roi_axis"],
+            start_frame=config.start_frame,
+            end_frame=config.end_frame,
+            dt=config.dt,
+            dt_source=config.dt_source,
+            t0=config.t0,
+            average_triangles=data["average_triangles"],
+            memory_limit=None if limit is None else 1e9 * limit,
+        )
+
 
 def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[PlacedBin, ...]]:
-    """Wavevector nearest to the one wanted, and its bins at the wanted angles.
+    """Find the wavevector nearest to the selected one, and its bins at the selected angles.
 
     Raises:
         DataError: If nothing fits; the message lists what the file holds.
@@ -104,7 +131,7 @@ def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[P
     if abs(q - selection.q) > selection.q_tolerance * abs(selection.q):
         held = ", ".join(f"{value:.6g}" for value in sorted({b.q for b in bins}))
         raise DataError(
-            f"{file.path}: no wavevector within {selection.q_tolerance:.2%} of "
+            f"no wavevector within {selection.q_tolerance:.2%} of "
             f"q = {selection.q:.6g} 1/Å; the file holds {held} 1/Å; set "
             "analyzer_parameters.scattering.wavevector_q to one of them."
         )
@@ -113,14 +140,14 @@ def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[P
     absent = [a for a in asked or () if not any(selection.phi.is_near(a, (b.phi,)) for b in ring)]
     if absent:
         raise DataError(
-            f"{file.path}: phi = {_listed(absent)} degree of scattering.phi_angles is not there "
+            f"phi = {_listed(absent)} degree of scattering.phi_angles does not exist "
             f"at q = {q:.6g} 1/Å; the file holds {_listed(b.phi for b in ring)} degree."
         )
     named = ring if asked is None else [b for b in ring if selection.phi.is_near(b.phi, asked)]
     chosen = tuple(b for b in named if selection.phi.keeps(b.phi))
     if not chosen:
         raise DataError(
-            f"{file.path}: phi_filtering keeps none of the angles at q = {q:.6g} 1/Å, "
+            f"phi_filtering keeps none of the angles at q = {q:.6g} 1/Å, "
             f"{_listed(b.phi for b in named)} degree; widen it."
         )
     return q, chosen
@@ -136,12 +163,12 @@ def select_frames(file: TwoTimeFile, selection: Selection) -> tuple[int, int]:
     last = file.n_frames if selection.end_frame == -1 else selection.end_frame
     if last > file.n_frames:
         raise DataError(
-            f"{file.path}: end_frame is {last} but the file has {file.n_frames} frames; expected "
+            f"end_frame is {last} but the file has {file.n_frames} frames; expected "
             "at most that; use -1 for the last frame."
         )
     if first < 1 or last <= first:
         raise DataError(
-            f"{file.path}: frames {first} to {last} (start_frame to end_frame) of "
+            f"frames {first} to {last} (start_frame to end_frame) of "
             f"{file.n_frames}; expected at least two frames counted from 1."
         )
     return first, last
@@ -173,33 +200,33 @@ def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
     for name, value in (("the configuration", asked), ("the file", stored)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise DataError(
-                f"{file.path}: dt from {name} is {value:g} s; expected a positive time; "
+                f"dt from {name} is {value:g} s; expected a positive time; "
                 "correct analyzer_parameters.dt."
             )
     if asked is None and stored is None and file.times is None:
         raise DataError(
-            f"{file.path}: neither the file nor the configuration says the time between frames; "
+            "neither the file nor the configuration says the time between frames; "
             "set analyzer_parameters.dt [s]."
         )
     if asked is None or (selection.dt_source == "file" and (stored or file.times)):
         return stored
     if selection.dt_source is None and stored is None and file.times is not None:
         raise DataError(
-            f"{file.path}: the file lists times that are not equally spaced, dt = {asked:g} s "
+            f"the file lists times that are not equally spaced, dt = {asked:g} s "
             "contradicts them; leave analyzer_parameters.dt out."
         )
     agree = stored is None or abs(asked - stored) <= _DT_TOLERANCE * stored
     if selection.dt_source is None and not agree:
         raise DataError(
-            f"{file.path}: dt is {asked:.9g} s in the configuration and {stored:.9g} s in the "
-            "file; expected equal; leave analyzer_parameters.dt out or say which one wins with "
+            f"dt is {asked:.9g} s in the configuration and {stored:.9g} s in the "
+            "file; expected equal; leave analyzer_parameters.dt out, or choose one with "
             "analyzer_parameters.dt_source."
         )
     return asked
 
 
 def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]:
-    """The file's bins, with q and angle from the selection where the file does not say them."""
+    """The file's bins, with q and angle from the selection where the file does not give them."""
     bins = file.bins
     angles = tuple(b.phi for b in bins if b.phi is not None)
     if len(angles) < len(bins):
@@ -207,7 +234,7 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]
         angles = one if selection.phi_angles is None else selection.phi_angles
     if len(angles) != len(bins):
         raise DataError(
-            f"{file.path}: the file does not say the angles of its {len(bins)} matrices and "
+            f"the file does not give the angles of its {len(bins)} matrices and "
             f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
         )
     return tuple(

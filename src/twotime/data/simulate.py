@@ -1,11 +1,10 @@
-"""Two-time data from a model.
+"""Two-time data simulated from a model, and files of them.
 
-Use `simulate` for independent pixel noise and tests of a fit, `simulate_speckle` for the noise
-of a real detector, which pixels that share a frame have in common, and tests of error bars.
+Use `simulate` (independent noise) to test a fit, and `simulate_speckle` (the noise of a real
+detector, correlated between points that share a frame) to test error bars.
 """
 
 import math
-import os
 from pathlib import Path
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
 from twotime.data.dataset import TwoTimeData
+from twotime.data.source import replacing
 from twotime.errors import DataError
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation, field
@@ -39,7 +39,7 @@ def simulate(
     noise: PerAngle,
     key: Key[Array, ""],
 ) -> TwoTimeData:
-    """Draw data with independent Gaussian noise on every pixel, symmetric in the two times.
+    """Draw data with independent Gaussian noise at every point, symmetric in the two times.
 
     Args:
         model: The model.
@@ -49,7 +49,7 @@ def simulate(
         phi: Detector angles [degree].
         contrast: Factor of the normalised correlation, one or one per angle.
         offset: Baseline, one or one per angle.
-        noise: Standard deviation of a pixel, one or one per angle.
+        noise: Standard deviation of a point, one or one per angle.
         key: Random key.
 
     Returns:
@@ -78,11 +78,11 @@ def simulate_speckle(
     photons: Scalar | None = None,
     key: Key[Array, ""],
 ) -> TwoTimeData:
-    r"""Draw data from scattered fields, so with the noise of real speckle.
+    r"""Draw data with the noise of real speckle, from scattered fields.
 
     Every detector pixel adds the intensities of M independent modes, each a circular complex
     Gaussian field with the model's field correlation over the frames; the intensities are
-    correlated over the pixels as a beamline does,
+    correlated over the pixels as at a beamline,
     $c_2 = \langle I_1 I_2\rangle/(\langle I_1\rangle\langle I_2\rangle)$. The mean is
     1 + contrast · C off the diagonal; the diagonal is masked.
 
@@ -96,7 +96,7 @@ def simulate_speckle(
         t: Frame times [s].
         q: Wavevector [1/Å].
         phi: Detector angles [degree].
-        contrast: Speckle contrast β in (0, 1]; a number, because it decides M.
+        contrast: Speckle contrast β in (0, 1]; a number, because it determines M.
         n_pixels: Independent pixels averaged per angle.
         photons: Mean counts per pixel and frame; None gives noiseless intensities.
         key: Random key.
@@ -106,7 +106,7 @@ def simulate_speckle(
 
     Raises:
         ValueError: If `contrast` is not in (0, 1] or `n_pixels` is below 1.
-        TypeError: If the model does not say its field correlation.
+        TypeError: If the model has no field correlation.
     """
     weights = jnp.asarray(mode_weights(contrast), t.dtype)
     if n_pixels < 1:
@@ -143,11 +143,9 @@ def mode_weights(contrast: float) -> Float[np.ndarray, " mode"]:
             f"contrast is {beta:g}; expected a number in (0, 1], the speckle contrast."
         )
     count = math.ceil(1 / beta - 1e-9)
-    if count == 1:
-        return np.ones(1)
     # (M-1) a + b = 1 and (M-1) a² + b² = β, with b the weaker one.
-    spread = math.sqrt(max(beta * count - 1, 0.0) / (count - 1))
-    strong = (1 + spread) / count if count > 1 else 1.0
+    spread = math.sqrt(max(beta * count - 1, 0.0) / max(count - 1, 1))
+    strong = (1 + spread) / count
     return np.append(np.full(count - 1, strong), 1 - (count - 1) * strong)
 
 
@@ -205,12 +203,12 @@ def write_apsu(
 
     The map of the file has one angle more than the data, without pixels, as real files have
     behind a beamstop: `dynamic_index_mapping` is not the identity, and a reader that ignores it
-    gets every angle wrong. Masked pixels above the diagonal are written as NaN. A first frame
+    gets every angle wrong. Masked points above the diagonal are written as NaN. A first frame
     at a whole multiple of `dt` is kept as `begin_frame`; any other time origin is not part of
     the layout and has to be given again as `t0` when the file is read.
 
     Args:
-        path: File to write; a temporary file beside it is renamed, so it is never half there.
+        path: File to write; written under a temporary name first, so it is never incomplete.
         data: What to write.
         dt: Time between frames [s]; None takes it from `data.t`.
         overwrite: Whether an existing file may be replaced.
@@ -227,34 +225,31 @@ def write_apsu(
     step = _time_step(data, dt)
     phi = np.asarray(data.phi, dtype=np.float64)
     unseen = phi[0] - 180 if phi.size == 1 else 0.5 * (phi[0] + phi[1])
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    values = {
+        "entry/instrument/detector_1/frame_time": step,
+        "entry/instrument/detector_1/count_time": step,
+        "xpcs/qmap/dynamic_v_list_dim0": np.asarray([data.q], dtype=np.float64),
+        "xpcs/qmap/dynamic_v_list_dim1": np.insert(phi, 0, unseen),
+        "xpcs/qmap/dynamic_num_pts": np.asarray([1, phi.size + 1]),
+        "xpcs/qmap/dynamic_index_mapping": np.arange(1, phi.size + 1),
+        "xpcs/qmap/map_names": np.asarray([b"q", b"phi"]),
+        "xpcs/qmap/map_units": np.asarray(["Å⁻¹".encode(), b"deg"]),
+        "xpcs/twotime/processed_bins": np.arange(1, phi.size + 1, dtype=np.int32),
+        "xpcs/twotime/config/stride_frame": 1,
+        "xpcs/twotime/config/avg_frame": 1,
+        "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
+    }
     try:
-        with h5py.File(temporary, "w") as file:
-            file["entry/instrument/detector_1/frame_time"] = step
-            file["entry/instrument/detector_1/count_time"] = step
-            qmap = file.create_group("xpcs/qmap")
-            qmap["dynamic_v_list_dim0"] = np.asarray([data.q], dtype=np.float64)
-            qmap["dynamic_v_list_dim1"] = np.insert(phi, 0, unseen)
-            qmap["dynamic_num_pts"] = np.asarray([1, phi.size + 1])
-            qmap["dynamic_index_mapping"] = np.arange(1, phi.size + 1)
-            qmap["map_names"] = np.asarray([b"q", b"phi"])
-            qmap["map_units"] = np.asarray(["Å⁻¹".encode(), b"deg"])
-            twotime = file.create_group("xpcs/twotime")
-            twotime["processed_bins"] = np.arange(1, phi.size + 1, dtype=np.int32)
-            twotime["config/stride_frame"] = 1
-            twotime["config/avg_frame"] = 1
-            twotime["config/begin_frame"] = _frames_before(float(data.t[0]) / step)
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, value in values.items():
+                file[name] = value
             for k in range(phi.size):
-                twotime.create_dataset(
-                    f"correlation_map/c2_{k + 1:05d}", data=_upper(data, k), compression="lzf"
-                )
-        os.replace(temporary, path)
+                name = f"xpcs/twotime/correlation_map/c2_{k + 1:05d}"
+                file.create_dataset(name, data=_upper(data, k), compression="lzf")
     except OSError as exc:
         raise DataError(
             f"{path}: the file cannot be written ({exc}); expected a writable folder."
         ) from exc
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _time_step(data: TwoTimeData, dt: float | None) -> float:

@@ -1,28 +1,34 @@
-"""What a two-time file says of itself before any matrix is read."""
+"""Files of two-time data before any matrix is read: containers, headers and stored values."""
 
 import contextlib
+import dataclasses
+import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import equinox as eqx
-import h5py
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from twotime.errors import DataError, DataNotFoundError
 
-Layout = Literal["aps-u", "aps-old", "nxxpcs", "hdf5", "npz", "npy"]
+Layout = Literal["aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
+Container = Literal["hdf5", "npz", "npy"]
+Arrays = Mapping[str, Any]
+Numbers = Float[np.ndarray, "_"]
+
+_PER_ANGSTROM = {"a-1": 1.0, "1/a": 1.0, "nm-1": 0.1, "1/nm": 0.1}
 
 
-class Bin(eqx.Module):
+@dataclasses.dataclass(frozen=True)
+class Bin:
     """One two-time matrix of a file and where it is stored.
 
     Attributes:
-        q: Wavevector [1/Å]; None where the file does not say it.
-        phi: Detector angle [degree]; None where the file does not say it.
+        q: Wavevector [1/Å]; None where the file does not give it.
+        phi: Detector angle [degree]; None where the file does not give it.
         dataset: Name of the array that holds the matrix.
         position: Index of the matrix in that array; None where it is the whole array.
         last: Whether `position` counts along the last axis instead of the first.
@@ -34,11 +40,14 @@ class Bin(eqx.Module):
     position: int | None = None
     last: bool = False
 
-    def index(self, rows: int | slice, columns: slice) -> tuple[int | slice, ...]:
-        """Index that cuts rows and columns of this matrix out of its array."""
-        if self.position is None:
-            return (rows, columns)
-        return (rows, columns, self.position) if self.last else (self.position, rows, columns)
+    def cut(
+        self, arrays: Arrays, rows: int | slice, columns: slice, name: str | None = None
+    ) -> Shaped[np.ndarray, "..."]:
+        """Read rows and columns of this matrix, or of the array `name` of the same shape."""
+        index: tuple[int | slice, ...] = (rows, columns)
+        if self.position is not None:
+            index = (*index, self.position) if self.last else (self.position, *index)
+        return np.asarray(arrays[name or self.dataset][index])
 
     def __str__(self) -> str:
         q = "q not given" if self.q is None else f"q = {self.q:.6g} 1/Å"
@@ -54,36 +63,76 @@ class PlacedBin(Bin):
     phi: float
 
 
-class TwoTimeFile(eqx.Module):
-    """Header of a two-time file: its layout, its bins and its clock.
+@dataclasses.dataclass(frozen=True)
+class TwoTimeFile:
+    """Header of a two-time file: its matrices and its clock.
 
     Attributes:
-        path: The file.
-        layout: Name of its layout.
         bins: The matrices it holds, in the file's order.
-        n_frames: Frames of each matrix.
-        dt: Time between frames of a matrix [s]; None where the file does not say it.
-        skipped: Time that passed before the first frame of a matrix began, in its frames.
+        dt: Time between frames of a matrix [s]; None where the file does not give it.
+        skipped: Time before the first frame of a matrix began, in frames.
         times: Time of each frame [s], for files that list them; None elsewhere.
         missing: Bins the file defines but holds no matrix for (masked or not processed).
         extras: Names of further arrays of the shape of c2 or one number: "mask", "sigma".
         notes: Sentences a user should read.
+        n_frames: Frames of each matrix.
+        layout: Name of its layout.
+        path: The file.
     """
 
-    path: Path
-    layout: Layout
     bins: tuple[Bin, ...]
-    n_frames: int
     dt: float | None = None
     skipped: float = 0.0
     times: tuple[float, ...] | None = None
     missing: int = 0
     extras: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    n_frames: int = 0
+    layout: Layout = "hdf5"
+    path: Path = Path()
+
+
+class Reader(NamedTuple):
+    """How files of one layout are recognised and read.
+
+    Attributes:
+        layout: Name of the layout.
+        expected: What such files are and hold, in a few words.
+        recognises: Whether open HDF5 file is of this layout.
+        read: Gives the header of an open file; no matrix is read. `open_source` fills in the
+            number of frames, the layout and the path.
+    """
+
+    layout: Layout
+    expected: str
+    recognises: Callable[["Values"], bool]
+    read: Callable[["Values"], TwoTimeFile]
 
 
 @contextlib.contextmanager
-def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
+def about(path: Path) -> Iterator[None]:
+    """Put the name of a file before the message of every data error inside the block."""
+    try:
+        yield
+    except DataError as exc:
+        if str(exc).startswith(f"{path}: "):
+            raise
+        raise type(exc)(f"{path}: {exc}") from exc.__cause__
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name for a file; it gets the file's name where the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[Arrays]:
     """Open a file of any supported container as a mapping from names to sliceable arrays.
 
     Raises:
@@ -92,7 +141,7 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     """
     kind = container(path)
     if kind == "hdf5":
-        with _open_hdf5(path) as file:
+        with about(path), _open_hdf5(path) as file:
             yield file
         return
     try:
@@ -106,10 +155,27 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
             f"{path}: the {kind} file cannot be read ({exc}); expected complete arrays of "
             "numbers without pickled objects; copy or save the file again."
         ) from exc
-    yield arrays
+    with about(path):
+        yield arrays
 
 
-def container(path: Path) -> Literal["hdf5", "npz", "npy"]:
+@contextlib.contextmanager
+def _open_hdf5(path: Path) -> Iterator[Arrays]:
+    """Open HDF5; any read that fails inside the block becomes one sentence."""
+    import h5py  # here and below: only for those who read or write HDF5
+    import hdf5plugin  # noqa: F401  registers the compression filters used at beamlines
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except OSError as exc:
+        raise DataError(
+            f"the HDF5 file cannot be read ({exc}); it is truncated, damaged or open for "
+            "writing elsewhere; copy it again."
+        ) from exc
+
+
+def container(path: Path) -> Container:
     """Which container a file is, from its first bytes and never from its name.
 
     Raises:
@@ -131,139 +197,120 @@ def container(path: Path) -> Literal["hdf5", "npz", "npy"]:
         return "npy"
     if head.startswith(b"PK"):
         return "npz"
-    if _is_hdf5(path):
+    import h5py
+
+    if h5py.is_hdf5(path):
         return "hdf5"
     raise DataError(
-        f"{path}: this is no two-time data file, it begins with {head!r}; "
+        f"{path}: this is not a two-time data file, it begins with {head!r}; "
         "expected HDF5, npz or npy content, whatever the file's name."
     )
 
 
-def _is_hdf5(path: Path) -> bool:
-    import h5py
-
-    return bool(h5py.is_hdf5(path))
-
-
-@contextlib.contextmanager
-def _open_hdf5(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Open HDF5; any read that fails inside the block becomes one sentence."""
-    import h5py
-    import hdf5plugin  # noqa: F401  registers the compression filters used at beamlines
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as exc:
-        raise DataError(
-            f"{path}: the HDF5 file cannot be read ({exc}); it is truncated, damaged or open for "
-            "writing elsewhere: copy it again."
-        ) from exc
+def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether correlations were never filled: all 0, all -1, or none of them finite."""
+    finite = values[np.isfinite(values)]
+    return bool(np.all(finite == 0) or np.all(finite == -1))
 
 
-Numbers = Float[np.ndarray, "_"]
-
-_PER_ANGSTROM = {"a-1": 1.0, "1/a": 1.0, "nm-1": 0.1, "1/nm": 0.1}
-
-
-def numbered(path: Path, file: h5py.File, group: str) -> dict[int, str]:
-    """Matrices of a group by the number in their names, in rising order.
-
-    Raises:
-        DataError: If there are none.
-    """
-    names = {}
-    for name in file[group]:
-        found = re.fullmatch(r"(?:c2|g2)_(\d+)", name)
-        if found:
-            names[int(found[1])] = f"{group}/{name}"
-    if not names:
-        raise DataError(f"{path}: {group} is empty; expected two-time matrices in it.")
-    return dict(sorted(names.items()))
-
-
-def frame_count(path: Path, file: h5py.File, bins: tuple[Bin, ...]) -> int:
+def frame_count(arrays: Arrays, bins: tuple[Bin, ...]) -> int:
     """Number of frames, the same for every matrix of the file.
 
     Raises:
         DataError: If a matrix is not square or their sizes differ.
     """
-    counts = set()
-    for dataset in dict.fromkeys(b.dataset for b in bins):
-        shape = file[dataset].shape
-        last = next(b for b in bins if b.dataset == dataset).last
+    counts = set[int]()
+    for dataset, last in {b.dataset: b.last for b in bins}.items():
+        shape = arrays[dataset].shape
         square = shape[:2] if last else shape[-2:]
         if len(square) != 2 or square[0] != square[1]:
-            raise DataError(
-                f"{path}: {dataset} has shape {shape}; expected a square matrix over frames."
-            )
+            raise DataError(f"{dataset} has shape {shape}; expected a square matrix over frames.")
         counts.add(square[0])
     if len(counts) != 1:
-        raise DataError(
-            f"{path}: matrices have {min(counts)} to {max(counts)} frames; expected one number."
-        )
+        raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
     return int(counts.pop())
 
 
-def needed(path: Path, file: h5py.File, name: str) -> Numbers:
-    """As `numbers`, for a dataset that has to be there.
+class Values(NamedTuple):
+    """Values of an open HDF5 file, however they are stored."""
 
-    Raises:
-        DataError: If it is missing.
-    """
-    values = numbers(file, name)
-    if values is None:
-        raise DataError(f"{path}: {name} is missing; expected a list of numbers.")
-    return values
+    file: Arrays
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.file
 
-def numbers(file: h5py.File, name: str) -> Numbers | None:
-    """A dataset of any shape as a flat list; None where there is none."""
-    return np.ravel(file[name][()]).astype(np.float64) if name in file else None
+    def numbers(self, name: str) -> Numbers | None:
+        """A dataset of any shape as a flat list; None where there is none."""
+        return np.ravel(self.file[name][()]).astype(np.float64) if name in self.file else None
 
+    def needed(self, name: str) -> Numbers:
+        """As `numbers`, for a dataset that has to exist.
 
-def number(file: h5py.File, name: str) -> float | None:
-    """A number stored as a scalar or as an array of one entry; None where there is none."""
-    values = numbers(file, name)
-    return None if values is None or values.size == 0 else float(values[0])
+        Raises:
+            DataError: If it is missing.
+        """
+        values = self.numbers(name)
+        if values is None:
+            raise DataError(f"{name} is missing; expected a list of numbers.")
+        return values
 
+    def number(self, name: str) -> float | None:
+        """A number stored as a scalar or as an array of one entry; None where there is none."""
+        values = self.numbers(name)
+        return None if values is None or values.size == 0 else float(values[0])
 
-def frames_per_step(path: Path, file: h5py.File, *names: str) -> float:
-    """Frames of the detector per frame of the matrices: stride times average, 1 if not said.
+    def clock(self, frame_time: str, *factors: str) -> tuple[float | None, float]:
+        """Time between frames of the matrices [s], and detector frames in each of them.
 
-    Raises:
-        DataError: If a factor is below 1.
-    """
-    product = 1.0
-    for name in names:
-        factor = number(file, name)
-        if factor is not None and not factor >= 1:
-            raise DataError(f"{path}: {name} is {factor:g}; expected a count of at least 1.")
-        product *= 1.0 if factor is None else factor
-    return product
+        Args:
+            frame_time: Name of the time between detector frames [s].
+            factors: Names of counts whose product is the detector frames in a frame of the
+                matrices (stride, average); 1 where there is none.
 
+        Raises:
+            DataError: If a factor is below 1.
+        """
+        product, dt = 1.0, self.number(frame_time)
+        for name in factors:
+            factor = self.number(name)
+            if factor is not None and not factor >= 1:
+                raise DataError(f"{name} is {factor:g}; expected a count of at least 1.")
+            product *= 1.0 if factor is None else factor
+        return None if dt is None else dt * product, product
 
-def texts(file: h5py.File, name: str) -> tuple[str, ...]:
-    """Strings however they are stored."""
-    return tuple(_text(item) for item in np.ravel(file[name][()])) if name in file else ()
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Strings; none where there is no such dataset."""
+        return tuple(map(_text, np.ravel(self.file[name][()]))) if name in self.file else ()
+
+    def attribute(self, node: str, name: str, default: str) -> str:
+        """An attribute as text, or the default where it is not set."""
+        found = self.file[node].attrs.get(name)
+        return default if found is None else _text(np.ravel(found)[0])
+
+    def numbered(self, group: str) -> dict[int, str]:
+        """Matrices of a group by the number in their names, in rising order.
+
+        Raises:
+            DataError: If there are none.
+        """
+        found = ((re.fullmatch(r"(?:c2|g2)_(\d+)", name), name) for name in self.file[group])
+        names = {int(hit[1]): f"{group}/{name}" for hit, name in found if hit}
+        if not names:
+            raise DataError(f"{group} is empty; expected two-time matrices in it.")
+        return dict(sorted(names.items()))
 
 
 def _text(item: object) -> str:
     return item.decode() if isinstance(item, bytes) else str(item)
 
 
-def attribute(node: h5py.HLObject, name: str, default: str) -> str:
-    """An attribute in words, or the default where it is not set."""
-    return _text(np.ravel(node.attrs[name])[0]) if name in node.attrs else default
-
-
 def in_per_angstrom(q: Numbers, unit: str) -> tuple[Numbers, tuple[str, ...]]:
-    """Wavevectors [1/Å] from a unit in words, and a note where the unit is not known.
+    """Wavevectors [1/Å] from a unit as text, and a note where the unit is not known.
 
     A wrong guess does no harm: the wavevector of the configuration would not be found.
     """
     plain = unit.lower().translate(str.maketrans("å⁻¹", "a-1", "^{}() ")).replace("angstrom", "a")
     scale = _PER_ANGSTROM.get(plain)
     if scale is None:
-        return q, (f"the file's unit of q is {unit!r}, which is not known: 1/Å assumed",)
+        return q, (f"the file's unit of q is {unit!r}, which is not known; 1/Å assumed",)
     return q * scale, ()

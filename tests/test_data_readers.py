@@ -1,10 +1,11 @@
-"""What `inspect_file` says of a file."""
+"""Recognising layouts, and the summary of `inspect_file`."""
 
+import h5py
 import numpy as np
 import pytest
 
-from twotime.data.readers.files import inspect_file
-from twotime.errors import DataNotFoundError
+from twotime.data.readers import inspect_file, open_source
+from twotime.errors import DataError, DataNotFoundError
 
 
 def test_summary_of_arrays(tmp_path):
@@ -49,3 +50,17 @@ def test_known_truth(shared):
     text = str(inspect_file(shared / "data" / "laminar_boost_corr_results.hdf"))
     assert "bins    23 with a matrix, 1 masked or not processed, 0 empty" in text
     assert "q       0.00214498 1/Å, phi 0 30 60 90 120 150 210 240 270 300 330 degree" in text
+
+
+def test_esrf_layout_is_refused_by_name(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["entry_0000/correlations/full/twotime/ttcf"] = np.ones((1, 4, 3))
+    with pytest.raises(DataError, match="ESRF layout .*age, lag"):
+        open_source(tmp_path / "a.h5")
+
+
+def test_unknown_layout_lists_the_root(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = np.ones(3)
+    with pytest.raises(DataError, match="root holds images; expected APS-U"):
+        open_source(tmp_path / "a.h5")
