@@ -1,20 +1,23 @@
 """Fit two-time X-ray photon correlation data (XPCS) with honest uncertainties.
 
 Values are frozen PyTrees, verbs are pure functions; importing changes nothing in the process.
-`plots`, `run` and `testing` are loaded when they are first asked for, because matplotlib and
-hypothesis come with them.
+`fit_cmc`, `plots`, `run` and `testing` are loaded on first use, because they bring BlackJAX (which
+starts XLA), matplotlib and hypothesis.
 """
 
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from twotime.compat import jax_backend as jax_backend
 from twotime.config.manager import ConfigManager as ConfigManager
 from twotime.config.manager import build_model as build_model
 from twotime.config.parameter_manager import ParameterManager as ParameterManager
+from twotime.config.parameter_registry import REGISTRIES as REGISTRIES
 from twotime.config.parameter_registry import ParameterInfo as ParameterInfo
 from twotime.config.parameter_registry import ParameterRegistry as ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace as ParameterSpace
 from twotime.config.parameter_space import PriorDistribution as PriorDistribution
+from twotime.core import jax_backend as _core  # noqa: F401 makes `core` an attribute
 from twotime.covariance.alternatives import dyadic_covariance as dyadic_covariance
 from twotime.covariance.alternatives import jackknife_covariance as jackknife_covariance
 from twotime.covariance.alternatives import known_noise_covariance as known_noise_covariance
@@ -32,6 +35,7 @@ from twotime.data.simulate import write_apsu as write_apsu
 from twotime.errors import ConfigurationError as ConfigurationError
 from twotime.errors import DataError as DataError
 from twotime.errors import ResultError as ResultError
+from twotime.errors import TwoTimeError as TwoTimeError
 from twotime.fit.nlsq import fit_nlsq as fit_nlsq
 from twotime.fit.sequential import fit_sequential as fit_sequential
 from twotime.fit.sequential import profile as profile
@@ -46,20 +50,33 @@ from twotime.models.two_component import TwoComponent as TwoComponent
 from twotime.report import cmc as _cmc  # noqa: F401 registers its words
 from twotime.report import nlsq as _nlsq  # noqa: F401
 from twotime.results import load_result as load_result
+from twotime.results.cmc import CMCResult as CMCResult
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
 from twotime.solver import RESULTS as RESULTS
 from twotime.start.search import estimate_starts as estimate_starts
 from twotime.version import __version__ as __version__
 
+if _TYPE_CHECKING:
+    from twotime import plots as plots
+    from twotime import testing as testing
+    from twotime import workflow as run  # noqa: F401
+    from twotime.sample.cmc import fit_cmc as fit_cmc
+
+_LATE = {
+    "fit_cmc": "twotime.sample.cmc",
+    "plots": "twotime.plots",
+    "run": "twotime.workflow",
+    "testing": "twotime.testing",
+}
+
 
 def __getattr__(name: str) -> object:
-    if name == "fit_cmc":
-        return _import_module("twotime.sample.cmc").fit_cmc
-    if name == "CMCResult":
-        return _import_module("twotime.results.cmc").CMCResult
-    if name == "run":
-        return _import_module("twotime.workflow")
-    if name in ("plots", "testing"):
-        return _import_module(f"twotime.{name}")
-    raise AttributeError(f"module 'twotime' has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'twotime' has no attribute {name!r}")
+    module = _import_module(_LATE[name])
+    return getattr(module, name) if name == "fit_cmc" else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
