@@ -138,7 +138,8 @@ def make_result(
     at_optimum = found.problem, params, found.grams, found.reduced, inverse
     covariance, noise = speckle_covariance(*at_optimum)
     answer = Answer(params, scaling.contrast, scaling.offset + problem.shift, found.chi2)
-    answer = (differentiable if loss is None else refuse)(answer, held, bounds)
+    size = jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
+    answer = differentiable(answer, size, held, bounds) if loss is None else refuse(answer)
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
