@@ -304,7 +304,7 @@ def write(
             for k, (name, one) in enumerate(zip(names, result.fits, strict=True)):
                 (temporary / name).mkdir()
                 _write_fit(job, one_angle(job.data, k), one, temporary / name, timed)
-            storage.write(temporary, result, provenance=timed, parts=names)
+            storage.write(temporary, result, provenance=timed)
     _log.info("wrote %s", folder)
 
 

@@ -110,6 +110,11 @@ def error_text(deviation: float | None) -> str:
     return with_error(deviation, deviation) if deviation else "0"
 
 
+def estimate(value: float, deviation: float) -> str:
+    """A value with its standard deviation, both to two digits of the deviation."""
+    return f"{with_error(value, deviation)} ± {error_text(deviation)}"
+
+
 def markdown_table(table: Table) -> str:
     """A table as Markdown with aligned columns."""
     cells = [table.columns, *table.rows]
@@ -138,7 +143,7 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
         if curve.lower is None or curve.upper is None:
             return with_error(value, None)
         deviation = 0.5 * float(curve.upper[i] - curve.lower[i])
-        return f"{with_error(value, deviation)} ± {error_text(deviation)}"
+        return estimate(value, deviation)
 
     rows = []
     for name, curve in curves.items():

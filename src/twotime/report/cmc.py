@@ -1,20 +1,25 @@
-"""Words about posteriors: tables, sentences, and what other programs read."""
+"""Descriptions of posteriors: tables, remarks, and a summary for other programs."""
 
 import functools
 from typing import Any
 
 import numpy as np
 
-from twotime.report import Description, Table, sentence, with_error
+from twotime.report import Description, Table, estimate, sentence, with_error
 from twotime.results.cmc import CMCResult
 from twotime.results.storage import describe
 
-_INTERVAL = (0.16, 0.84)
+_LEVELS = (0.16, 0.5, 0.84)
+_DISAGREE = 4.0
+_FACTS = (
+    "converged", "status", "per_angle_mode", "r_hat", "ess_bulk", "ess_tail", "bfmi", "divergences",
+    "n_points", "seconds",
+)  # fmt: skip
 
 
 @describe.register
 def describe_posterior(post: CMCResult) -> Description:
-    """Words about a posterior."""
+    """The description of a posterior."""
     kind = "all points" if post.n_shards == 1 else f"{post.n_shards} shards of points"
     tables = posterior_table(post), scaling_draws_table(post), chain_table(post)
     return Description(
@@ -22,30 +27,24 @@ def describe_posterior(post: CMCResult) -> Description:
         lead=(sentence(post.status),),
         tables=(*tables, shard_table(post)) if post.n_shards > 1 else tables,
         remarks=remarks(post),
-        summary=functools.partial(cmc_summary, post),
+        summary=functools.partial(posterior_summary, post),
     )
 
 
-def cmc_summary(post: CMCResult) -> dict[str, Any]:
-    """What was found, by name: medians, deviations, intervals and diagnostics."""
-    samples = post.samples
-    parameters = {
-        name: {"value": value, "unit": unit, "sampled": free} | _numbers(samples.get(name))
-        for name, unit, free, value in zip(
-            post.all_names, post.units, post.varying, post.values, strict=True
-        )
+def posterior_summary(post: CMCResult) -> dict[str, Any]:
+    """The findings of a posterior by name, for other programs to read."""
+    facts = zip(post.all_names, post.values, post.units, post.varying, strict=True)
+    parameters: dict[str, dict[str, Any]] = {
+        name: {"value": value, "unit": unit, "sampled": free} for name, value, unit, free in facts
     }
-    return {
-        "converged": post.converged,
-        "status": post.status,
+    for name, x in post.samples.items():
+        low, median, high = np.quantile(x, _LEVELS)
+        numbers = {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
+        parameters[name] |= numbers
+    return {name: getattr(post, name) for name in _FACTS} | {
         "parameters": parameters,
         "width": {"kind": post.width_kind, "meaning": post.width_text},
         "width_ratio": dict(zip(post.names, post.width_ratio, strict=True)),
-        "r_hat": post.r_hat,
-        "ess_bulk": post.ess_bulk,
-        "ess_tail": post.ess_tail,
-        "bfmi": post.bfmi,
-        "divergences": post.divergences,
         "shards": {
             "number": post.n_shards,
             "strategy": post.strategy,
@@ -56,62 +55,44 @@ def cmc_summary(post: CMCResult) -> dict[str, Any]:
             "excluded": post.excluded,
             "disagreement": post.disagreement,
         },
-        "per_angle_mode": post.per_angle_mode,
         "contrast_and_offset": post.scaling_kind,
         "noise_level": post.noise_kind,
         "phi_degree": post.phi,
         "contrast": post.contrast.mean(axis=(0, 1)),
         "offset": post.offset.mean(axis=(0, 1)),
-        "noise": float(post.noise.mean()),
+        "noise": post.noise.mean(),
         "correlation": {"names": post.names, "matrix": post.correlation},
         "gradients": post.n_gradients,
-        "seconds": post.seconds,
     }
-
-
-def _numbers(x: np.ndarray | None) -> dict[str, Any]:
-    if x is None:
-        return {}
-    low, median, high = np.quantile(x, [_INTERVAL[0], 0.5, _INTERVAL[1]])
-    return {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
 
 
 def posterior_table(post: CMCResult) -> Table:
     """Medians with standard deviations, intervals and diagnostics of the parameters."""
     rows = []
     for name, unit, value in zip(post.all_names, post.units, post.values, strict=True):
-        x = post.samples.get(name)
-        if x is None:
+        if name not in post.samples:
             rows.append((name, f"{value:.6g}", "fixed", "", "", "", unit))
             continue
+        x = post.samples[name]
         sd = float(x.std())
-        low, high = (with_error(float(q), sd) for q in np.quantile(x, _INTERVAL))
-        rows.append(
-            (
-                name,
-                with_error(float(np.median(x)), sd),
-                with_error(sd, sd),
-                f"{low} … {high}",
-                f"{post.r_hat[name]:.4f}",
-                f"{post.ess_bulk[name]:.0f}",
-                unit,
-            )
-        )
+        low, median, high = (with_error(float(q), sd) for q in np.quantile(x, _LEVELS))
+        quality = f"{post.r_hat[name]:.4f}", f"{post.ess_bulk[name]:.0f}"
+        rows.append((name, median, with_error(sd, sd), f"{low} … {high}", *quality, unit))
     heads = ("parameter", "median", "sd", "68 % interval", "R-hat", "ESS", "unit")
     return Table("Posterior", heads, tuple(rows))
 
 
 def scaling_draws_table(post: CMCResult) -> Table:
-    """Contrast and offset of the angles, in one row where they are common to all."""
-    rows = []
-    for k, phi in enumerate(post.phi):
-        cells = [
-            f"{with_error(float(x.mean()), float(x.std()))} ± {with_error(float(x.std()), None)}"
-            if x.std() > 0
-            else f"{x.mean():.6g}"
-            for x in (post.contrast[..., k], post.offset[..., k])
-        ]
-        rows.append((f"{phi:g}", *cells))
+    """Contrast and offset of each angle, in one row if all angles share them."""
+
+    def cell(x: np.ndarray) -> str:
+        mean, sd = float(x.mean()), float(x.std())
+        return estimate(mean, sd) if sd > 0 else f"{mean:.6g}"
+
+    rows = [
+        (f"{phi:g}", cell(post.contrast[..., k]), cell(post.offset[..., k]))
+        for k, phi in enumerate(post.phi)
+    ]
     if post.per_angle_mode == "averaged":
         rows = [("all", *rows[0][1:])]
     title = f"Contrast and offset ({post.per_angle_mode}, {post.scaling_kind})"
@@ -119,16 +100,15 @@ def scaling_draws_table(post: CMCResult) -> Table:
 
 
 def chain_table(post: CMCResult) -> Table:
-    """What was run and what it cost."""
+    """Settings and cost of the chains."""
     chains, draws = post.draws.shape[:2]
-    evaluations = float(post.n_gradients)
     rows = (
         ("sampler", post.sampler),
         ("chains × draws", f"{chains} × {draws}"),
         ("acceptance", f"{post.acceptance.min():.2f} to {post.acceptance.max():.2f}"),
         ("mean tree depth", f"{post.tree_depth.mean():.1f}"),
-        ("cut at the largest depth", f"{100 * post.deepest.max():.1f} %"),
-        ("gradients", f"{evaluations:.0f} in {float(post.seconds):.1f} s"),
+        ("stopped at the maximum depth", f"{100 * post.deepest.max():.1f} %"),
+        ("gradients", f"{float(post.n_gradients):.0f} in {float(post.seconds):.1f} s"),
     )
     return Table("Chains", ("quantity", "value"), rows)
 
@@ -153,18 +133,21 @@ def shard_table(post: CMCResult) -> Table:
 
 def remarks(post: CMCResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
-    found = [f"The width is {post.width_text}."]
+    found = [f"Width of the posterior: {post.width_text}."]
     if post.width_kind != "none":
         ratio = ", ".join(f"{n} {r:.2f}" for n, r in zip(post.names, post.width_ratio, strict=True))
-        found.append(f"Standard deviations over those of independent pixels: {ratio}.")
+        found.append(f"Standard deviations relative to those for independent points: {ratio}.")
     if post.scaling_kind == "marginal":
-        found.append("Contrast and offset were integrated out, their bounds left aside.")
+        found.append("Contrast and offset were integrated out analytically, without bounds.")
     if post.combination == "importance":
         found.append(
-            "Draws of the shards' product were weighted by the posterior of all pixels: Pareto k "
-            f"{float(post.pareto_k):.2f}, worth {float(post.ess_weights):.0f} independent draws."
+            "Draws from the product of the shards were reweighted with the posterior of all "
+            f"points: Pareto k {float(post.pareto_k):.2f}, effective sample size "
+            f"{float(post.ess_weights):.0f}."
         )
-    if post.n_shards > 1 and np.abs(post.disagreement).max() > 4:
-        found.append("Shards disagree by more than 4 standard deviations: the model does not "
-                     "describe all pixels alike, or shards are far from Gaussian.")  # fmt: skip
+    if post.n_shards > 1 and np.abs(post.disagreement).max() > _DISAGREE:
+        found.append(
+            f"Shards disagree by more than {_DISAGREE:g} standard deviations: the model does not "
+            "describe all points equally well, or shards are far from Gaussian."
+        )
     return tuple(found)

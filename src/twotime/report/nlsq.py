@@ -1,38 +1,52 @@
-"""Words about least-squares fits: tables, sentences, and what other programs read."""
+"""Descriptions of least-squares fits: tables, remarks, and a summary for other programs."""
 
 import functools
 import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
-from twotime.report import Description, Table, error_text, sentence, with_error
+from twotime.report import Description, Table, error_text, estimate, sentence, with_error
 from twotime.results.nlsq import NLSQResult, SequentialResult
 from twotime.results.storage import describe
+
+_FACTS = (
+    "converged", "status", "uncertainty_kind", "per_angle_mode", "evaluator", "contrast", "offset",
+    "at_bound", "null_directions", "sloppy_directions", "chi2", "n_points", "dof", "reduced_chi2",
+    "r_squared", "photons", "n_evaluations",
+)  # fmt: skip
 
 
 @describe.register
 def describe_fit(fit: NLSQResult) -> Description:
-    """Words about a least-squares fit."""
+    """The description of a least-squares fit."""
     return Description(
         title=f"{fit.model}: least squares on {len(fit.phi)} angles",
         lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss(fit)}"),
         tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
         remarks=remarks(fit),
-        summary=functools.partial(nlsq_summary, fit),
+        summary=functools.partial(fit_summary, fit),
     )
 
 
 @describe.register
 def describe_angles(result: SequentialResult) -> Description:
-    """Words about fits of one angle after another."""
-    more = "Each angle's own report and figures are in the folder of the angle."
+    """The description of fits of one angle after another."""
+    angles = list(zip(result.phi, result.fits, strict=True))
+    kinds = dict.fromkeys(fit.uncertainty_kind for fit in result.fits)
     return Description(
         title=f"{result.fits[0].model}: least squares on {len(result.fits)} angles, one by one",
-        lead=(sentence(result.status), more),
+        lead=(
+            sentence(result.status),
+            "Each angle has its own report and figures, in its own folder.",
+        ),
         tables=(angle_table(result),),
-        remarks=angle_remarks(result),
+        remarks=(
+            "Each angle was fitted by itself, with its own parameters, starting from the result "
+            "of the last angle that converged.",
+            *(f"± is one standard deviation; {kind}." for kind in kinds),
+            *(f"φ = {phi:g} degree: {text}" for phi, fit in angles for text in remarks(fit)[1:]),
+        ),
         summary=lambda: {
             "converged": result.converged,
             "status": result.status,
@@ -41,114 +55,66 @@ def describe_angles(result: SequentialResult) -> Description:
     )
 
 
-def _loss(fit: NLSQResult) -> str:
-    """What was minimised in place of squares, and why the evaluator is what it is."""
-    if fit.cost is None or fit.noise_level is None or fit.loss_scale is None:
-        return ""
-    levels = np.asarray(fit.noise_level)
-    level = (
-        f"{levels.min():.3g}"
-        if np.ptp(levels) < 5e-3 * levels.min()
-        else (f"{levels.min():.3g} to {levels.max():.3g}")
-    )
-    return (
-        f" Not squares but the loss {fit.loss} was minimised, which weighs every pixel by itself "
-        f"and needs that evaluator; it departs from squares at {float(fit.loss_scale):g} times "
-        f"the noise level of {level}."
-    )
-
-
-def nlsq_summary(fit: NLSQResult) -> dict[str, Any]:
-    """What was found, by name, for other programs to read."""
-    deviation, iid = fit.uncertainties, fit.uncertainties_iid
-    columns = zip(
-        fit.all_names, fit.units, fit.varying, fit.values, fit.lower, fit.upper,
-        fit.start, strict=True,
-    )  # fmt: skip
+def fit_summary(fit: NLSQResult) -> dict[str, Any]:
+    """The findings of a fit by name, for other programs to read."""
+    deviation, iid, at_bound = fit.uncertainties, fit.uncertainties_iid, fit.at_bound
+    values, lower, upper, start = map(np.asarray, (fit.values, fit.lower, fit.upper, fit.start))
     parameters = {
         name: {
-            "value": value,
-            "unit": unit,
-            "fitted": fitted,
+            "value": values[k],
+            "unit": fit.units[k],
+            "fitted": fit.varying[k],
             "uncertainty": deviation.get(name),
             "uncertainty_iid": iid.get(name),
-            "lower": lower,
-            "upper": upper,
-            "start": start,
-            "at_bound": name in fit.at_bound,
+            "lower": lower[k],
+            "upper": upper[k],
+            "start": start[k],
+            "at_bound": name in at_bound,
         }
-        for name, unit, fitted, value, lower, upper, start in columns
+        for k, name in enumerate(fit.all_names)
     }
-    return {
-        "converged": fit.converged,
-        "status": fit.status,
+    return {name: getattr(fit, name) for name in _FACTS} | {
         "parameters": parameters,
-        "uncertainty_kind": fit.uncertainty_kind,
-        "per_angle_mode": fit.per_angle_mode,
-        "evaluator": fit.evaluator,
         "phi_degree": fit.phi,
-        "contrast": fit.contrast,
-        "offset": fit.offset,
-        "at_bound": fit.at_bound,
-        "null_directions": fit.null_directions,
-        "sloppy_directions": fit.sloppy_directions,
         "loss": {
             "kind": fit.loss,
             "scale": fit.loss_scale,
             "noise_level": fit.noise_level,
             "robust_cost": fit.cost,
         },
-        "chi2": fit.chi2,
-        "dof": fit.dof,
-        "reduced_chi2": fit.reduced_chi2,
         "detector_pixels": fit.pixels,
-        "photons": fit.photons,
-        "r_squared": fit.r_squared,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
     }
 
 
 def parameter_table(fit: NLSQResult) -> Table:
     """Parameters with their standard deviations and bounds."""
-    deviation = fit.uncertainties
-    robust, iid = (
-        [error_text(by_name.get(name)) for name in fit.all_names]
-        for by_name in (deviation, fit.uncertainties_iid)
-    )
-    lower, upper = np.asarray(fit.lower), np.asarray(fit.upper)
+    deviation, iid = fit.uncertainties, fit.uncertainties_iid
+    bounds = zip(np.asarray(fit.lower), np.asarray(fit.upper), fit.varying, strict=True)
     columns = {
         "parameter": fit.all_names,
         "value": [with_error(value, deviation.get(name)) for name, value in fit.params.items()],
-        "±": robust,
-        "± if independent": iid,
-        "ratio": [_ratio(deviation.get(n), fit.uncertainties_iid.get(n)) for n in fit.all_names],
+        "±": [error_text(deviation.get(name)) for name in fit.all_names],
+        "± if independent": [error_text(iid.get(name)) for name in fit.all_names],
+        "ratio": [_ratio(deviation.get(name), iid.get(name)) for name in fit.all_names],
         "unit": fit.units,
-        "bounds": [
-            f"[{low:g}, {high:g}]" if free else ""
-            for low, high, free in zip(lower, upper, fit.varying, strict=True)
-        ],
+        "bounds": [f"[{low:g}, {high:g}]" if free else "" for low, high, free in bounds],
         "start": [f"{value:.4g}" for value in np.asarray(fit.start)],
     }
-    if robust == iid:
+    if columns["±"] == columns["± if independent"]:
         del columns["± if independent"], columns["ratio"]
     return Table("Parameters", tuple(columns), tuple(zip(*columns.values(), strict=True)))
 
 
-def _ratio(deviation: float | None, iid: float | None) -> str:
-    """How many times larger one standard deviation is than the other, where both are numbers."""
-    if deviation is None or iid is None or not 0 < iid < math.inf:
-        return ""
-    return f"{deviation / iid:.1f}" if math.isfinite(deviation) else ""
-
-
 def scaling_table(fit: NLSQResult) -> Table:
-    """Contrast and offset of the angles, in one row where they are common to all."""
-    columns = zip(*map(np.asarray, (fit.phi, fit.contrast, fit.offset)), strict=True)
-    bound = np.asarray(fit.scaling_at_bound)
-    rows = [
-        (f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", _on_bound(bound[k]))
-        for k, (phi, contrast, offset) in enumerate(columns)
-    ]
+    """Contrast and offset of each angle, in one row if all angles share them."""
+    columns = map(np.asarray, (fit.phi, fit.contrast, fit.offset, fit.scaling_at_bound))
+    rows = []
+    for phi, contrast, offset, bound in zip(*columns, strict=True):
+        held = [
+            name for name, is_held in zip(("contrast", "offset"), bound, strict=True) if is_held
+        ]
+        rows.append((f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", ", ".join(held)))
     if fit.per_angle_mode == "averaged":
         rows = [("all", *rows[0][1:])]
     heads = ("φ [degree]", "contrast", "offset", "on a bound")
@@ -157,91 +123,33 @@ def scaling_table(fit: NLSQResult) -> Table:
 
 def quality_table(fit: NLSQResult) -> Table:
     """Sums of squares and what they mean."""
-    robust = (
-        "robust cost",
-        "" if fit.cost is None else f"{float(fit.cost):.6g}",
-        "what was minimised: s² ρ((data - model)²/s²) in place of each square in χ²",
-    )
-    return Table(
-        "Quality",
-        ("quantity", "value", "definition"),
-        (
-            *(() if fit.cost is None else (robust,)),
-            (
-                "χ²",
-                f"{float(fit.chi2):.6g}",
-                "sum over t1 < t2 of (data - model)², over σ² where σ was given",
-            ),
-            (
-                "degrees of freedom",
-                f"{int(fit.dof)}",
-                f"{int(fit.n_points)} pixels less what was fitted",
-            ),
-            (
-                "reduced χ²",
-                f"{float(fit.reduced_chi2):.6g}",
-                "χ² per degree of freedom: the variance of a pixel where no σ was given",
-            ),
-            (
-                "R²",
-                f"{float(fit.r_squared):.5f}",
-                "part of the variation described; no measure of quality where noise is large",
-            ),
-            (
-                "independent pixels",
-                f"{float(np.mean(fit.pixels)):.3g}",
-                "detector pixels per angle that the size of the residuals corresponds to",
-            ),
-            (
-                "photons",
-                f"{float(fit.photons):.3g}",
-                "counts per pixel and frame that they correspond to; inf for no shot noise",
-            ),
-        ),
-    )
+    rows = [
+        ("χ²", fit.chi2, ".6g", "sum over t1 < t2 of (data − model)², over σ² if σ was given"),
+        ("degrees of freedom", fit.dof, "d", f"{int(fit.n_points)} points minus fitted parameters"),
+        ("reduced χ²", fit.reduced_chi2, ".6g",
+         "χ² per degree of freedom: the variance of one point if no σ was given"),
+        ("R²", fit.r_squared, ".5f",
+         "fraction of the variation described; not a measure of quality if the noise is large"),
+        ("independent speckles", np.mean(fit.pixels), ".3g",
+         "effective number per angle, from the residual variance"),
+        ("photons", fit.photons, ".3g",
+         "counts per detector pixel and frame, from the residuals; inf: no shot noise"),
+    ]  # fmt: skip
+    if fit.cost is not None:
+        text = "minimised instead of χ², with s² ρ((data − model)²/s²) for each square"
+        rows.insert(0, ("robust cost", fit.cost, ".6g", text))
+    cells = tuple((name, format(np.asarray(x).item(), form), text) for name, x, form, text in rows)
+    return Table("Quality", ("quantity", "value", "definition"), cells)
 
 
 def remarks(fit: NLSQResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
-    bounds = [f"{name} ended on a bound." for name in fit.at_bound]
-    unknown = fit.null_directions + fit.sloppy_directions
-    null = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in unknown]
-    kind = f"± is one standard deviation; {fit.uncertainty_kind}."
-    return (kind, *bounds, *null, *_ends(fit))
-
-
-def _ends(fit: NLSQResult) -> tuple[str, ...]:
-    """Where several starts led."""
-    count = len(fit.ends_chi2)
-    if count == 1:
-        return ()
-    reached = ", ".join(
-        f"χ² = {optimum.chi2:.6g} ({optimum.starts}"
-        f"{', the same with the components exchanged' if optimum.is_exchanged else ''})"
-        for optimum in fit.optima
-    )
-    what = "" if fit.cost is None else " of the robust cost, here called χ²,"
-    said = f"Of {count} starts these optima{what} were reached (by so many): "
-    return (f"{said}{reached or 'none'}.", *_labels(fit))
-
-
-def _labels(fit: NLSQResult) -> tuple[str, ...]:
-    """Whether the data leave open which component is called which."""
-    if fit.ends_exchanged is None or fit.ends_same is None:
-        return ()
-    count = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))
-    if not count:
-        return ()
     return (
-        f"{count} of them ended with the components exchanged (reference and sample, and the "
-        "sample's fraction with what is left of 1), which the data do not tell apart: one "
-        "optimum. By convention the result is the one whose reference is the slower component.",
+        f"± is one standard deviation; {fit.uncertainty_kind}.",
+        *(f"{name} ended on a bound." for name in fit.at_bound),
+        *map(sentence, fit.null_directions + fit.sloppy_directions),
+        *_starts(fit),
     )
-
-
-def _on_bound(flags: Bool[np.ndarray, " 2"]) -> str:
-    names = zip(("contrast", "offset"), flags, strict=True)
-    return ", ".join(name for name, flag in names if flag)
 
 
 def angle_table(result: SequentialResult) -> Table:
@@ -252,27 +160,52 @@ def angle_table(result: SequentialResult) -> Table:
     rows = []
     for phi, fit in zip(result.phi, result.fits, strict=True):
         deviation = fit.uncertainties
-        shown = [
-            f"{with_error(fit.params[name], deviation[name])} ± {error_text(deviation[name])}"
-            for name in fit.names
-        ]
+        shown = [estimate(fit.params[name], deviation[name]) for name in fit.names]
         quality = f"{float(fit.reduced_chi2):.4g}", "yes" if fit.converged else "no"
         rows.append((f"{phi:g}", *shown, f"{float(fit.contrast[0]):.5g}", *quality))
     columns = ("φ [degree]", *heads, "contrast", "χ²/dof", "converged")
     return Table("Parameters of each angle", columns, tuple(rows))
 
 
-def angle_remarks(result: SequentialResult) -> tuple[str, ...]:
-    """Sentences that belong under the table."""
-    how = (
-        "Every angle was fitted by itself and has parameters of its own; each started where "
-        "the last that converged had ended."
+def _loss(fit: NLSQResult) -> str:
+    """Which robust loss was minimised, as a sentence; empty for least squares."""
+    if fit.loss_scale is None or fit.noise_level is None:
+        return ""
+    low, high = np.min(fit.noise_level), np.max(fit.noise_level)
+    level = f"{low:.3g}" if high - low < 5e-3 * low else f"{low:.3g} to {high:.3g}"
+    return (
+        f" The robust loss {fit.loss} was minimised instead of the sum of squares. It departs from "
+        f"squares at {float(fit.loss_scale):g} times the noise level, which is {level}."
     )
-    kinds = dict.fromkeys(fit.uncertainty_kind for fit in result.fits)
-    spread = [f"± is one standard deviation; {kind}." for kind in kinds]
-    said = [
-        f"φ = {phi:g} degree: {remark}"
-        for phi, fit in zip(result.phi, result.fits, strict=True)
-        for remark in fit.remarks[1:]
-    ]
-    return (how, *spread, *said)
+
+
+def _ratio(deviation: float | None, iid: float | None) -> str:
+    """The ratio of two standard deviations if both are numbers."""
+    if deviation is None or iid is None or not (0 < iid < math.inf and deviation < math.inf):
+        return ""
+    return f"{deviation / iid:.1f}"
+
+
+def _starts(fit: NLSQResult) -> tuple[str, ...]:
+    """Where several starts ended."""
+    count = len(fit.ends_chi2)
+    if count == 1:
+        return ()
+    name = "χ²" if fit.cost is None else "robust cost"
+    reached = ", ".join(
+        f"{name} = {optimum.chi2:.6g} ({optimum.starts}"
+        f"{', the same with the components swapped' if optimum.is_exchanged else ''})"
+        for optimum in fit.optima
+    )
+    found = f"Of {count} starts, these optima were found (number of starts): {reached or 'none'}."
+    if fit.ends_exchanged is None or fit.ends_same is None:
+        return (found,)
+    swapped = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))
+    if not swapped:
+        return (found,)
+    return (
+        found,
+        f"{swapped} of them found the same fit with reference and sample swapped "
+        "(x_s → 1 − x_s); the data cannot distinguish the two. By convention, the component with "
+        "the slower dynamics is the reference.",
+    )

@@ -6,7 +6,7 @@ from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.nlsq import NLSQResult, SequentialResult
 
-_KINDS: tuple[type[NLSQResult | CMCResult], ...] = (NLSQResult, CMCResult)
+_KINDS = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
 
 
 def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:
@@ -19,23 +19,16 @@ def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult
         ResultError: If it holds no result, a damaged one, or one that this version does not know.
         ValueError: If float64 is off.
     """
-    folder = Path(folder)
-    content = storage.read_result_json(folder)
-    kind, fields = content["kind"], content["fields"]
-    if kind == SequentialResult.__name__:
-        parts = [load_result(folder / name) for name in fields["parts"]]
+    content = storage.read_result_json(Path(folder))
+    name, fields = content["kind"], content["fields"]
+    if name == "SequentialResult":
+        parts = [load_result(Path(folder) / part) for part in fields["parts"]]
         return SequentialResult(tuple(part for part in parts if isinstance(part, NLSQResult)))
-    for known in _KINDS:
-        if kind == known.__name__:
-            arrays = storage.read_arrays(folder) if known.ARE_FIELDS_THERE else {}
-            names = known.FORMER_NAMES
-            fields, arrays = (
-                {names.get(name, name): value for name, value in found.items()}
-                for found in (fields, arrays)
-            )
-            return storage.fields_from_json(known, fields, arrays)
-    raise storage.ResultError(
-        f"{folder}: the result is of kind {kind!r}; expected "
-        f"{', '.join(known.__name__ for known in _KINDS)} or SequentialResult; read it with the "
-        "version named in its result.json."
-    )
+    kind = _KINDS.get(name)
+    if kind is None:
+        raise storage.ResultError(
+            f"{folder}: the result is of kind {name!r}; expected SequentialResult or one of "
+            f"{', '.join(_KINDS)}; read it with the version named in its result.json."
+        )
+    arrays = storage.read_arrays(Path(folder)) if kind.ARE_FIELDS_THERE else {}
+    return storage.fields_from_json(kind, fields, arrays)

@@ -1,15 +1,12 @@
 """Results of sampling: draws from a posterior, and how far they can be trusted."""
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
-from twotime.models.base import Curve
 from twotime.results import storage
 
 Array = np.ndarray
@@ -18,11 +15,11 @@ Array = np.ndarray
 class Limits(eqx.Module):
     """What chains must keep to count as converged."""
 
-    max_r_hat: float = eqx.field(default=1.01, static=True)
-    min_ess: float = eqx.field(default=400, static=True)
-    min_bfmi: float = eqx.field(default=0.3, static=True)
+    max_r_hat: float = eqx.field(default=1.01, static=True, converter=float)
+    min_ess: float = eqx.field(default=400, static=True, converter=float)
+    min_bfmi: float = eqx.field(default=0.3, static=True, converter=float)
     max_divergences: int = eqx.field(default=0, static=True)
-    max_pareto_k: float = eqx.field(default=0.7, static=True)
+    max_pareto_k: float = eqx.field(default=0.7, static=True, converter=float)
 
 
 def _limits(limits: Limits | Mapping[str, Any]) -> Limits:
@@ -190,42 +187,34 @@ class CMCResult(storage.AbstractModelResult):
     @property
     def status(self) -> str:
         """Whether the chains converged and if not why, as a sentence."""
-        limits = self.limits
+        keep = self.limits
         worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
         r_hat, ess = self.r_hat[worst], float(np.min([self.shard_ess_bulk, self.shard_ess_tail]))
+        few, k, bfmi, most = self.ess_weights, self.pareto_k, self.bfmi, keep.max_divergences
         checks = (
+            (r_hat <= keep.max_r_hat, f"R-hat of {worst} is {r_hat:.3f}, above {keep.max_r_hat:g}"),
+            (ess >= keep.min_ess, f"effective sample size is {ess:.0f}, below {keep.min_ess:g}"),
+            (bfmi >= keep.min_bfmi, f"BFMI is {bfmi:.2f}, below {keep.min_bfmi:g}"),
             (
-                r_hat <= limits.max_r_hat,
-                f"R-hat of {worst} is {r_hat:.3f}, above {limits.max_r_hat:g}",
-            ),
-            (
-                ess >= limits.min_ess,
-                f"the smallest effective sample size is {ess:.0f}, below {limits.min_ess:g}",
-            ),
-            (self.bfmi >= limits.min_bfmi, f"BFMI is {self.bfmi:.2f}, below {limits.min_bfmi:g}"),
-            (
-                np.all(self.shard_divergences <= limits.max_divergences),
-                f"{self.divergences} draws diverged, more than {limits.max_divergences}",
+                np.all(self.shard_divergences <= most),
+                f"{self.divergences} draws diverged, more than {most}",
             ),
             (
                 self.weights_hold,
-                f"importance weights have a Pareto k of {float(self.pareto_k):.2f} (expected at "
-                f"most {limits.max_pareto_k:g}) and an effective sample size of "
-                f"{float(self.ess_weights):.0f}",
+                f"importance weights have a Pareto k of {float(k):.2f} (expected at most "
+                f"{keep.max_pareto_k:g}) and an effective sample size of {float(few):.0f}",
             ),
         )
         faults = "; ".join(sentence for is_kept, sentence in checks if not is_kept)
-        facts = (
-            f"R-hat at most {r_hat:.4f}, ESS at least {ess:.0f}, BFMI at least {self.bfmi:.2f}, "
-            f"{self.divergences} divergences"
-        )
-        where = f" in {self.n_shards} shards" if self.n_shards > 1 else ""
+        facts = f"R-hat at most {r_hat:.4f}, ESS at least {ess:.0f}, BFMI at least {bfmi:.2f}, "
+        facts += f"{self.divergences} divergences"
+        facts += f" in {self.n_shards} shards" if self.n_shards > 1 else ""
         left = f"; shards {', '.join(map(str, self.excluded))} left out" if self.excluded else ""
         if not self.is_complete:
-            return f"not converged: interrupted after {self.draws.shape[1]} draws ({facts}{where})"
+            return f"not converged: interrupted after {self.draws.shape[1]} draws ({facts})"
         if self.converged:
-            return f"converged: {facts}{where}{left}"
-        return f"not converged: {faults}{where}{left}; draw more samples or look at the traces"
+            return f"converged: {facts}{left}"
+        return f"not converged: {faults}{left}; draw more samples or look at the traces"
 
     def all_draws(self) -> Float[Array, "draw param"]:
         """Draws of all parameters, the fixed ones at their values."""
@@ -233,28 +222,6 @@ class CMCResult(storage.AbstractModelResult):
         out = np.tile(self.values, (len(flat), 1))
         out[:, np.flatnonzero(self.varying)] = flat
         return out
-
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: storage.Provenance | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write result.json, report.md and posterior.npz into a new folder, whole or not at all.
-
-        Args:
-            folder: The folder; may be there if it is empty.
-            curves: Functions of time.
-            provenance: Where the result comes from.
-            overwrite: Whether a result that is there may be replaced.
-
-        Raises:
-            ResultError: If the folder cannot be written, or holds what may not be replaced.
-        """
-        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            storage.write(temporary, self, curves=curves, provenance=provenance)
 
     def to_arviz(self) -> Any:
         """The draws as ArviZ holds them: an InferenceData, or a DataTree from ArviZ 1 on.
@@ -264,13 +231,13 @@ class CMCResult(storage.AbstractModelResult):
         Raises:
             ModuleNotFoundError: If ArviZ is not installed.
         """
-        if importlib.util.find_spec("arviz") is None:
+        try:
+            import arviz
+        except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 "to_arviz needs ArviZ, which is not installed: python -m pip install "
                 "'twotime[posterior]'."
-            )
-        import arviz
-
+            ) from None
         posterior = dict(self.samples) | {"contrast": self.contrast, "offset": self.offset}
         if self.noise_kind != "known":
             posterior["noise"] = self.noise
@@ -278,13 +245,15 @@ class CMCResult(storage.AbstractModelResult):
         if self.n_shards == 1:
             groups["sample_stats"] = {"lp": self.log_density[0], "energy": self.energy[0]}
         fixed = {n: np.asarray(v) for n, v in self.params.items() if n not in self.names}
-        if fixed:
-            groups["constant_data"] = fixed
-        coords = {"angle": self.phi}
-        dims = {"contrast": ["angle"], "offset": ["angle"]}
+        groups |= {"constant_data": fixed} if fixed else {}
+        axes = {"coords": {"angle": self.phi}, "dims": {"contrast": ["angle"], "offset": ["angle"]}}
         if int(arviz.__version__.split(".")[0]) >= 1:
-            return arviz.from_dict(groups, coords=coords, dims=dims)
-        return arviz.from_dict(**groups, coords=coords, dims=dims)
+            return arviz.from_dict(groups, **axes)
+        return arviz.from_dict(**groups, **axes)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: x for name, x in fields.items() if isinstance(x, np.ndarray)}
 
     def _worst(self, values: Float[Array, " coordinate"]) -> dict[str, float]:
         return dict(zip(self.coordinate_names, values.tolist(), strict=True))

@@ -13,7 +13,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.correlation import correlation
 from twotime.results import storage
-from twotime.solver import RESULTS, places
+from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
@@ -35,6 +35,11 @@ class Optimum(NamedTuple):
     params: dict[str, float]
     starts: int
     is_exchanged: bool = False
+
+
+def _as_result(result: RESULTS | Int[Array, "*start"]) -> RESULTS:
+    """A result from its number in folders of version 0.1."""
+    return result if isinstance(result, RESULTS) else results_at(result)
 
 
 class NLSQResult(storage.AbstractModelResult):
@@ -109,7 +114,7 @@ class NLSQResult(storage.AbstractModelResult):
     held: Bool[Array, " free"]
     eigenvalues: Float[Array, " free"]
     eigenvectors: Float[Array, "free free"]
-    result: RESULTS
+    result: RESULTS = eqx.field(converter=_as_result)
     gradient: Float[Array, ""]
     step: Float[Array, ""]
     n_evaluations: Int[Array, ""]
@@ -118,7 +123,7 @@ class NLSQResult(storage.AbstractModelResult):
     starts: Float[Array, "start param"]
     ends: Float[Array, "start param"]
     ends_chi2: Float[Array, " start"]
-    ends_result: RESULTS
+    ends_result: RESULTS = eqx.field(converter=_as_result)
     ends_same: Bool[Array, " start"] | None = None
     ends_exchanged: Bool[Array, " start"] | None = None
     loss: str = eqx.field(static=True, default="linear")
@@ -270,11 +275,12 @@ class NLSQResult(storage.AbstractModelResult):
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
-        arrays = scaling_arrays(self)
-        if model is not None and data is not None:
-            arrays = fitted_arrays(self, model, data)
+        arrays = fitted_arrays(self, model, data) if model is not None and data is not None else {}
         with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
             storage.write(temporary, self, arrays=arrays, curves=curves, provenance=provenance)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(getattr(self, name)) for name in ("phi", "contrast", "offset")}
 
     def _deviations(self, covariance: Float[Array, "free free"]) -> dict[str, float]:
         deviation = np.sqrt(np.maximum(np.diag(np.asarray(covariance)), 0.0))
@@ -317,12 +323,7 @@ def fitted_arrays(
     fitted = scale * np.asarray(curves) + np.asarray(fit.offset)[:, None, None]
     arrays["model"] = fitted.astype(c2.dtype)
     arrays["residual"] = (c2 - fitted).astype(c2.dtype)
-    return arrays | scaling_arrays(fit)
-
-
-def scaling_arrays(fit: NLSQResult) -> dict[str, np.ndarray]:
-    """phi, contrast and offset of each angle."""
-    return {name: np.asarray(getattr(fit, name)) for name in ("phi", "contrast", "offset")}
+    return arrays | fit._arrays()
 
 
 _correlation = eqx.filter_jit(correlation)
@@ -350,40 +351,14 @@ class SequentialResult(storage.AbstractResult):
     @property
     def status(self) -> str:
         """How the fits ended, as a sentence."""
-        open_ends = [
-            f"phi = {phi:g} degree {fit.status}"
-            for phi, fit in zip(self.phi, self.fits, strict=True)
-            if not fit.converged
-        ]
-        if not open_ends:
-            return f"converged: each of {len(self.fits)} angles, fitted one after the other"
-        return f"not converged at {len(open_ends)} of {len(self.fits)} angles: " + "; ".join(
-            open_ends
-        )
+        count, angles = len(self.fits), zip(self.phi, self.fits, strict=True)
+        faults = [f"phi = {phi:g} degree {fit.status}" for phi, fit in angles if not fit.converged]
+        if faults:
+            return f"not converged at {len(faults)} of {count} angles: {'; '.join(faults)}"
+        return f"converged: each of {count} angles, fitted one after the other"
 
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        provenance: storage.Provenance | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Write result.json and report.md into a new folder, and a folder of each angle in it.
-
-        Args:
-            folder: The folder; may be there if it is empty.
-            provenance: Where the result comes from.
-            overwrite: Whether a result that is there may be replaced.
-
-        Raises:
-            ResultError: If the folder cannot be written, or holds what may not be replaced.
-        """
-        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
-            for name, fit in zip(angle_folders(self), self.fits, strict=True):
-                (temporary / name).mkdir()
-                arrays = scaling_arrays(fit)
-                storage.write(temporary / name, fit, arrays=arrays, provenance=provenance)
-            storage.write(temporary, self, provenance=provenance, parts=angle_folders(self))
+    def _parts(self) -> dict[str, storage.AbstractResult]:
+        return dict(zip(angle_folders(self), self.fits, strict=True))
 
 
 def angle_folders(result: SequentialResult) -> tuple[str, ...]:

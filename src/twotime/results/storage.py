@@ -79,9 +79,9 @@ def describe(result: Any) -> Any:
 
 
 class AbstractResult(eqx.Module):
-    """What every kind of result can do: summarise and report."""
+    """What every kind of result can do: summarise, report, and be saved."""
 
-    # The file of arrays, whether it holds those of the result itself (not result.json), and the
+    # The file of arrays, whether arrays of the result itself are there and not in result.json, and
     # names of fields by their names in older folders.
     ARRAYS: ClassVar[str] = ARRAYS
     ARE_FIELDS_THERE: ClassVar[bool] = False
@@ -115,6 +115,36 @@ class AbstractResult(eqx.Module):
             figures: Names of figures to embed.
         """
         return describe(self).document(curves or {}, provenance, figures)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        curves: Mapping[str, Curve] | None = None,
+        provenance: Provenance | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write result.json, report.md and arrays into a new folder, completely or not at all.
+
+        Args:
+            folder: The folder; may exist if it is empty.
+            curves: Functions of time as `twotime.run.functions_of_time` returns them.
+            provenance: Where the result comes from.
+            overwrite: Whether an existing result may be replaced.
+
+        Raises:
+            ResultError: If the folder cannot be written, or holds what may not be replaced.
+        """
+        with new_folder(Path(folder), overwrite=overwrite) as temporary:
+            write(temporary, self, curves=curves, provenance=provenance)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Arrays of the result itself for its file of arrays."""
+        return {}
+
+    def _parts(self) -> dict[str, "AbstractResult"]:
+        """Parts with folders of their own, by folder name, for a result that is nothing else."""
+        return {}
 
 
 class AbstractModelResult(AbstractResult):
@@ -227,51 +257,43 @@ def write(
     curves: Mapping[str, Curve] | None = None,
     provenance: Provenance | None = None,
     figures: tuple[str, ...] = (),
-    parts: tuple[str, ...] = (),
 ) -> None:
-    """Write a result into a folder that exists and holds at most its figures and parts.
+    """Write a result into a folder that exists and holds at most its figures and its parts.
 
     Args:
         folder: The folder.
-        result: The result.
+        result: The result. Those of its parts that are not there are written, too.
         arrays: Further arrays for its file of arrays.
         curves: Functions of time by name.
         provenance: Where the result comes from.
         figures: Names of figures in the folder.
-        parts: Names of the folders of its parts, for a result that has nothing but parts.
     """
-    origin, curves = provenance or Provenance(), curves or {}
-    fields, stored = {"parts": parts}, {}
-    if not parts:
-        if result.ARE_FIELDS_THERE:
-            stored = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-            stored = {name: x for name, x in stored.items() if isinstance(x, np.ndarray)}
-        fields = fields_to_json(result, without=tuple(stored))
-        stored |= dict(arrays or {})
-        for part, prefix in _CURVE_PARTS.items():
-            found = {f"{prefix}{name}": getattr(curve, part) for name, curve in curves.items()}
-            stored |= {name: values for name, values in found.items() if values is not None}
+    parts, stored = result._parts(), result._arrays()
+    for name, part in parts.items():
+        if not (folder / name).exists():
+            (folder / name).mkdir()
+            write(folder / name, part, provenance=provenance)
+    without = tuple(stored) if result.ARE_FIELDS_THERE else ()
+    fields = {"parts": tuple(parts)} if parts else fields_to_json(result, without)
+    origin, curves = dict(vars(provenance or Provenance())), curves or {}
+    bands = {p + name: getattr(x, k) for name, x in curves.items() for k, p in _CURVE_PARTS.items()}
+    stored |= dict(arrays or {}) | {name: x for name, x in bands.items() if x is not None}
+    if stored:
         np.savez(folder / result.ARRAYS, allow_pickle=False, **stored)
     (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
-    files = (RESULT, REPORT, *(parts or (result.ARRAYS,)), *figures)
+    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     content = {
         "kind": type(result).__name__,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"twotime": __version__}
-        | {name: importlib.metadata.version(name) for name in _LIBRARIES}
-        | {"python": platform.python_version()},
-        "files": files,
+        "versions": {"twotime": __version__, "python": platform.python_version()} | libraries,
+        "files": (RESULT, REPORT, *([result.ARRAYS] if stored else []), *parts, *figures),
         "result": result.summary(),
-        "source": origin.source,
-        "notes": origin.notes,
-        "metadata": origin.metadata,
-        "wall_time_s": origin.wall_time,
-        "settings": origin.settings,
         "functions": {
-            name: {"unit": curve.unit, "symbol": curve.symbol, "description": curve.description}
+            name: {key: getattr(curve, key) for key in ("unit", "symbol", "description")}
             for name, curve in curves.items()
         },
-        "judgement": origin.judgement,
+        "wall_time_s": origin.pop("wall_time"),
+        **origin,
         "fields": fields,
     }
     text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
@@ -289,12 +311,12 @@ def fields_to_json(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
     Raises:
         TypeError: If a field is none of these.
     """
-    names = [f.name for f in dataclasses.fields(value) if f.name not in without]
+    names = (f.name for f in dataclasses.fields(value) if f.name not in without)
     return {name: _packed(getattr(value, name), name) for name in names}
 
 
 def fields_from_json(
-    kind: type, packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
+    kind: Any, packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> Any:
     """Restore a dataclass that `fields_to_json` wrote.
 
@@ -307,25 +329,17 @@ def fields_from_json(
         ValueError: If float64 is off: the numbers could not be restored.
         ResultError: If fields are unknown, or missing without a default.
     """
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    there = {name: x for name, x in (arrays or {}).items() if name in known} | dict(packed)
-    missing = dataclasses.MISSING
-    needed = {n for n, f in known.items() if f.default is f.default_factory is missing}
-    wrong = sorted(set(packed) - set(known)) + sorted(needed - set(there))
-    if wrong:
+    former, known = getattr(kind, "FORMER_NAMES", {}), kind.__dataclass_fields__
+    found = {former.get(name, name): value for name, value in (arrays or {}).items()}
+    found = {name: value for name, value in found.items() if name in known}
+    found |= {former.get(name, name): _unpacked(value) for name, value in packed.items()}
+    try:
+        return kind(**found)
+    except TypeError as exc:
         raise ResultError(
-            f"the saved {kind.__name__} and this version of twotime differ in {', '.join(wrong)}; "
-            "read it with the version named in its result.json."
-        )
-    return kind(**{name: _restored(value, known[name].type) for name, value in there.items()})
-
-
-def _restored(value: Any, kind: Any) -> Any:
-    if kind is not RESULTS:
-        return _unpacked(value)
-    # Names; numbers in folders of version 0.1.
-    numbers = value["values"] if "values" in value else np.vectorize(ENDS.index)(value)
-    return results_at(jnp.asarray(numbers))
+            f"the saved {kind.__name__} was written by another version of twotime ({exc}); read it "
+            "with the version named in its result.json."
+        ) from exc
 
 
 def plain(value: Any) -> Any:
@@ -346,7 +360,7 @@ def _packed(value: Any, name: str) -> Any:
         array = np.asarray(value)
         return {"dtype": array.dtype.name, "shape": list(array.shape), "values": plain(array)}
     if isinstance(value, RESULTS):
-        return np.asarray(ENDS)[np.asarray(places(value))].tolist()
+        return {"result": np.asarray(ENDS)[np.asarray(places(value))].tolist()}
     if isinstance(value, tuple | list):
         return [_packed(item, name) for item in value]
     if isinstance(value, Mapping):
@@ -370,6 +384,8 @@ def _unpacked(value: Any) -> Any:
         return value
     if "float" in value:
         return float(value["float"])
+    if "result" in value:
+        return results_at(np.vectorize(ENDS.index)(value["result"]))
     if "dtype" not in value:  # without "items" in folders of version 0.1
         return {key: _unpacked(item) for key, item in value.get("items", value).items()}
     array = np.asarray(value["values"], dtype=value["dtype"]).reshape(value["shape"])
