@@ -204,7 +204,7 @@ def test_overwriting_keeps_what_the_user_put_beside(place):
 def test_a_fit_that_does_not_converge_is_exit_2_and_written(place, capsys, monkeypatch):
     def stopped(job, progress):
         result, seconds = fit(job, progress)
-        return dataclasses.replace(result, code=jnp.asarray(1)), seconds
+        return dataclasses.replace(result, result=tt.RESULTS.nonlinear_max_steps_reached), seconds
 
     fit = run.fit
     monkeypatch.setattr(run, "fit", stopped)
@@ -226,10 +226,10 @@ def test_an_interrupt_is_exit_130_and_leaves_nothing(place, capsys, monkeypatch)
 
 
 def test_a_failure_while_writing_leaves_nothing(place, capsys, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("twotime.results.storage.write_result", full)
+    monkeypatch.setattr("twotime.results.storage.write", full)
     before = content(place)
     assert cli.main(["fit", "run.yaml", "-o", "a/b/out"]) == 1
     assert "a/b/out: the results folder cannot be written (No space" in capsys.readouterr().err

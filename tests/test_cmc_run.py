@@ -125,7 +125,7 @@ def test_figures_are_drawn_and_saved(tmp_path):
 
 def test_weights_that_cannot_be_trusted_are_told():
     good = posterior()
-    assert good.converged and "Pareto k 0.20, worth 500" in good.report()
+    assert good.converged and "Pareto k 0.20, effective sample size 500" in good.report()
     for bad in ({"pareto_k": np.asarray(0.9)}, {"ess_weights": np.asarray(20.0)}):
         post = dataclasses.replace(good, **bad)
         assert not post.converged
@@ -136,7 +136,11 @@ def test_reports_tell_of_shards_that_were_left_out():
     post = posterior()
     assert post.converged and post.divergences == 4
     text = post.report()
-    assert "left out" in text and "Shards disagree" in text and "over those of independent" in text
+    assert (
+        "left out" in text
+        and "Shards disagree" in text
+        and "relative to those for independent" in text
+    )
     assert post.status.endswith("shards 1 left out")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from test_results import make
 
+import twotime as tt
 from twotime.models.base import Curve
 from twotime.plots import fit as plots
 
@@ -168,7 +169,7 @@ def test_pages_hold_every_angle_once():
 def test_a_fit_that_did_not_converge_is_marked(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(Figure, "suptitle", lambda self, text, **_: titles.append(text))
-    fit = make(phi=jnp.array([0.0, 60.0]), code=jnp.asarray(1))
+    fit = make(phi=jnp.array([0.0, 60.0]), result=tt.RESULTS.nonlinear_max_steps_reached)
     plots.save_figures(tmp_path, fit, arrays(2), {})
     assert titles and all("not converged" in title for title in titles)
 

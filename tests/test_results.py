@@ -18,6 +18,7 @@ import twotime as tt
 from twotime.models.base import Curve
 from twotime.report import error_text, with_error
 from twotime.results import storage
+from twotime.results.cmc import Limits
 from twotime.results.nlsq import fitted_arrays
 from twotime.results.storage import Provenance
 
@@ -99,7 +100,7 @@ class Other(eqx.Module):
     """A result of another kind, with all that fields may be."""
 
     single: Float[Array, " n"]
-    samples: dict[str, Float[Array, "chain draw"]]
+    limits: Limits
     seconds: float
     note: str | None = None
     later: int = 3
@@ -108,13 +109,16 @@ class Other(eqx.Module):
 def test_other_kinds_of_fields_are_restored():
     value = Other(
         single=jnp.array([1 / 3, jnp.inf], jnp.float32),
-        samples={"D0": jnp.ones((2, 3)), "α": jnp.zeros((0, 3))},
+        limits=Limits(min_ess=math.inf),
         seconds=math.nan,
         note=None,
     )
     packed = json.loads(json.dumps(storage.fields_to_json(value), allow_nan=False))
     back = storage.fields_from_json(Other, packed)
-    assert same(back.samples, value.samples) and same(back.single, value.single)
+    assert back.limits == {
+        f.name: getattr(value.limits, f.name) for f in dataclasses.fields(Limits)
+    }
+    assert same(back.single, value.single)
     assert math.isnan(back.seconds) and back.note is None
     del packed["later"]  # a field that newer versions added and that has a default
     assert storage.fields_from_json(Other, packed).later == 3
@@ -122,15 +126,16 @@ def test_other_kinds_of_fields_are_restored():
 
 def test_what_cannot_be_saved_is_refused():
     with pytest.raises(TypeError, match="note is of type object"):
-        storage.fields_to_json(Other(jnp.ones(1), {}, 1.0, note=object()))  # type: ignore
+        storage.fields_to_json(Other(jnp.ones(1), Limits(), 1.0, note=object()))  # type: ignore
 
 
 def test_fields_of_another_version_are_told():
     packed = storage.fields_to_json(make())
-    packed["colour"] = "red"
     del packed["chi2"]
-    with pytest.raises(tt.ResultError, match="differ in colour, chi2"):
+    with pytest.raises(tt.ResultError, match="another version of twotime .*'chi2'"):
         storage.fields_from_json(tt.NLSQResult, packed)
+    with pytest.raises(tt.ResultError, match="another version of twotime .*'colour'"):
+        storage.fields_from_json(tt.NLSQResult, packed | {"colour": "red"})
 
 
 def test_restoring_asks_for_float64(tmp_path):
@@ -222,8 +227,8 @@ def test_the_report_says_what_was_found():
     assert "| D0        | 1234.6  | 2.0 " in text
     assert "| ± if independent |" in text and "on a bound" in text and "fixed" in text
     assert "D_offset ended on a bound." in text and "contrast ended on a bound." in text
-    assert "variance of a pixel where no σ was given" in text
-    assert "no measure of quality" in text
+    assert "variance of one point if no σ was given" in text
+    assert "not a measure of quality" in text
     assert "q is near" in text and "2.0 s" in text and "![maps_01.png](maps_01.png)" in text
 
 
@@ -234,14 +239,14 @@ def test_the_report_names_null_directions_and_failure():
     text = fit.report()
     assert "Not converged" in text
     assert "The data do not determine alpha." in text and "not determined" in text
-    assert "hardly" not in text
+    assert "poorly" not in text
 
 
-def test_the_report_names_combinations_that_are_hardly_determined():
+def test_the_report_names_combinations_that_are_poorly_determined():
     pair = jnp.array([[0.7, 0.7, 0.1], [-0.7, 0.7, 0.0], [0.1, 0.1, 1.0]])
     fit = make(eigenvalues=jnp.array([4e-6, 1.0, 2.0]), eigenvectors=pair, held=jnp.zeros(3, bool))
     assert fit.null_directions == ()
-    said = "One combination of D0, alpha is hardly determined: its error is 500 times that of each"
+    said = "One combination of D0, alpha is poorly determined: its error is 500 times that of each"
     assert said in fit.report()
     assert fit.summary()["sloppy_directions"] == fit.sloppy_directions
 
@@ -328,3 +333,58 @@ def test_what_is_no_result_is_told(tmp_path):
     (tmp_path / "arrays.npz").write_bytes(b"PK half")
     with pytest.raises(tt.ResultError, match="cannot be read"):
         storage.read_arrays(tmp_path)
+
+
+OLD = Path(__file__).parent / "data" / "results_0_1"
+EXPECTED = json.loads((OLD / "expected.json").read_text())
+
+
+def check_old_fit(fit, expected):
+    """Every number that version 0.1 gave of a fit when it saved it."""
+    expected = dict(expected)
+    assert [[o.chi2, o.starts] for o in fit.optima] == expected.pop("optima")
+    assert len(fit.null_directions) == expected.pop("null_directions")
+    for name, value in expected.items():
+        found = getattr(fit, name)
+        found = tuple(found) if isinstance(found, list) else found
+        np.testing.assert_equal(storage.plain(found), storage.plain(value), name)
+
+
+@pytest.mark.parametrize("name", ["nlsq", "nlsq_huber"])
+def test_fits_of_version_0_1_load(name, tmp_path):
+    fit = tt.load_result(OLD / name)
+    check_old_fit(fit, EXPECTED[name])
+    fit.save(tmp_path / "again")
+    assert same(tt.load_result(tmp_path / "again"), fit)
+    with pytest.warns(DeprecationWarning, match="n_pixels is now called n_points"):
+        assert fit.n_pixels == fit.n_points
+    with pytest.warns(DeprecationWarning, match="code is now called result"):
+        assert fit.code == (0 if fit.converged else 1)
+    curves, arrays = storage.read_curves(OLD / "nlsq"), storage.read_arrays(OLD / "nlsq")
+    assert list(curves) == ["J", "D"] and curves["J"].unit == "Å²/s"
+    assert np.all(curves["J"].lower < curves["J"].upper) and arrays["c2"].shape == (2, 16, 16)
+
+
+def test_angles_of_version_0_1_load():
+    result = tt.load_result(OLD / "sequential")
+    assert isinstance(result, tt.SequentialResult) and "| 50 " in result.report()
+    for fit, expected in zip(result.fits, EXPECTED["sequential"], strict=True):
+        check_old_fit(fit, expected)
+
+
+@pytest.mark.parametrize("name", ["cmc", "cmc_shards"])
+def test_posteriors_of_version_0_1_load(name, tmp_path):
+    post, expected = tt.load_result(OLD / name), dict(EXPECTED[name])
+    for quantity in ("contrast", "noise"):
+        mean = getattr(post, quantity).mean(axis=(0, 1))
+        np.testing.assert_array_equal(mean, expected.pop(quantity))
+    np.testing.assert_array_equal(post.draws.mean(axis=(0, 1)), expected.pop("draws_mean"))
+    for quantity, value in expected.items():
+        assert getattr(post, quantity) == value, quantity
+    assert post.n_shards == (2 if name == "cmc_shards" else 1) and post.limits == Limits()
+    assert set(storage.read_curves(OLD / name)) == {"J", "D"}
+    post.save(tmp_path / "again")
+    again = tt.load_result(tmp_path / "again")
+    assert same(again, post) and again.report() == post.report()
+    with pytest.warns(DeprecationWarning, match="n_pixels is now called n_points"):
+        assert post.n_pixels == post.n_points

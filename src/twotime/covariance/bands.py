@@ -72,5 +72,5 @@ def draw_bands(
     }
 
 
-def _with_band(function: Curve, values: Array, lower: Array, upper: Array) -> Curve:
+def _with_band(function: Curve, values: AnyArray, lower: AnyArray, upper: AnyArray) -> Curve:
     return dataclasses.replace(function, values=values, lower=lower, upper=upper)

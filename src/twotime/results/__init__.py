@@ -1,12 +1,13 @@
 """Results of fits and samplers: values, and the folders they are stored in."""
 
 from pathlib import Path
+from typing import Any
 
 from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.nlsq import NLSQResult, SequentialResult
 
-_KINDS = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
+_KINDS: dict[str, Any] = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
 
 
 def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:

@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 class Limits(eqx.Module):
-    """What chains must keep to count as converged."""
+    """Limits on the diagnostics of chains that count as converged."""
 
     max_r_hat: float = eqx.field(default=1.01, static=True, converter=float)
     min_ess: float = eqx.field(default=400, static=True, converter=float)
@@ -27,10 +27,10 @@ def _limits(limits: Limits | Mapping[str, Any]) -> Limits:
 
 
 class CMCResult(storage.AbstractModelResult):
-    """Draws from a posterior, with what is needed to judge them.
+    """Draws from a posterior with their diagnostics.
 
-    Diagnostics are those of the chains that were run, each shard's; draws that were combined or
-    widened afterwards are not diagnosed again.
+    Diagnostics are those of each shard's chains as they were run, before draws were combined and
+    their width corrected.
 
     Attributes:
         all_names: Names of all parameters of the model, in its order.
@@ -38,46 +38,46 @@ class CMCResult(storage.AbstractModelResult):
         units: Their units.
         model: Name of the model's class.
         per_angle_mode: How contrast and offset are shared between angles.
-        evaluator: What computed the likelihood.
+        evaluator: Which evaluator computed the likelihood.
         sampler: "nuts" or "hmc".
         scaling_kind: Contrast and offset "marginal" (integrated out) or "sampled".
         noise_kind: Noise level "known", "sampled" or "marginal".
         combination: How shards were combined; empty for one shard.
-        strategy: How pixels were dealt to shards; empty for one shard.
+        strategy: How points were divided into shards; empty for one shard.
         width_kind: "sandwich", "tempering" or "none".
         width_text: What `width_kind` means, in words.
-        coordinate_names: Names of the coordinates that chains ran in.
-        limits: What chains had to keep.
+        coordinate_names: Names of the coordinates in which chains ran.
+        limits: Limits of the diagnostics for convergence.
         excluded: Shards that were left out of the combination.
         is_complete: Whether all draws were made.
         draws: Draws of the sampled parameters, in the order of `names`.
         contrast: Draws of the contrast of each angle.
         offset: Draws of the offset of each angle.
-        noise: Draws of the noise level of a pixel; NaN where sigma was given.
-        values: All parameters: posterior medians, and the values of those that were fixed.
+        noise: Draws of the noise level of a point; NaN if sigma was given.
+        values: All parameters: posterior medians, and values of the fixed ones.
         phi: Detector angles [degree].
         log_density: Log density of the draws of each shard, up to a constant.
         energy: Energy of each trajectory.
         acceptance: Mean acceptance of each shard's chains.
         tree_depth: Mean doublings of each shard's trajectories.
-        deepest: Part of the trajectories cut at the largest depth.
+        deepest: Fraction of the trajectories that were stopped at the maximum depth.
         step: Step size of each shard, in standard deviations.
         shard_r_hat: Rank-normalised split R-hat.
         shard_ess_bulk: Effective sample sizes for the middle.
         shard_ess_tail: Effective sample sizes for the tails.
         shard_bfmi: BFMI of each chain.
         shard_divergences: Divergent draws.
-        shard_converged: Whether each shard kept the limits.
-        shard_draws: Some draws of each shard, before any correction of the width.
+        shard_converged: Whether each shard is within the limits.
+        shard_draws: Some draws of each shard, before the width was corrected.
         disagreement: Distance of each shard's mean from the combined one [standard deviations].
-        pareto_k: Shape of the tail of the importance weights, above 0.7 if they cannot be
-            trusted; NaN where draws were not weighted.
-        ess_weights: Independent draws that the weighted ones are worth; NaN likewise.
-        power: Power of the likelihood: below 1 where it was tempered.
-        width_ratio: Standard deviations after the correction over those before.
+        pareto_k: Tail shape of the importance weights, not reliable above 0.7; NaN without
+            weights.
+        ess_weights: Effective sample size of the weighted draws; NaN without weights.
+        power: Power of the likelihood: below 1 if it was tempered.
+        width_ratio: Standard deviations after the width correction divided by those before.
         n_points: Elements of c2 that were used.
         n_gradients: Evaluations of density and gradient.
-        seconds: Time that sampling took, compilation included [s].
+        seconds: Time for sampling, compilation included [s].
     """
 
     ARRAYS: ClassVar[str] = "posterior.npz"
@@ -99,6 +99,8 @@ class CMCResult(storage.AbstractModelResult):
     contrast: Float[Array, "chain draw angle"]
     offset: Float[Array, "chain draw angle"]
     noise: Float[Array, "chain draw"]
+    values: Float[Array, " param"]
+    phi: Float[Array, " angle"]
     log_density: Float[Array, "shard chain draw"]
     energy: Float[Array, "shard chain draw"]
     acceptance: Float[Array, " shard"]
@@ -165,13 +167,13 @@ class CMCResult(storage.AbstractModelResult):
 
     @property
     def converged(self) -> bool:
-        """Whether all draws were made, all combined shards kept the limits, and weights hold."""
+        """Whether sampling is complete, and shards and weights are within the limits."""
         kept = np.delete(self.shard_converged, list(self.excluded))
         return self.is_complete and bool(np.all(kept)) and self.weights_hold
 
     @property
     def weights_hold(self) -> bool:
-        """Whether importance weights, if there are any, can be trusted and are enough."""
+        """Whether importance weights, if any, are reliable and their sample is large enough."""
         if self.combination != "importance":
             return True
         return bool(
@@ -186,7 +188,7 @@ class CMCResult(storage.AbstractModelResult):
 
     @property
     def status(self) -> str:
-        """Whether the chains converged and if not why, as a sentence."""
+        """Whether the chains converged, and the reasons if not, as a sentence."""
         keep = self.limits
         worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
         r_hat, ess = self.r_hat[worst], float(np.min([self.shard_ess_bulk, self.shard_ess_tail]))
@@ -224,9 +226,9 @@ class CMCResult(storage.AbstractModelResult):
         return out
 
     def to_arviz(self) -> Any:
-        """The draws as ArviZ holds them: an InferenceData, or a DataTree from ArviZ 1 on.
+        """The draws as an ArviZ InferenceData (a DataTree from ArviZ 1 on).
 
-        `.to_netcdf(path)` of it writes a NetCDF file.
+        Its method `to_netcdf(path)` writes a NetCDF file.
 
         Raises:
             ModuleNotFoundError: If ArviZ is not installed.
@@ -246,7 +248,11 @@ class CMCResult(storage.AbstractModelResult):
             groups["sample_stats"] = {"lp": self.log_density[0], "energy": self.energy[0]}
         fixed = {n: np.asarray(v) for n, v in self.params.items() if n not in self.names}
         groups |= {"constant_data": fixed} if fixed else {}
-        axes = {"coords": {"angle": self.phi}, "dims": {"contrast": ["angle"], "offset": ["angle"]}}
+        angle = ["angle"]
+        axes: Any = {
+            "coords": {"angle": self.phi},
+            "dims": {"contrast": angle, "offset": angle},
+        }
         if int(arviz.__version__.split(".")[0]) >= 1:
             return arviz.from_dict(groups, **axes)
         return arviz.from_dict(**groups, **axes)

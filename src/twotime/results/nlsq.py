@@ -21,14 +21,13 @@ _TAKES_PART = 0.2
 
 
 class Optimum(NamedTuple):
-    """One of the places where starts of a fit ended.
+    """One of the optima found from several starts.
 
     Attributes:
-        chi2: Smallest chi-squared there.
+        chi2: Chi-squared there.
         params: All parameters by name.
-        starts: How many starts led there.
-        is_exchanged: Whether it is the result but for the labels of its components, and fits
-            worse.
+        starts: Number of starts that led there.
+        is_exchanged: Whether it is the result with its components exchanged, with a worse fit.
     """
 
     chi2: float
@@ -61,35 +60,35 @@ class NLSQResult(storage.AbstractModelResult):
         contrast: Contrast of each angle.
         offset: Offset of each angle.
         scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
-        chi2: Sum of squared residuals over t1 < t2, divided by sigma² where sigma was given;
-            whatever the loss.
+        chi2: Sum of squared residuals over t1 < t2, divided by sigma² if sigma was given; for
+            every loss.
         n_points: Elements of c2 that were fitted.
         dof: `n_points` minus the number of fitted parameters, contrast and offset included.
         total: Weighted sum of squares of the data about the mean of each angle.
         covariance: Covariance of the fitted parameters; zero for those held on a bound.
-        covariance_iid: The same from independent pixels.
+        covariance_iid: The same if all points were independent.
         held: Fitted parameters that ended on a bound.
         eigenvalues: Of the Gauss-Newton matrix scaled to unit diagonal, ascending.
-        eigenvectors: Its eigenvectors as columns, in units of each parameter's own deviation.
+        eigenvectors: Its eigenvectors as columns, in units of each parameter's deviation.
         result: How the fit ended.
         gradient: Largest projected gradient [standard deviations].
-        step: Newton step left [standard deviations].
+        step: Remaining Newton step [standard deviations].
         n_evaluations: Evaluations of the model.
-        pixels: Independent detector pixels that the residuals of each angle show.
-        photons: Mean counts per pixel and frame that they show; infinite for no shot noise.
+        pixels: Effective number of independent speckles per angle, from the residuals.
+        photons: Mean counts per detector pixel and frame, from the residuals; infinite without
+            shot noise.
         starts: Parameters at each start; `start` is the one that led to the result.
-        ends: Parameters where each start led.
-        ends_chi2: Smallest chi-squared there, `cost` with a robust loss; infinite where it was
-            not finite.
-        ends_result: How each ended.
-        ends_same: Which are the optimum of the result, labels of components apart.
-        ends_exchanged: Which are the result with its components exchanged; None for models
+        ends: Parameters at the end of the fit from each start.
+        ends_chi2: Chi-squared there (`cost` with a robust loss); infinite where not finite.
+        ends_result: How each of these fits ended.
+        ends_same: Which of them found the result, labels of components aside.
+        ends_exchanged: Which of them have the components of the result exchanged; None for models
             without such labels.
-        loss: Loss of a pixel's residual.
-        loss_scale: Residual from which a robust loss departs from the square [noise level].
-        noise_level: Noise level of each angle that it refers to [sigma, or c2 where there is
-            none]; None for plain squares, as are the other two.
-        cost: Robust sum, which was minimised in place of chi2.
+        loss: Loss of the residual of a point.
+        loss_scale: Residual above which a robust loss departs from the square [noise level]; None
+            for least squares, as are the next two.
+        noise_level: Noise level of each angle [sigma, or c2 without sigma].
+        cost: Robust cost, which was minimised instead of chi2.
     """
 
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
@@ -99,9 +98,11 @@ class NLSQResult(storage.AbstractModelResult):
         "ends_code": "ends_result",
     }
     uncertainty_kind: str = eqx.field(static=True)
+    values: Float[Array, " param"]
     lower: Float[Array, " param"]
     upper: Float[Array, " param"]
     start: Float[Array, " param"]
+    phi: Float[Array, " angle"]
     contrast: Float[Array, " angle"]
     offset: Float[Array, " angle"]
     scaling_at_bound: Bool[Array, "angle 2"]
@@ -133,10 +134,10 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def optima(self) -> tuple[Optimum, ...]:
-        """The different places where starts converged, the result first.
+        """The different optima at which fits converged, the result first.
 
-        Starts count as ended at one place where chi2 agrees to 1e-6, and where they differ from
-        the result by labels that the data do not decide on.
+        Optima count as the same if their chi2 agrees to 1e-6, and if they differ from the result
+        only by labels of components that the data cannot distinguish.
         """
         chi2, found = np.asarray(self.ends_chi2), list[Optimum]()
         none = np.zeros(chi2.shape, bool)
@@ -166,25 +167,25 @@ class NLSQResult(storage.AbstractModelResult):
     def uncertainties(self) -> dict[str, float]:
         """Standard deviations of the fitted parameters by name; `uncertainty_kind` says which.
 
-        NaN for a parameter held on a bound, infinite for one the data do not determine.
+        NaN for a parameter held on a bound, infinite for one that the data do not determine.
         """
         return self._deviations(self.covariance)
 
     @property
     def uncertainties_iid(self) -> dict[str, float]:
-        """The same as if all pixels were independent: too small for real speckle."""
+        """Standard deviations if all points were independent: too small for real speckle."""
         return self._deviations(self.covariance_iid)
 
     @property
     def reduced_chi2(self) -> Float[Array, ""]:
-        """chi2 / dof: the variance of a pixel where no sigma was given, else near 1."""
+        """chi2 / dof: near 1 if sigma was given, else the variance of one point."""
         return self.chi2 / self.dof
 
     @property
     def r_squared(self) -> Float[Array, ""]:
-        """1 - chi2/total: the part of the data's variation that the fit describes.
+        """1 - chi2/total: the fraction of the variation of the data that the fit describes.
 
-        No measure of quality where the noise is large.
+        Not a measure of quality if the noise is large.
         """
         return 1 - self.chi2 / self.total
 
@@ -196,8 +197,9 @@ class NLSQResult(storage.AbstractModelResult):
     @property
     def status(self) -> str:
         """How the fit ended, as a sentence."""
+        sentence = RESULTS[self.result]  # type: ignore[misc]
         return (
-            f"{RESULTS[self.result]} (projected gradient {float(self.gradient):.1e}, "
+            f"{sentence} (projected gradient {float(self.gradient):.1e}, "
             f"step left {float(self.step):.1e} standard deviations, "
             f"{int(self.n_evaluations)} evaluations)"
         )
@@ -231,23 +233,23 @@ class NLSQResult(storage.AbstractModelResult):
         return tuple(
             f"the data do not determine {names[part][0]}"
             if part.sum() == 1
-            else f"of {', '.join(names[part])} one combination is not determined by the data; "
-            "fix one of them"
+            else f"the data do not determine one combination of {', '.join(names[part])}; fix one "
+            "of them"
             for part in self.undetermined
         )
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:
-        """Combinations of parameters that the data hardly determine, in words.
+        """Combinations of parameters that the data determine poorly, in words.
 
-        Directions along which errors are more than 100 times those of a parameter with the others
-        fixed, both as if all pixels were independent.
+        Along these directions the error is more than 100 times that of a parameter with the others
+        fixed, both if all points were independent.
         """
         names, values = np.asarray(self.names), np.asarray(self.eigenvalues)
         sloppy = (values >= _NULL) & (values < _SLOPPY)
         pairs = zip(values[sloppy], np.asarray(self.eigenvectors).T[sloppy], strict=True)
         return tuple(
-            f"one combination of {', '.join(names[np.abs(vector) > _TAKES_PART])} is hardly "
+            f"one combination of {', '.join(names[np.abs(vector) > _TAKES_PART])} is poorly "
             f"determined: its error is {value**-0.5:.0f} times that of each with the others fixed"
             for value, vector in pairs
         )
@@ -262,15 +264,15 @@ class NLSQResult(storage.AbstractModelResult):
         provenance: storage.Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
-        """Write result.json, report.md and arrays.npz into a new folder, whole or not at all.
+        """Write result.json, report.md and arrays.npz into a new folder, completely or not at all.
 
         Args:
-            folder: The folder; may be there if it is empty.
-            model: The model that was fitted; with `data`, its correlation is saved too.
+            folder: The folder; may exist if it is empty.
+            model: The model that was fitted; with `data`, its correlation is saved, too.
             data: The data that were fitted.
-            curves: Functions of time, as `twotime.run.functions_of_time` gives them.
+            curves: Functions of time as `twotime.run.functions_of_time` returns them.
             provenance: Where the result comes from.
-            overwrite: Whether a result that is there may be replaced.
+            overwrite: Whether an existing result may be replaced.
 
         Raises:
             ResultError: If the folder cannot be written, or holds what may not be replaced.
@@ -294,7 +296,7 @@ def null_directions(
 ) -> Bool[Array, " free"]:
     """Which eigenvalues of a unit-diagonal Gauss-Newton matrix are zero by rounding.
 
-    Parameters held on a bound have an eigenvalue of -1: they come first and do not count.
+    Parameters held on a bound have the eigenvalue -1: they come first and do not count.
     """
     first = jnp.arange(eigenvalues.shape[0]) >= jnp.sum(held)
     return first & (eigenvalues < _NULL)
@@ -311,8 +313,7 @@ def fitted_arrays(
         data: The data that were fitted.
 
     Returns:
-        t, q, phi, c2, model, residual, contrast, offset, and mask and sigma where the data have
-        them.
+        t, q, phi, c2, model, residual, contrast, offset, and mask and sigma if the data have them.
     """
     known = {name: getattr(data, name) for name in ("t", "q", "phi", "c2", "mask", "sigma")}
     arrays = {name: np.asarray(value) for name, value in known.items() if value is not None}
@@ -345,7 +346,7 @@ class SequentialResult(storage.AbstractResult):
 
     @property
     def converged(self) -> bool:
-        """Whether the fits of all angles did."""
+        """Whether the fits of all angles converged."""
         return all(fit.converged for fit in self.fits)
 
     @property

@@ -1,9 +1,4 @@
-"""Result folders: one writer and one reader for every kind of result.
-
-A folder is written completely or not at all, and a result that is there is replaced only on
-request. What can be said about a result (tables, sentences, documents) is registered by
-`twotime.report` under `describe`.
-"""
+"""Result folders: one writer, one reader; written completely or not at all."""
 
 import contextlib
 import dataclasses
@@ -25,7 +20,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from twotime.errors import ResultError
 from twotime.models.base import Curve
@@ -35,7 +29,6 @@ from twotime.version import __version__
 RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
 
 _CURVE_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
-_LIBRARIES = ("jax", "jaxlib", "equinox", "optimistix", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,28 +54,18 @@ class Provenance:
 
 @functools.singledispatch
 def describe(result: Any) -> Any:
-    """The description of a result, registered for its class by `twotime.report`.
-
-    Args:
-        result: A fit or a posterior.
-
-    Returns:
-        A description with `table`, `remarks`, `summary()` and `document(...)`.
+    """The description of a result: `table`, `remarks`, `summary()` and `document(...)`.
 
     Raises:
-        TypeError: If no description is registered for the class.
+        TypeError: If `twotime.report` registers none for its class.
     """
-    raise TypeError(
-        f"{type(result).__name__} has no description; expected a class that is registered with "
-        "twotime.results.storage.describe."
-    )
+    raise TypeError(f"{type(result).__name__} has no description; register one with `describe`.")
 
 
 class AbstractResult(eqx.Module):
     """What every kind of result can do: summarise, report, and be saved."""
 
-    # The file of arrays, whether arrays of the result itself are there and not in result.json, and
-    # names of fields by their names in older folders.
+    # The file of arrays, whether fields are there and not in result.json, and former field names.
     ARRAYS: ClassVar[str] = ARRAYS
     ARE_FIELDS_THERE: ClassVar[bool] = False
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {}
@@ -148,18 +131,7 @@ class AbstractResult(eqx.Module):
 
 
 class AbstractModelResult(AbstractResult):
-    """Values of the parameters of one model.
-
-    Attributes:
-        all_names: Names of all parameters of the model, in its order.
-        varying: Which of them were fitted or sampled.
-        units: Their units.
-        model: Name of the model's class.
-        per_angle_mode: How contrast and offset are shared between angles, "auto" resolved.
-        evaluator: Which evaluator computed the likelihood.
-        values: All parameters.
-        phi: Detector angles [degree].
-    """
+    """Parameters of one model: what least-squares fits and posteriors have in common."""
 
     all_names: tuple[str, ...] = eqx.field(static=True)
     varying: tuple[bool, ...] = eqx.field(static=True)
@@ -167,8 +139,7 @@ class AbstractModelResult(AbstractResult):
     model: str = eqx.field(static=True)
     per_angle_mode: str = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
-    values: Float[jax.Array | np.ndarray, " param"]
-    phi: Float[jax.Array | np.ndarray, " angle"]
+    values: eqx.AbstractVar[Any]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,13 +153,7 @@ class AbstractModelResult(AbstractResult):
 
 
 def former(old: str, new: str, convert: Callable[[Any], Any] = lambda x: x) -> property:
-    """A property under its former name, which warns.
-
-    Args:
-        old: The former name.
-        new: The name that it has now.
-        convert: Makes the former value of today's.
-    """
+    """A property under its former name, which warns; `convert` returns the former value."""
 
     def get(self: Any) -> Any:
         message = f"{old} is now called {new}; the old name will be removed in the next release."
@@ -243,10 +208,10 @@ def read_curves(folder: Path) -> dict[str, Curve]:
         ResultError: If it holds no result or no arrays.
     """
     functions, arrays = read_result_json(folder)["functions"], read_arrays(folder)
-    bands = {
-        n: {p: arrays.get(prefix + n) for p, prefix in _CURVE_PARTS.items()} for n in functions
+    return {
+        name: Curve(**facts | {part: arrays.get(p + name) for part, p in _CURVE_PARTS.items()})
+        for name, facts in functions.items()
     }
-    return {name: Curve(**facts, **bands[name]) for name, facts in functions.items()}
 
 
 def write(
@@ -281,11 +246,12 @@ def write(
     if stored:
         np.savez(folder / result.ARRAYS, allow_pickle=False, **stored)
     (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
-    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    libraries = "jax", "jaxlib", "equinox", "optimistix", "numpy"
+    versions = {"twotime": __version__, "python": platform.python_version()}
     content = {
         "kind": type(result).__name__,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"twotime": __version__, "python": platform.python_version()} | libraries,
+        "versions": versions | {name: importlib.metadata.version(name) for name in libraries},
         "files": (RESULT, REPORT, *([result.ARRAYS] if stored else []), *parts, *figures),
         "result": result.summary(),
         "functions": {
@@ -304,8 +270,7 @@ def fields_to_json(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Write the fields of a dataclass as JSON that `fields_from_json` restores bit for bit.
 
     Args:
-        value: A dataclass whose fields are arrays, numbers, texts, None, dataclasses, or tuples
-            and dictionaries of these.
+        value: A dataclass of arrays, numbers, texts, None, dataclasses, or tuples of these.
         without: Names of fields to leave out.
 
     Raises:
@@ -330,9 +295,9 @@ def fields_from_json(
         ResultError: If fields are unknown, or missing without a default.
     """
     former, known = getattr(kind, "FORMER_NAMES", {}), kind.__dataclass_fields__
-    found = {former.get(name, name): value for name, value in (arrays or {}).items()}
-    found = {name: value for name, value in found.items() if name in known}
-    found |= {former.get(name, name): _unpacked(value) for name, value in packed.items()}
+    found = {n: x for n, x in (arrays or {}).items() if former.get(n, n) in known}
+    found |= {name: _unpacked(value) for name, value in packed.items()}
+    found = {former.get(name, name): value for name, value in found.items()}
     try:
         return kind(**found)
     except TypeError as exc:
@@ -363,8 +328,6 @@ def _packed(value: Any, name: str) -> Any:
         return {"result": np.asarray(ENDS)[np.asarray(places(value))].tolist()}
     if isinstance(value, tuple | list):
         return [_packed(item, name) for item in value]
-    if isinstance(value, Mapping):
-        return {"items": {key: _packed(item, name) for key, item in value.items()}}
     if dataclasses.is_dataclass(value):
         return {"items": fields_to_json(value)}
     if isinstance(value, float):
@@ -372,8 +335,8 @@ def _packed(value: Any, name: str) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(
-        f"{name} is of type {type(value).__name__}; expected arrays, numbers, texts, tuples or "
-        "dictionaries: these can be stored in a result folder."
+        f"{name} is of type {type(value).__name__}; expected an array, number, text, tuple or "
+        "dataclass: these can be stored in a result folder."
     )
 
 
