@@ -266,22 +266,6 @@ class Terms(eqx.Module):
     oscillates: tuple[bool, ...] = eqx.field(static=True)
 
 
-class TimeFunction(eqx.Module):
-    """A function of time that parameters stand for, with its meaning.
-
-    Attributes:
-        values: The function at each time [unit].
-        unit: Its unit; empty for pure numbers.
-        symbol: Symbol for tables and axes.
-        description: What it is.
-    """
-
-    values: Float[AnyArray, "*draw time"]
-    unit: str = eqx.field(static=True)
-    symbol: str = eqx.field(static=True)
-    description: str = eqx.field(static=True)
-
-
 Components = Float[Array, "component quantity time"]
 _TRANSPORT, _SHARE = 0.2, 0.1
 
@@ -378,7 +362,7 @@ class AbstractTwoTimeModel(eqx.Module):
             "simulate it with `simulate`, which adds pixel noise, instead of `simulate_speckle`."
         )
 
-    def functions(self, params: Params, *, t: Times) -> dict[str, TimeFunction]:
+    def functions(self, params: Params, *, t: Times) -> dict[str, Curve]:
         """The functions of time that the parameters stand for, by name (J, strain, x_s).
 
         Amplitude, exponent and offset of a rate are strongly degenerate over a finite window; the

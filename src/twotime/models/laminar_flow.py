@@ -13,12 +13,12 @@ from twotime.models import base, rates
 from twotime.models.base import (
     AbstractTwoTimeModel,
     Channels,
+    Curve,
     Example,
     Pair,
     ParameterInfo,
     Real,
     Setting,
-    TimeFunction,
 )
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
 from twotime.models.rates import AnyArray, Integration, PowerLaw, Scalar
@@ -139,8 +139,8 @@ class LaminarFlow(AbstractTwoTimeModel):
         rate = self.shear.rate(values, rates.regular(t))
         strain = self.shear.clock(values, t, t=t, integration=self.integration)
         return transport_functions(self.transport, values, t) | {
-            "shear_rate": TimeFunction(rate, "1/s", "γ̇", "Shear rate"),
-            "strain": TimeFunction(strain - strain[0], "", "Γ", "Strain since the first frame"),
+            "shear_rate": Curve(rate, "1/s", "γ̇", "Shear rate"),
+            "strain": Curve(strain - strain[0], "", "Γ", "Strain since the first frame"),
         }
 
     def proposals(self, scene):

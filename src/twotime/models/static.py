@@ -12,11 +12,11 @@ from twotime.models.base import (
     AbstractTwoTimeModel,
     Channels,
     Check,
+    Curve,
     Example,
     Finding,
     ParameterInfo,
     Terms,
-    TimeFunction,
     within,
 )
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
@@ -75,7 +75,7 @@ def transport_functions(
     suffix: str = "",
     index: str = "",
     of: str = "",
-) -> dict[str, TimeFunction]:
+) -> dict[str, Curve]:
     """J(t) and D(t) of a transport coefficient.
 
     Args:
@@ -90,8 +90,8 @@ def transport_functions(
     variance = f"Growth rate of the variance of the displacement{of}"
     diffusion = f"Diffusion coefficient{of}, J/2"
     return {
-        f"J{suffix}": TimeFunction(rate, "Å²/s", f"J{index}", variance),
-        f"D{suffix}": TimeFunction(0.5 * rate, "Å²/s", f"D{index}", diffusion),
+        f"J{suffix}": Curve(rate, "Å²/s", f"J{index}", variance),
+        f"D{suffix}": Curve(0.5 * rate, "Å²/s", f"D{index}", diffusion),
     }
 
 

@@ -13,11 +13,11 @@ from twotime.models.base import (
     AbstractTwoTimeModel,
     Channels,
     Check,
+    Curve,
     Example,
     Finding,
     ParameterInfo,
     Terms,
-    TimeFunction,
     within,
 )
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
@@ -206,11 +206,11 @@ class TwoComponent(AbstractTwoTimeModel):
             transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
             | transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
             | {
-                "v": TimeFunction(velocity, "Å/s", "v", "Velocity of the sample"),
-                "displacement": TimeFunction(
+                "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
+                "displacement": Curve(
                     path - path[0], "Å", "∫v dt", "Displacement since the first frame"
                 ),
-                "x_s": TimeFunction(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
+                "x_s": Curve(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
             }
         )
 
