@@ -106,7 +106,7 @@ def _table(section: Any, path: str) -> Iterator[str]:
         kind = key.type_text().replace(" | ", ", ") + (f", {limits}" if limits else "")
         effect = key.effect
         if key.refused:
-            effect, kind = f"**Not accepted**: {key.refused}", "–"
+            effect, kind = f"**Not accepted.** {key.effect}", "–"
         if key.aliases:
             effect += f" Also spelt {', '.join(f'`{alias}`' for alias in key.aliases)}."
         unit = key.extra("unit") or "–"

@@ -27,7 +27,8 @@ def key(
     *,
     unit: str = "",
     otherwise: str = "",
-    refused: str = "",
+    same: str = "",
+    refused: bool = False,
     **facts: Any,
 ) -> Any:
     """Pydantic's field of a key.
@@ -36,12 +37,13 @@ def key(
         default: Value used where the key is left out; None where there is none.
         unit: Physical unit; empty for pure numbers and words.
         otherwise: What happens where a key without a default is left out, for the manual.
-        refused: Why the key is refused; empty for a key that is accepted.
+        same: The key elsewhere that means the same.
+        refused: Whether the key is refused; its description says why.
         facts: Anything else that `pydantic.Field` takes: limits, and `validation_alias`.
     """
-    extra = {"unit": unit, "otherwise": otherwise, "refused": refused}
-    texts = {name: text for name, text in extra.items() if text}
-    return Field(... if default is None else default, json_schema_extra=texts, **facts)
+    extra = {"unit": unit, "otherwise": otherwise, "same": same, "refused": refused}
+    extra = {name: fact for name, fact in extra.items() if fact}
+    return Field(... if default is None else default, json_schema_extra=extra, **facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +83,12 @@ class Key:
         return tuple(str(choice) for choice in choices if choice != self.name)
 
     @property
-    def refused(self) -> str:
-        """Why the key is refused; empty for a key that is accepted."""
-        return self.extra("refused")
+    def refused(self) -> bool:
+        """Whether the key is refused."""
+        return bool(self.extra("refused"))
 
     def extra(self, name: str) -> str:
-        """A fact that pydantic has no place for: "unit", "otherwise" or "refused"."""
+        """A fact that pydantic has no place for: "unit", "otherwise", "same" or "refused"."""
         facts = self.info.json_schema_extra
         return str(facts.get(name, "")) if isinstance(facts, Mapping) else ""
 
@@ -156,6 +158,9 @@ def fields(section: Any) -> Mapping[str, Key]:
 
 
 def _about(info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    if isinstance(extra, Mapping) and "same" in extra:
+        return f"The same as {extra['same']}."
     about = info.annotation.__doc__ if is_typeddict(info.annotation) else info.description
     return " ".join((about or "").split())
 

@@ -8,39 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.distributions import PriorType
+from twotime.config.distributions import PriorType as PriorType
 from twotime.config.parameter_names import DEFAULT_MODE
 from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, registry_with
-from twotime.config.physics_validators import (
-    check_flags,
-    check_numbers,
-    faults_of,
-    findings,
-)
-from twotime.config.priors import (
-    PriorDistribution,
-    clamp_to_open_interval,
-    default_prior,
-    plain,
-    stack_numbers,
-)
+from twotime.config.physics_validators import check_flags, check_numbers, faults_of
+from twotime.config.priors import PriorDistribution as PriorDistribution
+from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
+from twotime.config.priors import default_prior, plain, stack_numbers
 from twotime.errors import ConfigurationError
-from twotime.models.base import is_concrete
+from twotime.models.base import ParameterInfo, is_concrete
 
 if TYPE_CHECKING:
     from twotime.config.keys import Mistakes
-
-__all__ = ["ParameterSpace", "PriorDistribution", "PriorType", "clamp_to_open_interval", "read"]
-
-
-def log_flags(wants_log: tuple[bool, ...], lower: Any) -> tuple[bool, ...]:
-    """Where the logarithm is used; bounds that are being traced are taken to be positive."""
-    if not is_concrete(lower):
-        return wants_log
-    positive = np.greater(lower, 0).reshape(-1, len(wants_log)).all(axis=0).tolist()
-    return tuple(
-        bool(wants and is_positive) for wants, is_positive in zip(wants_log, positive, strict=True)
-    )
 
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
@@ -60,6 +39,15 @@ def _with(array: Any, changes: Mapping[int, Any]) -> Any:
     for i, number in changes.items():
         array = jnp.asarray(array).at[..., i].set(number)
     return array
+
+
+def _log_flags(infos: tuple[ParameterInfo, ...], lower: Any) -> tuple[bool, ...]:
+    """Where the logarithm is used; bounds that are being traced count as positive."""
+    wanted = [info.log_space for info in infos]
+    if is_concrete(lower):
+        lowest = np.min(np.reshape(lower, (-1, np.shape(lower)[-1])), axis=0)
+        wanted = [wants and bool(low > 0) for wants, low in zip(wanted, lowest, strict=False)]
+    return tuple(wanted)
 
 
 @final
@@ -119,38 +107,33 @@ class ParameterSpace(eqx.Module):
             registry = base.registry
         elif registry is None:
             registry = registry_with([*values, *vary, *bounds, *priors])
-        self.registry, infos = registry, registry.infos
-        place = {info.name: i for i, info in enumerate(infos)}
         for given in (values, vary, bounds, priors):
             registry.check_names(given)
         check_numbers(values, bounds)
         check_flags(vary)
-        n = len(registry.names)
+        self.registry, infos = registry, registry.infos
+        place, n = {info.name: i for i, info in enumerate(infos)}, len(registry.names)
         if base is None:
-            self.all_values = stack_numbers([info.default for info in infos])
-            self.all_lower = stack_numbers([info.min_bound for info in infos])
-            self.all_upper = stack_numbers([info.max_bound for info in infos])
-            self.all_varying = tuple(info.vary_default for info in infos)
-            self.given = np.zeros(n)
-            self.own_priors = (None,) * len(infos)
+            numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
+            arrays = [stack_numbers(column) for column in zip(*numbers, strict=True)]
+            flags, own = [info.vary_default for info in infos], [None] * len(infos)
+            is_given = np.zeros(n)
         else:
-            self.all_values, self.all_lower = base.all_values, base.all_lower
-            self.all_upper, self.all_varying = base.all_upper, base.all_varying
-            self.given, self.own_priors = base.given, base.own_priors
-        self.all_values = _with(self.all_values, {place[n]: x for n, x in values.items()})
-        self.all_lower = _with(self.all_lower, {place[n]: ends[0] for n, ends in bounds.items()})
-        self.all_upper = _with(self.all_upper, {place[n]: ends[1] for n, ends in bounds.items()})
-        flags = dict(zip(place, self.all_varying, strict=True)) | dict(vary)
-        self.all_varying = tuple(map(bool, flags.values()))
-        is_new = {place[n]: 1.0 for n in values if n in registry.names}
-        self.given = _with(self.given, is_new)
-        own = dict(zip(place, self.own_priors, strict=True)) | dict(priors)
-        self.own_priors = tuple(own.values())
-        if base is None or bounds:
-            wants_log = tuple(registry[name].log_space for name in registry.names)
-            self.log_space = log_flags(wants_log, self.lower)
-        else:
-            self.log_space = base.log_space
+            arrays = [base.all_values, base.all_lower, base.all_upper]
+            flags, own, is_given = base.all_varying, base.own_priors, base.given
+        lower = {name: ends[0] for name, ends in bounds.items()}
+        upper = {name: ends[1] for name, ends in bounds.items()}
+        self.all_values, self.all_lower, self.all_upper = (
+            _with(array, {place[name]: number for name, number in changes.items()})
+            for array, changes in zip(arrays, (values, lower, upper), strict=True)
+        )
+        self.given = _with(is_given, {place[name]: 1.0 for name in values if place[name] < n})
+        self.all_varying = tuple(
+            bool(vary.get(name, old)) for name, old in zip(place, flags, strict=True)
+        )
+        self.own_priors = tuple(priors.get(name, old) for name, old in zip(place, own, strict=True))
+        is_new = base is None or bool(bounds)
+        self.log_space = _log_flags(infos[:n], self.all_lower) if is_new else base.log_space
 
     # What is in it
 
@@ -204,25 +187,10 @@ class ParameterSpace(eqx.Module):
         """Whether each physics parameter is fitted."""
         return self.all_varying[: len(self.names)]
 
-    @property
-    def scaling_initial(self) -> Pair:
-        """Values of contrast and offset."""
-        return self.all_values[..., len(self.names) :]
-
-    @property
-    def scaling_lower(self) -> Pair:
-        """Lower bounds of contrast and offset."""
-        return self.all_lower[..., len(self.names) :]
-
-    @property
-    def scaling_upper(self) -> Pair:
-        """Upper bounds of contrast and offset."""
-        return self.all_upper[..., len(self.names) :]
-
-    @property
-    def scaling_varying(self) -> tuple[bool, ...]:
-        """Whether contrast and offset are fitted."""
-        return self.all_varying[len(self.names) :]
+    scaling_initial = property(lambda s: s.all_values[..., -2:], doc="Contrast and offset.")
+    scaling_lower = property(lambda s: s.all_lower[..., -2:], doc="Their lower bounds.")
+    scaling_upper = property(lambda s: s.all_upper[..., -2:], doc="Their upper bounds.")
+    scaling_varying = property(lambda s: s.all_varying[-2:], doc="Whether each is fitted.")
 
     @property
     def values(self) -> dict[str, Any]:
@@ -433,7 +401,7 @@ class ParameterSpace(eqx.Module):
             config: A configuration, whole or in part.
 
         Raises:
-            ConfigurationError: If there are mistakes in it; all are told at once.
+            ConfigurationError: If there are mistakes in it; all are reported at once.
         """
         _, space, found = read(config, is_whole=False)
         if space is None or found.problems:
@@ -447,23 +415,22 @@ class ParameterSpace(eqx.Module):
         `parameters` only where they differ from the registry's.
 
         Raises:
-            ValueError: If the space is of a model of one's own, which no file names.
+            ValueError: If the space is of a custom model, which has no word in the configuration.
         """
         if not self.analysis_mode:
             raise ValueError(
                 "Only a space of an analysis mode can be written as a configuration; got one of "
                 f"the parameters {', '.join(self.names)}."
             )
-        parameters = {}
+        parameters: dict[str, dict[str, Any]] = {}
+        bounds = self.bounds
         for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
-            entry: dict[str, Any] = {}
-            lower, upper = self.bounds[info.name]
-            if (lower, upper) != (info.min_bound, info.max_bound):
-                entry |= {"min": lower, "max": upper}
+            if bounds[info.name] != (info.min_bound, info.max_bound):
+                lower, upper = bounds[info.name]
+                parameters[info.name] = {"min": lower, "max": upper}
             if prior is not None:
+                entry = parameters.setdefault(info.name, {})
                 entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
-            if entry:
-                parameters[info.name] = entry
         flat = {
             "parameter_names": list(self.all_names),
             "values": list(self.values.values()),
@@ -488,35 +455,12 @@ def read(
     """
     # Pydantic is loaded when a configuration is read, not when this module is.
     from twotime.config.reading import read_keys
-    from twotime.config.rules import asked_parameters, is_sampled, known_times
+    from twotime.config.rules import asked_parameters, check_space
 
     canonical, found = read_keys(config, is_whole=is_whole)
     if found.is_wrong(("analysis_mode",)):
         return canonical, None, found
     registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
-    asked = asked_parameters(canonical, registry, found)
-    space = ParameterSpace(*asked, registry=registry)
-    sampling = is_sampled(canonical)
-    paths = {info.name: ("parameters", info.group, info.name) for info in registry.infos}
-    for name, faults in space.faults(sampling=sampling).items():
-        for fault in faults if not found.is_wrong(paths[name]) else ():
-            found.add(paths[name], fault)
-    if found.is_wrong(("parameters",)):
-        return canonical, None, found
-    for name, prior in space.priors.items():
-        if not sampling or name not in space.default_priors or not space.vary[name]:
-            continue
-        value, location, scale = space.values[name], prior.params["loc"], prior.params["scale"]
-        if abs(value - location) > 5 * scale:
-            found.remark(
-                paths[name],
-                f"the value {value:g} is {abs(value - location) / scale:.3g} widths from its "
-                f"default prior ({location:g} ± {scale:g}), which will pull the samples; give a "
-                "prior.",
-            )
-    for severity, sentence in findings(space.values, known_times(canonical)):
-        if severity == "error":
-            found.add(("parameters",), sentence)
-        elif severity == "warning":
-            found.remark(("parameters",), sentence)
-    return canonical, space, found
+    space = ParameterSpace(*asked_parameters(canonical, registry, found), registry=registry)
+    is_right = check_space(canonical, space, found)
+    return canonical, space if is_right else None, found

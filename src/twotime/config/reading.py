@@ -25,14 +25,17 @@ from twotime.config.parameter_names import (
 )
 from twotime.config.rules import check_rules
 from twotime.config.types import (
+    AnalysisConfig,
+    CMCOptimizationConfig,
     HeterodyneConfig,
     ParameterConfig,
     ParameterGroupConfig,
     ScatteringConfig,
+    TemporalConfig,
 )
 
 _GROUPS = {group for groups in PARAMETER_GROUPS.values() for group in groups}
-_OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
+OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
 
 
 def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mistakes]:
@@ -142,7 +145,7 @@ class _Spelling:
                 near = nearest(name, (*known, *meant)) or "."
                 self.found.add(here, f"there is no such key{near} Allowed here: {allowed}.")
             elif value is not None and known[name].refused:
-                self.found.add(here, f"is not accepted: {known[name].refused}")
+                self.found.add(here, f"is not accepted. {known[name].effect}")
             elif value is not None:
                 result[name] = self._value(known[name], value, here)
         return result
@@ -300,27 +303,21 @@ def _note(mistake: Any, found: Mistakes) -> Path:
 
 # Older and shorter forms
 
-_SCATTERING = ("analyzer_parameters", "scattering")
 _CMC = ("optimization", "cmc")
-_CHAINS = ("num_warmup", "num_samples", "num_chains", "target_accept_prob", "max_tree_depth")
-
-SHORT_CMC_KEYS: dict[str, Path] = {
-    **{name: ("per_shard_mcmc", name) for name in _CHAINS},
-    "max_r_hat": ("validation", "max_r_hat"),
-}
-"""Short keys of optimization.cmc and where in it they belong."""
-
+_SHORT = {("analysis",): AnalysisConfig, ("temporal",): TemporalConfig, _CMC: CMCOptimizationConfig}
 _MOVES: dict[Path, Path] = {
-    **{("scattering", name): (*_SCATTERING, name) for name in fields(ScatteringConfig)},
-    ("temporal", "dt"): ("analyzer_parameters", "dt"),
-    ("analysis", "method"): ("optimization", "method"),
-    ("analysis", "phi_angles"): (*_SCATTERING, "phi_angles"),
-    ("analysis", "q"): (*_SCATTERING, "wavevector_q"),
-    ("analysis", "dt"): ("analyzer_parameters", "dt"),
-    ("analysis", "scaling_mode"): ("optimization", "nlsq", "per_angle_mode"),
-    **{(*_CMC, short): (*_CMC, *place) for short, place in SHORT_CMC_KEYS.items()},
+    (*section, name): tuple(key.extra("same").split("."))
+    for section, kind in _SHORT.items()
+    for name, key in fields(kind).items()
+    if key.extra("same")
+} | {
+    ("scattering", name): ("analyzer_parameters", "scattering", name)
+    for name in fields(ScatteringConfig)
 }
 """Where keys that mean the same as another one go."""
+
+SHORT_CMC_KEYS = {path[-1]: place[2:] for path, place in _MOVES.items() if path[:2] == _CMC}
+"""Short keys of optimization.cmc and where in it they belong."""
 
 
 def _fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
@@ -345,7 +342,7 @@ def _fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
             _move(config, source, ("parameters", group, name), entry, found)
     if "initial_parameters" in config and not found.is_wrong(("initial_parameters",)):
         _fold_flat(config, config["initial_parameters"], mode, found)
-    for older in _OLDER:
+    for older in OLDER:
         config.pop(older, None)
 
 

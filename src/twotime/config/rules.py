@@ -5,13 +5,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from twotime.config.distributions import FAMILIES, PriorType
 from twotime.config.keys import Key, Mistakes, Path, fields, lookup
 from twotime.config.parameter_registry import ParameterRegistry
+from twotime.config.physics_validators import findings
 from twotime.config.priors import PriorDistribution, prior_faults
 from twotime.config.types import (
     HeterodyneConfig,
@@ -21,6 +22,9 @@ from twotime.config.types import (
     StreamingConfig,
 )
 from twotime.models import LAWS
+
+if TYPE_CHECKING:
+    from twotime.config.parameter_space import ParameterSpace
 
 
 class _WrongKeyError(Exception):
@@ -375,7 +379,44 @@ def _prior(
     return None if faults else PriorDistribution(kind, params)
 
 
-def known_times(config: Mapping[str, Any]) -> np.ndarray | None:
+def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:
+    """Note what is wrong with a space: its numbers, and what physics says of them.
+
+    Args:
+        config: The canonical configuration that asks for the space.
+        space: The space.
+        found: Where mistakes are noted.
+
+    Returns:
+        Whether the space can be used: its numbers are right.
+    """
+    sampling = is_sampled(config)
+    paths = {info.name: ("parameters", info.group, info.name) for info in space.registry.infos}
+    for name, faults in space.faults(sampling=sampling).items():
+        for fault in faults if not found.is_wrong(paths[name]) else ():
+            found.add(paths[name], fault)
+    if found.is_wrong(("parameters",)):
+        return False
+    values, priors = space.values, space.priors
+    for name in space.default_priors if sampling else ():
+        value, prior = values[name], priors[name].params
+        location, scale = prior["loc"], prior["scale"]
+        if space.vary[name] and abs(value - location) > 5 * scale:
+            found.remark(
+                paths[name],
+                f"the value {value:g} is {abs(value - location) / scale:.3g} widths from its "
+                f"default prior ({location:g} ± {scale:g}), which will pull the samples; give a "
+                "prior.",
+            )
+    for severity, sentence in findings(values, _known_times(config)):
+        if severity == "error":
+            found.add(("parameters",), sentence)
+        elif severity == "warning":
+            found.remark(("parameters",), sentence)
+    return True
+
+
+def _known_times(config: Mapping[str, Any]) -> np.ndarray | None:
     """Times of the selected frames [s], as far as a canonical configuration says them."""
     section = config.get(_TIME, {})
     dt, t0, last = section.get("dt"), section.get("t0"), section.get("end_frame", -1)

@@ -9,12 +9,11 @@ from twotime.config.keys import Key, fields, lookup
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import (
     PARAMETER_ALIASES,
-    PARAMETER_GROUPS,
     unknown_name,
 )
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.parameter_space import read
-from twotime.config.reading import SHORT_CMC_KEYS, sections, validator
+from twotime.config.parameter_space import ParameterSpace, read
+from twotime.config.reading import OLDER, sections, validator
 from twotime.config.types import (
     HeterodyneConfig,
     ParameterConfig,
@@ -24,9 +23,6 @@ from twotime.config.types import (
 from twotime.config.yaml_json import parse_yaml
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
-
-_OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
-
 
 _SHORT = """\
 {about}
@@ -55,7 +51,6 @@ optimization:
 output:
   output_dir: results
 """
-_OLDER = ("initial_parameters", "analysis", "temporal", "scattering")
 
 
 def template(analysis_mode: str, *, full: bool = False) -> str:
@@ -146,47 +141,43 @@ def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
 
 
 def _full(mode: str, short: dict[str, Any]) -> str:
+    """The template with every key; those without a default or an effect are comments."""
     config = _with_defaults(HeterodyneConfig, short)
-    # Keys without effect beside these settings become comments.
-    while (found := read(copy.deepcopy(config))[2]).problems:
-        for path in found.wrong:
-            lookup(config, path[:-1]).pop(path[-1], None)
+    idle = read(copy.deepcopy(config))[2].wrong
+    for path in idle:
+        lookup(config, path[:-1]).pop(path[-1], None)
     lines = [
         f"# Every key of a configuration, with its default; model: {mode}.",
         "# Keys that are comments have no default, or no effect beside the others.",
         "",
     ]
     for name, key in fields(HeterodyneConfig).items():
-        if name in _OLDER:
-            continue
-        shown = _parameter_lines(mode, short) if name == "parameters" else _lines(key, config, ())
-        lines += [*shown, ""] if key.is_section else shown
+        if name not in OLDER:
+            is_group = key.type is ParametersConfig
+            lines += (
+                _parameters(ConfigManager(short).space) if is_group else _lines(key, config, ())
+            )
+            lines += [""] if key.is_section else []
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _with_defaults(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     for name, key in fields(kind).items():
-        value = written.get(name)
-        is_older = kind is HeterodyneConfig and name in _OLDER
-        if is_older or key.refused or key.type is ParameterGroupConfig:
+        value = written.get(name, key.default)
+        if name in OLDER and kind is HeterodyneConfig or key.type is ParameterGroupConfig:
             continue
-        if key.type is ParametersConfig:
-            config[name] = value or {}
-        elif key.is_section:
-            inner = _with_defaults(key.type, value or {})
-            if inner:
-                config[name] = inner
-        elif value is not None or key.default is not None:
-            config[name] = key.default if value is None else value
+        if key.is_section and key.type is not ParametersConfig:
+            value = _with_defaults(key.type, value or {}) or None
+        if value is not None:
+            config[name] = value
     return config
 
 
-def _lines(key: Key, config: dict[str, Any], above: tuple[str, ...]) -> list[str]:
+def _lines(key: Key, config: dict[str, Any], above: tuple[str, ...] = ()) -> list[str]:
     """The lines of one key or section of the full template."""
     path, margin = (*above, key.name), "  " * len(above)
-    is_short = above == ("optimization", "cmc") and key.name in SHORT_CMC_KEYS
-    if key.refused or is_short or key.type is ParameterGroupConfig:
+    if key.refused or key.extra("same") or key.type is ParameterGroupConfig:
         return []
     if key.is_section:
         inner = [line for k in fields(key.type).values() for line in _lines(k, config, path)]
@@ -206,27 +197,21 @@ def _comment(text: str, margin: str) -> list[str]:
     return textwrap.wrap(text, 96, initial_indent=lead, subsequent_indent=lead)
 
 
-def _parameter_lines(mode: str, short: dict[str, Any]) -> Iterator[str]:
-    space = ConfigManager(short).space
-    registry = REGISTRIES[mode]
+def _parameters(space: ParameterSpace) -> Iterator[str]:
+    """The lines of all parameters, group by group."""
     yield "parameters:"
-    for key, field in fields(ParameterConfig).items():
-        yield from _comment(f"{key}: {field.effect}", "  ")
-    for group, names in PARAMETER_GROUPS[mode].items():
+    for name, key in fields(ParameterConfig).items():
+        yield from _comment(f"{name}: {key.effect}", "  ")
+    values, bounds, priors = space.values, space.bounds, space.priors
+    for group, names in space.registry.groups.items():
         yield f"  {group}:"
         for name in names:
-            lower, upper = space.bounds[name]
-            prior = space.priors[name]
-            numbers = ", ".join(f"{key}: {_yaml(value)}" for key, value in prior.params.items())
-            unit = f" [{registry[name].unit}]" if registry[name].unit else ""
-            yield f"    # {registry[name].description}{unit}"
-            yield f"    {name}:"
-            yield f"      value: {_yaml(space.values[name])}"
-            yield f"      min: {_yaml(lower)}"
-            yield f"      max: {_yaml(upper)}"
-            yield f"      vary: {_yaml(space.vary[name])}"
-            yield f"      # prior: {prior.prior_type.value}"
-            yield f"      # prior_params: {{{numbers}}}"
+            info, (lower, upper), prior = space.registry[name], bounds[name], priors[name]
+            entry = {"value": values[name], "min": lower, "max": upper, "vary": space.vary[name]}
+            yield f"    # {info.description}{f' [{info.unit}]' if info.unit else ''}"
+            yield f"    {name}: {_yaml(entry)}"
+            yield f"    #   prior: {prior.prior_type.value}"
+            yield f"    #   prior_params: {_yaml(prior.params)}"
 
 
 def _yaml(value: Any) -> str:
@@ -239,6 +224,8 @@ def _yaml(value: Any) -> str:
         return mantissa + point + exponent
     if isinstance(value, list):
         return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {_yaml(item)}' for key, item in value.items())}}}"
     return str(value)
 
 
@@ -256,19 +243,19 @@ def json_schema() -> dict[str, Any]:
         properties = definitions.get(section.__name__, schema).get("properties", {})
         for name, key in fields(section).items():
             facts = properties[name]
-            facts.pop("otherwise", None)
-            facts.setdefault("description", key.effect)
+            for extra in ("otherwise", "same", "refused"):
+                facts.pop(extra, None)
+            facts["description"] = key.effect
             if key.refused:
-                properties[name] = {"not": {}, "description": f"Not accepted: {key.refused}"}
+                properties[name] = {"not": {}, "description": f"Not accepted. {key.effect}"}
             for alias in key.aliases:
                 properties[alias] = facts | {"deprecated": True}
-    number = {"type": "number", "description": "The value."}
     group = definitions["ParameterGroupConfig"]["properties"]
-    for name in fields(ParameterGroupConfig):
-        group[name] = {"anyOf": [number, {"$ref": "#/$defs/ParameterConfig"}]}
-    for alias, name in PARAMETER_ALIASES.items():
-        group[alias] = group[name] | {"deprecated": True}
+    number = {"type": "number", "description": "The value."}
+    entry = {"anyOf": [number, {"$ref": "#/$defs/ParameterConfig"}]}
+    group |= dict.fromkeys(group, entry)
+    group |= dict.fromkeys(PARAMETER_ALIASES, entry | {"deprecated": True})
     direct = definitions["ParametersConfig"]["properties"]
-    velocity = {"anyOf": [direct["velocity"], *group["velocity"]["anyOf"]]}
+    velocity = {"anyOf": [direct["velocity"], *entry["anyOf"]]}
     definitions["ParametersConfig"]["properties"] = group | direct | {"velocity": velocity}
     return schema

@@ -24,12 +24,18 @@ Degrees = Annotated[float, Field(ge=-360, le=360)]
 Range = Annotated[list[Degrees], Field(min_length=2, max_length=2)]
 Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
 Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
+Probability = Annotated[
+    float, key(gt=0, lt=1, validation_alias=AliasChoices("target_accept_prob", "target_accept"))
+]
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
 PriorName = Literal[
     "uniform", "normal", "truncated_normal", "lognormal", "halfnormal", "exponential", "beta_scaled"
 ]
-_TARGET_ACCEPT = AliasChoices("target_accept_prob", "target_accept")
+ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
+_SCATTERING = "analyzer_parameters.scattering"
+_CHAINS = "optimization.cmc.per_shard_mcmc"
+_VALIDATION = "optimization.cmc.validation"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
 _MAX_R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 
@@ -45,10 +51,7 @@ class ParameterConfig(TypedDict, total=False):
     """Upper bound. Give both min and max, or neither."""
     vary: Annotated[bool, key(True)]
     """Whether the parameter is fitted (true) or fixed (false)."""
-    prior: Annotated[
-        PriorName,
-        key(otherwise="truncated_normal with the parameter's default location and scale"),
-    ]
+    prior: Annotated[PriorName, key(otherwise="the parameter's default prior")]
     """Prior distribution for sampling."""
     prior_params: dict[str, Number]
     """Numbers of the prior, see Priors. low and high default to the bounds."""
@@ -61,7 +64,7 @@ def _section(name: str, about: str, keys: Mapping[str, Any]) -> Any:
     return section
 
 
-def _settings(*sections: str) -> dict[str, Any]:
+def _settings(section: str) -> dict[str, Any]:
     """Keys of a section that are arguments of laws."""
     settings = [setting for law in LAWS.values() for setting in law.settings]
     return {
@@ -69,7 +72,7 @@ def _settings(*sections: str) -> dict[str, Any]:
             s.kind, key(s.default, unit=s.unit, gt=s.gt, le=s.le, description=s.effect)
         ]
         for s in settings
-        if s.path[:-1] == sections
+        if ".".join(s.path[:-1]) == section
     }
 
 
@@ -84,11 +87,8 @@ ParametersConfig = _section(
     "Parameters by group, or each directly by its name.",
     {name: ParameterGroupConfig for name in sorted(_GROUPS, key="scaling".__eq__)},
 )
-GeometryConfig = _section(
-    "GeometryConfig",
-    "Geometry of the shear cell.",
-    _settings("analyzer_parameters", "geometry"),
-)
+_GEOMETRY = _settings("analyzer_parameters.geometry")
+GeometryConfig = _section("GeometryConfig", "Shear cell.", _GEOMETRY)
 ModelConfig = _section("ModelConfig", "How the model is evaluated.", _settings("model"))
 
 
@@ -116,8 +116,7 @@ class ExperimentalDataConfig(TypedDict, total=False):
     roi_axis: Annotated[Literal["first", "last"], key("first")]
     """Axis of a three-dimensional npy array that counts the matrices."""
     average_triangles: Annotated[bool, key(False)]
-    """Average the two triangles of matrices that are not symmetric. Without it such a file is an
-    error."""
+    """Average the two triangles of asymmetric matrices, which are an error otherwise."""
     cache_file_path: Annotated[str, key(otherwise="data_folder_path; without it there is none")]
     """Folder for caches of the selected data."""
     cache_filename_template: Annotated[str, key(otherwise="a name made from the selection")]
@@ -134,8 +133,7 @@ class ScatteringConfig(TypedDict, total=False):
     q_tolerance: Annotated[float, key(0.05, ge=0, lt=1)]
     """Largest relative distance between the file's q and wavevector_q."""
     phi_angles: Annotated[list[Degrees], key(unit="degree", otherwise="all in the file")]
-    """Angles to analyse; the file must contain each of them. They label the matrices of a file
-    that has no angles, and are the angles of `twotime simulate`."""
+    """Angles to analyse, or to simulate; they label the matrices of a file without angles."""
 
 
 class AnalyzerParametersConfig(ParametersConfig, total=False):  # type: ignore[misc]
@@ -158,8 +156,7 @@ class AnalyzerParametersConfig(ParametersConfig, total=False):  # type: ignore[m
 class TemporalConfig(TypedDict, total=False):
     """Older form of the time axis; `analyzer_parameters` is the newer one."""
 
-    dt: Seconds
-    """The same as analyzer_parameters.dt."""
+    dt: Annotated[Seconds, key(unit="s", same="analyzer_parameters.dt")]
     time_length: Annotated[int, key(ge=2, le=10**9)]
     """Number of frames: end_frame is t_start + time_length."""
     t_start: Annotated[int, key(0, ge=0, le=10**9)]
@@ -172,8 +169,7 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     max_iterations: Annotated[int, key(300, ge=1, le=10**6)]
     """Largest number of solver steps."""
     tolerance: Annotated[float, key(3e-2, ge=1e-12, le=1)]
-    """Converged when the projected gradient and the remaining step are below this, in standard
-    deviations of the parameters."""
+    """Largest projected gradient and remaining step of a converged fit, in standard deviations."""
     method: Annotated[Literal["lm"], key("lm")]
     """Solver: Levenberg-Marquardt with bounds, the only one."""
     multistart: Annotated[bool, key(False)]
@@ -183,32 +179,19 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     seed: Annotated[int, key(0, ge=0, lt=2**32)]
     """Seed of the random starts."""
     start: Annotated[Literal["auto", "data", "values"], key("auto")]
-    """Where a fit starts: at the values; at estimates from the data; auto: at the values that are
-    given, and at estimates for the others."""
+    """Start at the values, at estimates from the data, or (auto) estimates where none are given."""
     per_angle_mode: Annotated[PerAngleMode, key("auto")]
-    """Contrast and offset: a pair per angle, one pair, frozen estimates, or a Fourier series in
-    the angle. auto is averaged from 3 angles on, else individual. The same in fitting and
-    sampling."""
+    """Contrast and offset: a pair per angle, one pair, frozen estimates, or a Fourier series in the
+    angle; auto is averaged from 3 angles on, else individual. The same in fitting and sampling."""
     evaluator: Annotated[Literal["auto", "tiled", "factored"], key("auto")]
-    """How sums over the points of c2 are computed. factored is faster, and needs a separable model
-    (not laminar_flow) and loss: linear."""
+    """How sums over c2 are computed; factored is faster, for separable models and loss: linear."""
     loss: Annotated[Literal["linear", "soft_l1", "huber"], key("linear")]
-    """Loss of a residual. The robust ones limit the influence of outliers by weights on every
-    point of c2 (evaluator tiled)."""
+    """Loss of a residual; the robust ones limit the influence of outliers (evaluator tiled)."""
     loss_scale: Annotated[float, key(1.0, gt=0, le=1e6)]
-    """Residual at which a robust loss departs from the square, in noise levels (1.4826 times the
-    median size of an angle's residuals)."""
-    nlsq_prior_width_factor: Annotated[
-        float,
-        key(
-            otherwise="priors are unchanged",
-            validation_alias=_PRIOR_WIDTH,
-            gt=0,
-            le=1e6,
-        ),
-    ]
-    """Sampling after a fit: replace the priors of varying parameters by normals centred on the
-    fit, this many robust standard deviations wide, cut to the bounds."""
+    """Residual where a robust loss departs from the square, in 1.4826 median residual sizes."""
+    nlsq_prior_width_factor: Annotated[float, key(validation_alias=_PRIOR_WIDTH, gt=0, le=1e6)]
+    """Sampling after a fit: if given, priors of varying parameters are replaced by normals centred
+    on the fit, this many robust standard deviations wide, cut to the bounds."""
 
 
 class CMCShardingConfig(TypedDict, total=False):
@@ -216,11 +199,8 @@ class CMCShardingConfig(TypedDict, total=False):
 
     n_shards: Annotated[int, key(1, ge=1, le=10**5)]
     """Number of shards; 1 samples all points together."""
-    shard_strategy: Annotated[
-        Literal["random", "interleaved", "contiguous", "angles"], key("random")
-    ]
-    """How points are distributed: at random within each angle, every n-th row, blocks of rows, or
-    whole angles."""
+    shard_strategy: Annotated[ShardStrategy, key("random")]
+    """At random within each angle, every n-th row, blocks of rows, or whole angles."""
     min_pairs_per_shard: Annotated[int, key(1000, ge=1, le=10**12)]
     """A shard with fewer points is an error."""
 
@@ -266,14 +246,9 @@ class CMCCombinationConfig(TypedDict, total=False):
     method: Annotated[Literal["importance", "consensus", "gaussian"], key("importance")]
     """consensus: draws of the shards averaged with their precisions. gaussian: the product of
     Gaussians. importance: draws of this product, weighted by the posterior of all points."""
-    weights: Annotated[
-        list[float],
-        key(
-            refused="shards are weighted by their own precision matrices; weights set by hand "
-            "would give another posterior than the data's. Delete the key."
-        ),
-    ]
-    """Weights of the shards."""
+    weights: Annotated[list[float], key(refused=True)]
+    """Shards are weighted by their own precision matrices; weights set by hand would give another
+    posterior than the data's. Delete the key."""
 
 
 class CMCPerShardMCMCConfig(TypedDict, total=False):
@@ -285,7 +260,7 @@ class CMCPerShardMCMCConfig(TypedDict, total=False):
     """Kept draws of each chain."""
     num_chains: Annotated[int, key(4, ge=1, le=10**4)]
     """Chains of each shard."""
-    target_accept_prob: Annotated[float, key(0.9, validation_alias=_TARGET_ACCEPT, gt=0, lt=1)]
+    target_accept_prob: Annotated[Probability, key(0.9)]
     """Acceptance probability to which the step size is adapted."""
     max_tree_depth: Annotated[int, key(10, ge=1, le=20)]
     """Largest number of doublings of a NUTS trajectory."""
@@ -295,25 +270,19 @@ class CMCOptimizationConfig(TypedDict, total=False):
     """Consensus Monte Carlo."""
 
     enable: Annotated[Literal["auto", "always", "never"], key("auto")]
-    """auto: sample where optimization.method says so. always: also after method: nlsq. never is
-    an error with method: cmc or both."""
-    num_warmup: Annotated[int, key(ge=10, le=10**7)]
-    """The same as per_shard_mcmc.num_warmup."""
-    num_samples: Annotated[int, key(ge=10, le=10**8)]
-    """The same as per_shard_mcmc.num_samples."""
-    num_chains: Annotated[int, key(ge=1, le=10**4)]
-    """The same as per_shard_mcmc.num_chains."""
-    target_accept_prob: Annotated[float, key(validation_alias=_TARGET_ACCEPT, gt=0, lt=1)]
-    """The same as per_shard_mcmc.target_accept_prob."""
-    max_tree_depth: Annotated[int, key(ge=1, le=20)]
-    """The same as per_shard_mcmc.max_tree_depth."""
-    max_r_hat: Annotated[float, key(validation_alias=_MAX_R_HAT, gt=1, le=10)]
-    """The same as validation.max_r_hat."""
+    """auto: as optimization.method says. always: also after method: nlsq. never: no sampling."""
+    num_warmup: Annotated[int, key(same=f"{_CHAINS}.num_warmup", ge=10, le=10**7)]
+    num_samples: Annotated[int, key(same=f"{_CHAINS}.num_samples", ge=10, le=10**8)]
+    num_chains: Annotated[int, key(same=f"{_CHAINS}.num_chains", ge=1, le=10**4)]
+    target_accept_prob: Annotated[Probability, key(same=f"{_CHAINS}.target_accept_prob")]
+    max_tree_depth: Annotated[int, key(same=f"{_CHAINS}.max_tree_depth", ge=1, le=20)]
+    max_r_hat: Annotated[
+        float, key(same=f"{_VALIDATION}.max_r_hat", validation_alias=_MAX_R_HAT, gt=1, le=10)
+    ]
     seed: Annotated[int, key(0, ge=0, lt=2**32)]
     """Seed of the sampler."""
     width_correction: Annotated[Literal["sandwich", "tempering", "none"], key("sandwich")]
-    """How the posterior's width is corrected for speckle noise that is correlated between points
-    of c2."""
+    """How the posterior's width is corrected for the correlations of speckle noise."""
     sharding: CMCShardingConfig
     initialization: CMCInitializationConfig
     backend: CMCBackendConfig
@@ -378,14 +347,9 @@ class StreamingConfig(TypedDict, total=False):
     """Process c2 tile by tile (optimization.nlsq.evaluator: tiled)."""
     chunk_size: Annotated[int, key(128, unit="frame", ge=8, le=10**5)]
     """Frames along the side of a tile."""
-    buffer_size: Annotated[
-        int,
-        key(
-            refused="the selected matrices are in memory once and tiles are cut from them, so "
-            "there is no buffer. Use hardware.memory_limit_gb to limit memory."
-        ),
-    ]
-    """Size of a read buffer."""
+    buffer_size: Annotated[int, key(refused=True)]
+    """The selected matrices are in memory once and tiles are cut from them, so there is no buffer.
+    Use hardware.memory_limit_gb to limit memory."""
 
 
 class StratificationConfig(TypedDict, total=False):
@@ -405,13 +369,9 @@ class SequentialConfig(TypedDict, total=False):
     enable: Annotated[bool, key(False)]
     """Fit angle by angle instead of all together. Each angle has its own parameters and starts
     where the last converged one ended. The folder holds one result for each angle."""
-    max_iterations: Annotated[
-        int, key(otherwise="optimization.nlsq.max_iterations", ge=1, le=10**6)
-    ]
+    max_iterations: Annotated[int, key(otherwise="that of nlsq", ge=1, le=10**6)]
     """Largest number of solver steps of each angle's fit."""
-    convergence_threshold: Annotated[
-        float, key(otherwise="optimization.nlsq.tolerance", ge=1e-12, le=1)
-    ]
+    convergence_threshold: Annotated[float, key(otherwise="tolerance of nlsq", ge=1e-12, le=1)]
     """Tolerance of each angle's fit."""
 
 
@@ -420,24 +380,14 @@ class HardwareConfig(TypedDict, total=False):
 
     device: Annotated[Literal["auto", "cpu", "gpu", "tpu"], key("auto")]
     """Kind of device the command line computes on; auto is JAX's choice."""
-    n_threads: Annotated[
-        int,
-        key(
-            refused="XLA sets its number of threads when the process starts. Limit them from "
-            "outside, on Linux: taskset -c 0-3 twotime fit run.yaml."
-        ),
-    ]
-    """Number of CPU threads."""
+    n_threads: Annotated[int, key(refused=True)]
+    """XLA sets its number of threads when the process starts. Limit them from outside, on Linux:
+    taskset -c 0-3 twotime fit run.yaml."""
     memory_limit_gb: Annotated[float, key(unit="GB", otherwise="no limit", gt=0, le=1e6)]
     """Data that need more memory than this are an error before they are read."""
-    numa_aware: Annotated[
-        bool,
-        key(
-            refused="JAX does not place memory on NUMA nodes. Bind the process from outside: "
-            "numactl --cpunodebind=0 --membind=0 twotime fit run.yaml."
-        ),
-    ]
-    """Placement on NUMA nodes."""
+    numa_aware: Annotated[bool, key(refused=True)]
+    """JAX does not place memory on NUMA nodes. Bind the process from outside:
+    numactl --cpunodebind=0 --membind=0 twotime fit run.yaml."""
 
 
 class LoggingConfig(TypedDict, total=False):
@@ -471,16 +421,11 @@ class MetadataConfig(TypedDict, total=False):
 class AnalysisConfig(TypedDict, total=False):
     """Short form of the most used settings; each stands for a key elsewhere."""
 
-    method: Method
-    """The same as optimization.method."""
-    phi_angles: Annotated[list[Degrees], key(unit="degree")]
-    """The same as analyzer_parameters.scattering.phi_angles."""
-    q: Wavevector
-    """The same as analyzer_parameters.scattering.wavevector_q."""
-    dt: Seconds
-    """The same as analyzer_parameters.dt."""
-    scaling_mode: PerAngleMode
-    """The same as optimization.nlsq.per_angle_mode."""
+    method: Annotated[Method, key(same="optimization.method")]
+    phi_angles: Annotated[list[Degrees], key(unit="degree", same=f"{_SCATTERING}.phi_angles")]
+    q: Annotated[Wavevector, key(unit="1/Å", same=f"{_SCATTERING}.wavevector_q")]
+    dt: Annotated[Seconds, key(unit="s", same="analyzer_parameters.dt")]
+    scaling_mode: Annotated[PerAngleMode, key(same="optimization.nlsq.per_angle_mode")]
 
 
 class HeterodyneConfig(TypedDict, total=False):
