@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
+from twotime.models.scaling import Averaged
 from twotime.start.coarse import free_scaling, group, groups_chi2, refine
 
 T, TRUTH = np.arange(1, 61) * 0.1, np.array([9000.0, -0.4, 500.0])
@@ -20,7 +21,7 @@ def coarse():
         noise=0.02, key=jax.random.key(0),
     )  # fmt: skip
     groups = group(data)
-    return model, data, space, groups, free_scaling(data, space, "averaged")
+    return model, data, space, groups, free_scaling(data, space, Averaged())
 
 
 def chi2(coarse, params):

@@ -20,8 +20,8 @@ def test_one_angle_equals_a_bounded_linear_solver(seed, low, wide):
     model = rng.uniform(0, 1, 40)
     data = rng.normal(0.3, 1) * model + rng.normal(0.2, 1) + 0.1 * rng.normal(size=40)
     lower, upper = np.array([0.0, low]), np.array([wide, low + wide])
-    s = scaling.make_scaling("individual", jnp.zeros(1), jnp.asarray(lower), jnp.asarray(upper))
-    got = scaling.solve_scaling(moments_of(data, model), s)
+    bounds = jnp.asarray(lower), jnp.asarray(upper)
+    got = scaling.Individual().scaling(jnp.zeros(1), *bounds).solve(moments_of(data, model))
     want = lsq_linear(
         np.stack([model, np.ones(40)], axis=1), data, (lower, upper), tol=1e-14, method="bvls"
     ).x
@@ -36,9 +36,9 @@ def test_averaged_shares_one_pair_and_individual_does_not():
     data = np.array([[0.2], [0.4]]) * model + 1.0
     m = jnp.concatenate([moments_of(d, c) for d, c in zip(data, model, strict=True)])
     bounds = jnp.asarray([0.0, 0.5]), jnp.asarray([1.0, 1.5])
-    own = scaling.solve_scaling(m, scaling.make_scaling("individual", jnp.zeros(2), *bounds))
+    own = scaling.Individual().scaling(jnp.zeros(2), *bounds).solve(m)
     np.testing.assert_allclose(own.contrast, [0.2, 0.4], atol=1e-12)
-    shared = scaling.solve_scaling(m, scaling.make_scaling("averaged", jnp.zeros(2), *bounds))
+    shared = scaling.Averaged().scaling(jnp.zeros(2), *bounds).solve(m)
     assert shared.contrast[0] == shared.contrast[1]
     assert 0.2 < shared.contrast[0] < 0.4
 
@@ -52,31 +52,34 @@ def test_fourier_recovers_a_smooth_contrast_and_respects_bounds():
         [moments_of(c * x + 1.0, x) for c, x in zip(np.asarray(truth), model, strict=True)]
     )
     lower, upper = jnp.asarray([0.0, 0.5]), jnp.asarray([1.0, 1.5])
-    got = scaling.solve_scaling(m, scaling.make_scaling("fourier", phi, lower, upper))
+    got = scaling.Fourier().scaling(phi, lower, upper).solve(m)
     np.testing.assert_allclose(got.contrast, truth, atol=1e-9)
-    tight = scaling.make_scaling("fourier", phi, lower, jnp.asarray([0.35, 1.5]))
-    assert np.max(scaling.solve_scaling(m, tight).contrast) <= 0.35 + 1e-6
+    tight = scaling.Fourier().scaling(phi, lower, jnp.asarray([0.35, 1.5]))
+    assert np.max(tight.solve(m).contrast) <= 0.35 + 1e-6
 
 
 def test_frozen_values_stay():
     rng = np.random.default_rng(2)
     model = rng.uniform(0, 1, 30)
     frozen = jnp.asarray([[0.25, 1.1]])
-    s = scaling.make_scaling("constant", jnp.zeros(1), jnp.zeros(2), jnp.ones(2), frozen)
-    got = scaling.solve_scaling(moments_of(0.5 * model + 1, model), s)
+    s = scaling.Frozen().scaling(jnp.zeros(1), jnp.zeros(2), jnp.ones(2), lambda: frozen)
+    got = s.solve(moments_of(0.5 * model + 1, model))
     np.testing.assert_allclose([got.contrast[0], got.offset[0]], frozen[0])
     assert not np.any(got.free)
 
 
 def test_auto_means_averaged_from_three_angles_on():
-    assert [scaling.resolve_mode("auto", n) for n in (1, 2, 3, 9)] == [
-        "individual",
-        "individual",
-        "averaged",
-        "averaged",
-    ]
+    found = [scaling.resolve_mode("auto", n) for n in (1, 2, 3, 9)]
+    assert [mode.word for mode in found] == ["individual"] * 2 + ["averaged"] * 2
     with pytest.raises(ValueError, match="per_angle_mode is 'both'"):
         scaling.resolve_mode("both", 1)
+
+
+@pytest.mark.parametrize("word", ["individual", "averaged", "constant", "fourier"])
+def test_words_and_objects_are_the_same(word):
+    mode = scaling.resolve_mode(word, 5)
+    assert mode.word == word and scaling.resolve_mode(mode, 1) is mode
+    assert mode == type(mode)() and hash(mode) == hash(type(mode)())
 
 
 def test_quantile_estimate_follows_its_definition():

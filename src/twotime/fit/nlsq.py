@@ -24,7 +24,7 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.gram.tiled import TILE
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import AnyArray
-from twotime.models.scaling import resolve_mode
+from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start.search import spread_starts
@@ -35,7 +35,7 @@ def fit_nlsq(
     data: TwoTimeData,
     space: ParameterSpace,
     *,
-    per_angle_mode: str = "auto",
+    per_angle_mode: str | Individual = "auto",
     evaluator: str = "auto",
     loss: str = "linear",
     loss_scale: float = 1.0,
@@ -62,7 +62,8 @@ def fit_nlsq(
         model: The model.
         data: The data; masked and non-finite pixels do not count.
         space: Start, bounds and which parameters vary.
-        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto".
+        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto", or an object of
+            `twotime.models.scaling`.
         evaluator: "tiled" takes any model, mask and sigma; "factored" takes separable models on
             complete data and is faster; "auto" is factored where that is possible. The result
             says which it was.
@@ -114,7 +115,7 @@ def _make_starts(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
     space: ParameterSpace,
-    mode: str,
+    mode: Individual,
     starts: int | Float[AnyArray, "start param"],
     key: Key[Array, ""] | None,
 ) -> Float[Array, "start param"]:
@@ -188,7 +189,7 @@ def _fit(
     space: ParameterSpace,
     starts: Float[Array, "start param"],
     loss: Robust | None,
-    mode: str,
+    mode: Individual,
     evaluator: str,
     tile: int,
     mesh: Mesh | None,

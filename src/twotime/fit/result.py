@@ -145,7 +145,7 @@ def make_result(
         varying=problem.varying,
         units=tuple(space.units),
         model=type(problem.model).__name__,
-        per_angle_mode=problem.scaling.mode,
+        per_angle_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator,
         uncertainty_kind=SPECKLE,
         values=answer.values,

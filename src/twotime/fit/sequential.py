@@ -16,6 +16,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.fit.nlsq import fit_nlsq
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import AnyArray
+from twotime.models.scaling import resolve_mode
 from twotime.results.nlsq import NLSQResult, SequentialResult
 
 
@@ -50,7 +51,7 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
-    if settings.get("per_angle_mode") == "fourier":
+    if resolve_mode(settings.get("per_angle_mode", "auto"), 1).is_series:
         raise ValueError(
             "per_angle_mode is 'fourier', a series over the angles; angles fitted one after the "
             "other have none; use 'auto'."

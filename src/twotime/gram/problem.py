@@ -14,11 +14,11 @@ from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
 from twotime.gram.tiled import TILE
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import (
+    Individual,
     Scaling,
     ScalingSolution,
-    make_scaling,
     quantile_scaling,
-    solve_scaling,
+    resolve_mode,
 )
 from twotime.solver import Quadratic
 
@@ -72,7 +72,7 @@ def reduce_gram(grams: Float[Array, "angle basis basis"], scaling: Scaling) -> R
     Returns:
         Chi-squared, its gradient and Gauss-Newton matrix in the free parameters.
     """
-    solution = solve_scaling(grams[:, :FIRST, :FIRST], scaling)
+    solution = scaling.solve(grams[:, :FIRST, :FIRST])
     c, o = solution.contrast, solution.offset
     combine = jnp.stack([jnp.ones_like(c), -o, -c], axis=1)
     moments = grams[:, :FIRST, :FIRST]
@@ -142,7 +142,7 @@ def make_problem(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
     space: ParameterSpace,
-    mode: str,
+    mode: str | Individual,
     evaluator: str,
     tile: int = TILE,
     mesh: Mesh | None = None,
@@ -176,14 +176,17 @@ def make_problem(
 
 
 def _make_scaling(
-    data: TwoTimeData, space: ParameterSpace, mode: str, shift: Float[Array, ""]
+    data: TwoTimeData, space: ParameterSpace, mode: str | Individual, shift: Float[Array, ""]
 ) -> Scaling:
     """The scaling of data less their shift."""
     vary = jnp.asarray(space.scaling_varying)
     moved = jnp.stack([jnp.zeros_like(shift), shift])
     lower = jnp.where(vary, space.scaling_lower, space.scaling_initial) - moved
     upper = jnp.where(vary, space.scaling_upper, space.scaling_initial) - moved
-    frozen = (
-        quantile_scaling(data.c2, data.usable(slice(None))) - moved if mode == "constant" else None
+    mode = resolve_mode(mode, data.phi.shape[0])
+    return mode.scaling(
+        jnp.asarray(data.phi),
+        lower,
+        upper,
+        lambda: quantile_scaling(data.c2, data.usable(slice(None))) - moved,
     )
-    return make_scaling(mode, jnp.asarray(data.phi), lower, upper, frozen)

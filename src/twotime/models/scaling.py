@@ -4,8 +4,9 @@ With the model fixed, c2 = offset + contrast · C is linear in both, so a fit ne
 for them: it solves for them at every step, inside their bounds (variable projection).
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -43,8 +44,9 @@ def _offset_check(x: float, t: AnyArray) -> Iterator[Finding]:
 CHECKS = (Check(("contrast",), _contrast_check), Check(("offset",), _offset_check))
 """Physics checks of contrast and offset."""
 
-PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
 FOURIER_ORDER = 2
+PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
+Bounds = Float[Array, " 2"]
 
 
 class Scaling(eqx.Module):
@@ -54,13 +56,21 @@ class Scaling(eqx.Module):
         basis: contrast of each angle = basis @ coefficients, and the same for the offset.
         lower: Lower bounds of contrast and offset of each coefficient.
         upper: Upper bounds; equal to `lower` where the value is frozen.
-        mode: The resolved `per_angle_mode`.
+        mode: How they are shared between angles.
     """
 
     basis: Float[Array, "angle coefficient"]
     lower: Float[Array, "coefficient 2"]
     upper: Float[Array, "coefficient 2"]
-    mode: str = eqx.field(static=True)
+    mode: "Individual" = eqx.field(static=True)
+
+    def solve(self, moments: Float[Array, "angle 3 3"]) -> "ScalingSolution":
+        """Contrast and offset inside their bounds that minimise the squared residuals.
+
+        Args:
+            moments: Weighted sums of products of (data, 1, model) over the points of each angle.
+        """
+        return self.mode.solve(moments, self)
 
 
 class ScalingSolution(eqx.Module):
@@ -77,76 +87,124 @@ class ScalingSolution(eqx.Module):
     free: Bool[Array, "coefficient 2"]
 
 
-def resolve_mode(mode: str, n_angles: int) -> str:
-    """Turn "auto" into what it means: averaged from 3 angles on, individual below.
+@dataclasses.dataclass(frozen=True)
+class Individual:
+    """Contrast and offset of their own for every angle.
+
+    Attributes:
+        word: The configuration's word, which results keep.
+        is_frozen: Whether contrast and offset are estimates from the data that do not vary.
+        is_series: Whether coefficients belong to a series over the angles.
+    """
+
+    word: ClassVar[str] = "individual"
+    is_frozen: ClassVar[bool] = False
+    is_series: ClassVar[bool] = False
+
+    @property
+    def varying(self) -> "Individual":
+        """The mode in which nothing is frozen, for searching starts."""
+        return self
+
+    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+        """Values of each angle by the coefficients."""
+        return jnp.eye(phi.shape[0], dtype=phi.dtype)
+
+    def scaling(
+        self,
+        phi: Float[Array, " angle"],
+        lower: Bounds,
+        upper: Bounds,
+        estimate: Callable[[], Float[Array, "angle 2"]] | None = None,
+    ) -> Scaling:
+        """The scaling of some angles.
+
+        Args:
+            phi: Detector angles [degree].
+            lower: Lower bounds of contrast and offset.
+            upper: Upper bounds of contrast and offset, equal to `lower` where frozen.
+            estimate: Gives contrast and offset of each angle, for the mode that freezes them.
+        """
+        basis = self.basis(phi)
+        shape = (basis.shape[1], 2)
+        return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), self)
+
+    def solve(self, moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
+        """See `Scaling.solve`."""
+        one_hot = scaling.basis
+        pooled = jnp.einsum("ak,aij->kij", one_hot, moments)
+        best, free = jax.vmap(_solve_box)(pooled, scaling.lower, scaling.upper)
+        return ScalingSolution(one_hot @ best[:, 0], one_hot @ best[:, 1], free)
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaged(Individual):
+    """One contrast and one offset for all angles."""
+
+    word: ClassVar[str] = "averaged"
+
+    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+        return jnp.ones((phi.shape[0], 1), phi.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Individual):
+    """Contrast and offset of every angle estimated from the data beforehand."""
+
+    word: ClassVar[str] = "constant"
+    is_frozen: ClassVar[bool] = True
+
+    @property
+    def varying(self) -> Individual:
+        return Individual()
+
+    def scaling(
+        self,
+        phi: Float[Array, " angle"],
+        lower: Bounds,
+        upper: Bounds,
+        estimate: Callable[[], Float[Array, "angle 2"]] | None = None,
+    ) -> Scaling:
+        if estimate is None:
+            raise TypeError("The frozen mode needs estimates of contrast and offset; got none.")
+        frozen = estimate()
+        return Scaling(self.basis(phi), frozen, frozen, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fourier(Individual):
+    """Contrast and offset as Fourier series in the angle, up to `FOURIER_ORDER`."""
+
+    word: ClassVar[str] = "fourier"
+    is_series: ClassVar[bool] = True
+
+    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+        angle = jnp.deg2rad(phi)
+        waves = [f(k * angle) for k in range(1, FOURIER_ORDER + 1) for f in (jnp.cos, jnp.sin)]
+        return jnp.stack([jnp.ones_like(angle), *waves], axis=1)
+
+    def solve(self, moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
+        return _solve_linear(moments, scaling)
+
+
+_MODES = {mode.word: mode for mode in (Individual(), Averaged(), Frozen(), Fourier())}
+
+
+def resolve_mode(mode: str | Individual, n_angles: int) -> Individual:
+    """The object of a word; "auto" is averaged from 3 angles on and individual below.
 
     Raises:
         ValueError: If the mode is unknown.
     """
-    if mode not in get_args(PerAngleMode):
+    if isinstance(mode, Individual):
+        return mode
+    if mode == "auto":
+        return Averaged() if n_angles >= 3 else Individual()
+    if mode not in _MODES:
         raise ValueError(
             f"per_angle_mode is {mode!r}; expected one of {', '.join(get_args(PerAngleMode))}."
         )
-    if mode != "auto":
-        return mode
-    return "averaged" if n_angles >= 3 else "individual"
-
-
-def make_scaling(
-    mode: str,
-    phi: Float[Array, " angle"],
-    lower: Float[Array, " 2"],
-    upper: Float[Array, " 2"],
-    frozen: Float[Array, "angle 2"] | None = None,
-) -> Scaling:
-    """Build the scaling of a resolved mode.
-
-    Args:
-        mode: "individual", "averaged", "constant" or "fourier".
-        phi: Detector angles [degree].
-        lower: Lower bounds of contrast and offset.
-        upper: Upper bounds of contrast and offset, equal to `lower` where frozen.
-        frozen: The frozen contrast and offset of each angle, for "constant".
-
-    Returns:
-        The scaling.
-    """
-    n = phi.shape[0]
-    if mode == "fourier":
-        basis = fourier_basis(phi)
-    elif mode == "averaged":
-        basis = jnp.ones((n, 1), phi.dtype)
-    else:
-        basis = jnp.eye(n, dtype=phi.dtype)
-    if frozen is not None:
-        return Scaling(basis, frozen, frozen, mode)
-    shape = (basis.shape[1], 2)
-    return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), mode)
-
-
-def fourier_basis(phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
-    """Columns 1, cos kφ, sin kφ up to `FOURIER_ORDER`, for angles in degree."""
-    angle = jnp.deg2rad(phi)
-    waves = [f(k * angle) for k in range(1, FOURIER_ORDER + 1) for f in (jnp.cos, jnp.sin)]
-    return jnp.stack([jnp.ones_like(angle), *waves], axis=1)
-
-
-def solve_scaling(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
-    """Best contrast and offset inside their bounds.
-
-    Args:
-        moments: Weighted sums of products of (data, 1, model) over the pixels of each angle.
-        scaling: What is free.
-
-    Returns:
-        The solution that minimises the sum of squared residuals.
-    """
-    if scaling.mode == "fourier":
-        return _solve_linear(moments, scaling)
-    one_hot = scaling.basis
-    pooled = jnp.einsum("ak,aij->kij", one_hot, moments)
-    best, free = jax.vmap(_solve_box)(pooled, scaling.lower, scaling.upper)
-    return ScalingSolution(one_hot @ best[:, 0], one_hot @ best[:, 1], free)
+    return _MODES[mode]
 
 
 def _solve_box(

@@ -289,7 +289,7 @@ def fit_cmc(
     check_choice("noise", noise, ("sampled", "marginal"))
     check_space(data, space)
     begun = time.perf_counter()
-    mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    mode = resolve_mode(per_angle_mode, data.phi.shape[0]).word
     fit = _fit_to_start(model, data, space, start, mode, evaluator)
     if fit is None and (width != "none" or prior_from_fit is not None):
         fit = fit_nlsq(model, data, space, per_angle_mode=mode, evaluator=evaluator)

@@ -9,7 +9,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.scaling import Scaling
+from twotime.models.scaling import Scaling, resolve_mode
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.coordinates import parameter_coordinates, scaling_coordinates
 from twotime.sample.density import LinearScaling, Plane, Posterior
@@ -78,10 +78,11 @@ def choose_scaling(space: ParameterSpace, fit: NLSQResult | None, mode: str, ask
     """
     if asked not in ("auto", "marginal", "sampled"):
         raise ValueError(f"scaling is {asked!r}; expected 'auto', 'marginal' or 'sampled'.")
+    per_angle = resolve_mode(mode, 1)
     names = [
         n
         for n, vary in zip(("contrast", "offset"), space.scaling_varying, strict=True)
-        if vary and mode != "constant"
+        if vary and not per_angle.is_frozen
     ]
     strange = [n for n in names if space.priors[n].prior_type not in _NORMAL]
     if asked == "marginal" and strange:
@@ -90,12 +91,12 @@ def choose_scaling(space: ParameterSpace, fit: NLSQResult | None, mode: str, ask
             f"scaling='marginal' integrates over normal priors; {strange[0]} has a {kind} prior; "
             "use scaling='sampled' or give it a normal prior."
         )
-    if mode == "fourier" and (asked == "sampled" or strange):
+    if per_angle.is_series and (asked == "sampled" or strange):
         raise ValueError(
             "per_angle_mode 'fourier' needs normal priors of contrast and offset and "
             "scaling='marginal': bounds on every angle cannot be put on the coefficients."
         )
-    if asked != "auto" or mode == "fourier":
+    if asked != "auto" or per_angle.is_series:
         return "marginal" if asked == "auto" else asked
     near = fit is not None and bool(np.any(fit.scaling_at_bound))
     return "sampled" if strange or near else "marginal"
@@ -109,7 +110,7 @@ def _linear_scaling(
     n = lower.shape[0] // 2
     kinds = np.repeat(("contrast", "offset"), n)[free]
     moved = np.where(kinds == "offset", float(shift), 0.0)
-    is_wave = np.tile(np.arange(n) > 0, 2)[free] & (scaling.mode == "fourier")
+    is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
     if how == "sampled":
         coordinates = scaling_coordinates(space, tuple(str(k) for k in kinds))
         none = np.zeros(len(kinds))

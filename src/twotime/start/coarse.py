@@ -13,7 +13,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.gram.problem import reduce_gram
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation_at
-from twotime.models.scaling import Scaling, make_scaling, solve_scaling
+from twotime.models.scaling import Individual, Scaling
 from twotime.solver import BoxLevenbergMarquardt, Quadratic
 
 AGES = 9
@@ -65,13 +65,12 @@ def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
     return Groups(t1, t2, jnp.concatenate(mean, axis=1), jnp.concatenate(weight, axis=1))
 
 
-def free_scaling(data: TwoTimeData, space: ParameterSpace, mode: str) -> Scaling:
-    """The scaling of a fit; what "constant" would freeze is free here."""
+def free_scaling(data: TwoTimeData, space: ParameterSpace, mode: Individual) -> Scaling:
+    """The scaling of a fit, with nothing frozen."""
     vary = np.asarray(space.scaling_varying)
     lower = jnp.where(vary, space.scaling_lower, space.scaling_initial)
     upper = jnp.where(vary, space.scaling_upper, space.scaling_initial)
-    mode = "individual" if mode == "constant" else mode
-    return make_scaling(mode, jnp.asarray(data.phi), lower, upper)
+    return mode.varying.scaling(jnp.asarray(data.phi), lower, upper)
 
 
 def curves(
@@ -102,7 +101,7 @@ def groups_chi2(
         value = curves(model, data, groups, p)
         basis = jnp.stack([groups.c2, jnp.ones_like(groups.c2), value], axis=1)
         moments = jnp.einsum("aip,ap,ajp->aij", basis, weight, basis)
-        solution = solve_scaling(moments, scaling)
+        solution = scaling.solve(moments)
         ones = jnp.ones_like(solution.offset)
         combine = jnp.stack([ones, -solution.offset, -solution.contrast], axis=1)
         found = jnp.einsum("ai,aij,aj->", combine, moments, combine)

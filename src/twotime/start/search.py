@@ -18,7 +18,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.proposals import Coordinates, Plan, Scene, Stage
-from twotime.models.scaling import Scaling, resolve_mode
+from twotime.models.scaling import Individual, Scaling, resolve_mode
 from twotime.start.coarse import AGES, Groups, free_scaling, group, groups_chi2, refine
 
 _CHUNK, _DRAWS, _FEW_LAGS = 256, 64, 16
@@ -33,7 +33,7 @@ def estimate_starts(
     data: TwoTimeData,
     space: ParameterSpace,
     *,
-    per_angle_mode: str = "auto",
+    per_angle_mode: str | Individual = "auto",
     count: int = 1,
 ) -> list[ParameterSpace]:
     """Spaces that start where the data suggest, the likeliest first.
@@ -251,7 +251,7 @@ def spread_starts(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
     space: ParameterSpace,
-    mode: str,
+    mode: Individual,
     count: int,
     key: Key[Array, ""],
 ) -> Float[Array, "start param"]:
