@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 import twotime as tt
-from twotime import posterior_jobs as posterior_run
 from twotime import scaffold as starting
 from twotime import workflow as run
 from twotime.errors import ResultError
@@ -54,7 +53,7 @@ def config(method="both", cmc=CMC, hmc=HMC, **more):
 
 
 def test_every_key_of_the_sampling_sections_reaches_the_sampler():
-    found = posterior_run.sampling_arguments(config())
+    found = run.sampling_arguments(config())
     assert jax.random.key_data(found.pop("key")).tolist() == [0, 7]
     assert found == {
         "n_shards": 3, "strategy": "random", "min_pixels": 12, "n_strata": 5, "n_chains": 2,
@@ -68,7 +67,7 @@ def test_every_key_of_the_sampling_sections_reaches_the_sampler():
 
 
 def test_a_start_at_the_prior_needs_no_fit():
-    found = posterior_run.sampling_arguments(
+    found = run.sampling_arguments(
         config(cmc={"initialization": {"method": "prior"}}, hmc={}, stratification={})
     )
     assert found["start"] == "prior" and found["n_strata"] == 1
@@ -76,14 +75,14 @@ def test_a_start_at_the_prior_needs_no_fit():
 
 def test_kept_runs_are_neither_lost_nor_mixed(tmp_path):
     out = tmp_path / "out"
-    assert posterior_run.kept_run(out, resume=False, overwrite=False) == tmp_path / "out.run"
-    with pytest.raises(ResultError, match="no run to go on with"):
-        posterior_run.kept_run(out, resume=True, overwrite=False)
+    assert run.kept_run(out, resume=False, overwrite=False) == tmp_path / "out.run"
+    with pytest.raises(ResultError, match="no interrupted run to resume"):
+        run.kept_run(out, resume=True, overwrite=False)
     (tmp_path / "out.run").mkdir()
-    with pytest.raises(ResultError, match="did not end"):
-        posterior_run.kept_run(out, resume=False, overwrite=False)
-    assert posterior_run.kept_run(out, resume=True, overwrite=False).exists()
-    assert not posterior_run.kept_run(out, resume=False, overwrite=True).exists()
+    with pytest.raises(ResultError, match="holds an interrupted run"):
+        run.kept_run(out, resume=False, overwrite=False)
+    assert run.kept_run(out, resume=True, overwrite=False).exists()
+    assert not run.kept_run(out, resume=False, overwrite=True).exists()
 
 
 def posterior(n_shards=3, n_free=3):

@@ -1,6 +1,6 @@
-"""Command line: every command calls one verb of the library and shows what it returned.
+"""Command line: each command calls one function of the library and shows what it returns.
 
-Exit codes: 0 done (a fit converged), 1 a mistake in what was asked, 2 a fit ran but did not
+Exit codes: 0 done (a fit converged), 1 error (one message, nothing is written), 2 a fit did not
 converge (its results are written and marked), 130 interrupted.
 """
 
@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, SupportsFloat, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, TypeVar, cast
 
 import click
 from rich import box
@@ -33,24 +33,27 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from twotime import console as messages
-from twotime import report as words
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
-from twotime.errors import ConfigurationError
+from twotime.errors import TwoTimeError
 from twotime.version import __version__
+
+if TYPE_CHECKING:
+    from twotime import report
+    from twotime.workflow import Job
+
+# Each command imports what it needs, so that help appears without delay.
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 
+# Points of c2 from which evaluations are shown; that needs a compilation that is not cached.
 COUNTED = 2e7
-"""Pixels from which evaluations are counted; that takes a compilation which cannot be kept."""
 
-MODELS = click.Choice(ANALYSIS_MODES)
-METHODS = click.Choice(["nlsq", "cmc", "both"])
 FILE = click.Path(path_type=Path)
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
 
 T = TypeVar("T")
-
 _WORKER = "twotime-fit"
+_STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
 _log = logging.getLogger(__name__)
 
 
@@ -58,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
     Args:
-        arguments: What stands behind the program's name; None takes it from the process.
+        arguments: The words after the program's name; None takes them from the process.
     """
     console = Console(stderr=True)
-    with messages.listening(console):
+    with listening(console):
         try:
             code = twotime.main(arguments, "twotime", standalone_mode=False, obj=console)
             return code if isinstance(code, int) else CONVERGED
@@ -70,7 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return MISTAKE
         except (KeyboardInterrupt, click.Abort):
             _log.error("interrupted; nothing was written")
-            return _stopped()
+            if any(thread.name == _WORKER for thread in threading.enumerate()):
+                sys.stderr.flush()
+                os._exit(INTERRUPTED)  # compiled code that runs ends only with the process
+            return INTERRUPTED
         except (ValueError, TypeError, OSError) as exc:
             if not _is_a_sentence(exc):
                 raise
@@ -86,19 +92,18 @@ def twotime() -> None:
 
 
 @twotime.command()
-@click.option("--model", default=DEFAULT_MODE, type=MODELS, show_default=True)
+@click.option("--model", default=DEFAULT_MODE, type=click.Choice(ANALYSIS_MODES), show_default=True)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
-@click.option("--example", is_flag=True, help="Simulate the data file beside it, to try it on.")
-@click.option("--full", is_flag=True, help="Write every key there is.")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there.")
-def init(model: str, output: Path, example: bool, full: bool, overwrite: bool) -> None:
+@click.option("--example", is_flag=True, help="Also simulate a data file to try it on.")
+@click.option("--full", is_flag=True, help="Include every key.")
+@OVERWRITE
+def init(model: str, output: Path, **options: Any) -> None:
     """Write a commented configuration to start from."""
-    from twotime import scaffold as starting
+    from twotime import scaffold
 
-    if example:
+    if options["example"]:
         set_up("auto")
-    written = starting.start(model, output, example=example, full=full, overwrite=overwrite)
-    for path in written:
+    for path in scaffold.start(model, output, **options):
         click.echo(f"wrote {path}")
     click.echo(f"next: twotime fit {output}")
 
@@ -106,7 +111,7 @@ def init(model: str, output: Path, example: bool, full: bool, overwrite: bool) -
 @twotime.command()
 @click.argument("config", type=FILE)
 def validate(config: Path) -> None:
-    """Tell every mistake of a configuration at once."""
+    """Check a configuration and report all errors at once."""
     from twotime.config.manager import ConfigManager
 
     valid = ConfigManager.from_yaml(config)
@@ -119,7 +124,10 @@ def validate(config: Path) -> None:
 @twotime.command()
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
-    """Say what a data file holds: layout, q, angles, frames, dt, empty bins."""
+    """Show what a data file holds.
+
+    Layout, wavevectors and angles, frames, time step, and bins without data.
+    """
     from twotime.data.readers import inspect_file
 
     click.echo(inspect_file(file))
@@ -129,29 +137,39 @@ def inspect(file: Path) -> None:
 @click.argument("config", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Data file to write.")
 @click.option("--pixels", default=10_000, type=click.IntRange(min=1), show_default=True,
-              help="Detector pixels per angle that speckle is averaged over.")  # fmt: skip
+              help="Number of detector pixels averaged per angle.")  # fmt: skip
 @click.option("--photons", type=click.FloatRange(min=0, min_open=True),
-              help="Mean counts per pixel and frame; left out: no shot noise.")  # fmt: skip
+              help="Mean counts per pixel and frame; default: no shot noise.")  # fmt: skip
 @click.option("--noise", type=click.FloatRange(min=0),
-              help="Independent noise of this standard deviation in place of speckle.")  # fmt: skip
-@click.option("--seed", default=0, show_default=True)
-@click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-def simulate(config: Path, output: Path, overwrite: bool, **options: Any) -> None:
-    """Write a data file with the parameters of a configuration."""
-    from twotime import scaffold as starting
+              help="Standard deviation of independent noise, instead of speckle.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Seed of the random numbers.")
+@OVERWRITE
+def simulate(config: Path, output: Path, **options: Any) -> None:
+    """Simulate a data file from a configuration."""
+    from twotime import scaffold
 
     set_up("auto")
-    starting.simulate_file(config, output, overwrite=overwrite, **options)
+    scaffold.simulate_file(config, output, **options)
     click.echo(f"wrote {output}")
+
+
+class _Run(NamedTuple):
+    """A job with what the command line needs to show and write it."""
+
+    job: "Job"
+    console: Console
+    folder: Path
+    overwrite: bool
 
 
 @twotime.command()
 @click.argument("config", type=FILE)
-@click.option("-o", "--output", type=FILE, help="Folder of the results.")
-@click.option("--method", type=METHODS, help="In place of optimization.method.")
-@click.option("--overwrite", is_flag=True, help="Replace a result that is there.")
-@click.option("--resume", is_flag=True, help="Go on with sampling that did not end.")
-@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.option("-o", "--output", type=FILE, help="Folder for the results.")
+@click.option("--method", type=click.Choice(["nlsq", "cmc", "both"]),
+              help="Use this method instead of optimization.method.")  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an existing result.")
+@click.option("--resume", is_flag=True, help="Resume interrupted sampling.")
+@click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @click.pass_obj
 def fit(
     console: Console,
@@ -162,66 +180,46 @@ def fit(
     resume: bool,
     verbose: bool,
 ) -> int:
-    """Fit or sample as a configuration says, and write results, figures and a report."""
-    from twotime import workflow as run
+    """Fit or sample, and write results, figures and a report."""
+    from twotime import workflow
     from twotime.config.manager import ConfigManager
 
     settings = ConfigManager.from_yaml(config)
     if method is not None:
-        settings = run.with_method(settings, method)
-    said = settings.section("logging")
-    messages.follow(said | ({"level": "DEBUG"} if verbose else {}), settings.base_dir)
+        settings = workflow.with_method(settings, method)
+    logs = settings.section("logging") | ({"level": "DEBUG"} if verbose else {})
+    follow(logs, settings.base_dir)
     set_up(settings.section("hardware")["device"])
-    folder = settings.output_dir if output is None else output
-    overwrite = overwrite or resume
-    job = run.prepare(settings, folder, overwrite=overwrite)
-    result = _fit(console, job, folder, overwrite, verbose, said) if run.needs_fit(job) else None
+    folder, overwrite = output or settings.output_dir, overwrite or resume
+    job = workflow.prepare(settings, folder, overwrite=overwrite)
+    run, result = _Run(job, console, folder, overwrite), cast(Any, None)
+    if workflow.needs_fit(job):
+        result = _fit(run, is_counted=verbose, is_logged=logs["log_convergence"])
     if job.sampling is None:
-        assert result is not None
         return CONVERGED if result.converged else NOT_CONVERGED
-    shown = settings.get_cmc_config()["backend"]["progress_bar"]
-    return _sample(console, job, result, folder, overwrite, resume, shown)
+    return _sample(run, result, resume, settings.get_cmc_config()["backend"]["progress_bar"])
 
 
-def _fit(
-    console: Console,
-    job: Any,
-    folder: Path,
-    overwrite: bool,
-    verbose: bool,
-    said: Mapping[str, Any],
-) -> Any:
-    """Fit, write and show a job; a fit that only serves to sample from is not written."""
-    from twotime import workflow as run
+def _fit(run: _Run, *, is_counted: bool, is_logged: bool) -> Any:
+    """Fit, write and show a job; a fit that is only the start of sampling is not written."""
+    from twotime import workflow
 
-    is_counted = verbose or job.data.c2.size > COUNTED
-    with _display(console, is_counted=is_counted, is_logged=said["log_convergence"]) as progress:
-        result, seconds = _interruptible(lambda: run.fit(job, progress))
-    if job.method != "cmc":
-        run.write(job, result, folder, seconds, overwrite=overwrite)
-    _show(result.table)
-    for remark in result.remarks:
-        click.echo(remark)
-    click.echo(f"{result.status}; {seconds:.1f} s")
+    is_counted = is_counted or run.job.data.c2.size > COUNTED
+    with _display(run.console, is_counted=is_counted, is_logged=is_logged) as progress:
+        result, seconds = _interruptible(lambda: workflow.fit(run.job, progress))
+    if run.job.method != "cmc":
+        workflow.write(run.job, result, run.folder, seconds, overwrite=run.overwrite)
+    _show(result, seconds)
     return result
 
 
-def _sample(
-    console: Console,
-    job: Any,
-    result: Any,
-    folder: Path,
-    overwrite: bool,
-    resume: bool,
-    is_shown: bool,
-) -> int:
-    """Sample, write and show a job; Ctrl-C ends sampling and keeps what was drawn."""
-    from twotime import workflow as run
+def _sample(run: _Run, result: Any, resume: bool, is_shown: bool) -> int:
+    """Sample, write and show a job; Ctrl-C ends sampling and keeps the draws."""
+    from twotime import workflow
 
-    stop = threading.Event()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    is_hidden = not (is_shown and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=is_hidden) as bar:
+    stop, job, overwrite = threading.Event(), run.job, run.overwrite
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with _bar(run.console, *columns, is_shown=is_shown) as bar:
         task = bar.add_task("sampling: compiling")
 
         def progress(step: Any) -> None:
@@ -232,16 +230,13 @@ def _sample(
                 raise KeyboardInterrupt
 
         def work() -> Any:
-            return run.sample(
-                job, result, folder, overwrite=overwrite, resume=resume, progress=progress
+            return workflow.sample(
+                job, result, run.folder, overwrite=overwrite, resume=resume, progress=progress
             )
 
         post = _interruptible(work, stop)
-    run.write_posterior(job, post, folder, overwrite=overwrite)
-    _show(post.table)
-    for remark in post.remarks:
-        click.echo(remark)
-    click.echo(f"{post.status}; {float(post.seconds):.1f} s")
+    workflow.write_posterior(job, post, run.folder, overwrite=overwrite)
+    _show(post, float(post.seconds))
     if not post.is_complete:
         return INTERRUPTED
     return CONVERGED if post.converged else NOT_CONVERGED
@@ -249,19 +244,19 @@ def _sample(
 
 @twotime.command()
 @click.argument("folder", type=FILE)
-@click.option("-o", "--output", type=FILE, help="Folder for the figures, if not the same.")
+@click.option("-o", "--output", type=FILE, help="Write the figures to another folder.")
 def plot(folder: Path, output: Path | None) -> None:
     """Draw the figures of saved results again."""
-    from twotime import workflow as run
+    from twotime import workflow
 
     set_up("auto")
-    for name in run.redraw(folder, output):
+    for name in workflow.redraw(folder, output):
         click.echo(f"wrote {(output or folder) / name}")
 
 
 @twotime.command()
 def schema() -> None:
-    """Print the JSON schema of configurations, for editors."""
+    """Print the JSON schema of the configuration, for editors."""
     from twotime.config.template import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
@@ -270,7 +265,7 @@ def schema() -> None:
 def set_up(device: str) -> None:
     """Switch on double precision and a cache of compiled code, and choose the device.
 
-    The library never does this; programs that want the same as the command line call it.
+    Importing twotime does not do this; programs that want the same call this function.
 
     Args:
         device: "auto", "cpu", "gpu" or "tpu".
@@ -292,39 +287,39 @@ def set_up(device: str) -> None:
             jax.config.update("jax_default_device", jax.devices(device)[0])
         except RuntimeError as exc:
             raise ValueError(
-                f"hardware.device is {device!r}, which JAX does not find here; expected one it "
-                "can use; set auto."
+                f"hardware.device is {device!r}, which JAX does not find here; expected a device "
+                "of this machine; set auto."
             ) from exc
 
 
 def _cache_folder(jaxlib: str) -> Path:
-    """Folder of compiled code, one for each jaxlib and processor."""
+    """Folder of compiled code, one for each jaxlib and CPU."""
     base = {"win32": "LOCALAPPDATA"}.get(sys.platform, "XDG_CACHE_HOME")
     parent = Path(os.environ.get(base) or Path.home() / ".cache")
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.exists() else [platform.processor()]
-    wanted = ("model name", "flags", "Features")
-    processor = "\n".join(sorted({line for line in lines if line.startswith(wanted)})) or lines[0]
-    key = hashlib.sha256(f"{platform.machine()}\n{processor}".encode()).hexdigest()[:12]
+    kept = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
+    cpu = "\n".join(sorted(kept)) or lines[0]
+    key = hashlib.sha256(f"{platform.machine()}\n{cpu}".encode()).hexdigest()[:12]
     return parent / "twotime" / f"jaxlib-{jaxlib}-{key}"
+
+
+def _bar(console: Console, *columns: Any, is_shown: bool = True) -> Progress:
+    is_hidden = not (is_shown and console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=is_hidden)
 
 
 @contextlib.contextmanager
 def _display(
     console: Console, *, is_counted: bool, is_logged: bool
 ) -> Iterator[Callable[[SupportsFloat], None] | None]:
-    """Show that a fit goes on; gives what to call after every evaluation, or None.
+    """Show that a fit is running; gives a function to call after every evaluation, or None.
 
-    Args:
-        console: Where it is shown, if that is a terminal.
-        is_counted: Whether evaluations and χ² are shown, not the time alone.
-        is_logged: Whether they are messages too.
+    Evaluations and χ² are shown if `is_counted` and written as messages if `is_logged`.
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     count = itertools.count(1)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    with _bar(console, *columns) as bar:
         task = bar.add_task("fitting")
 
         def progress(cost: SupportsFloat) -> None:
@@ -337,11 +332,9 @@ def _display(
 
 
 def _interruptible(work: Callable[[], T], stop: threading.Event | None = None) -> T:
-    """Do work in a thread, so that Ctrl-C is heard while compiled code runs.
+    """Run a function in a thread, so that Ctrl-C is noticed while compiled code runs.
 
-    Args:
-        work: What to do.
-        stop: Set by the first Ctrl-C, for work that ends by itself then; None leaves at once.
+    The first Ctrl-C sets `stop`, for work that then ends by itself; None leaves at once.
     """
     future: Future[T] = Future()
 
@@ -358,44 +351,104 @@ def _interruptible(work: Callable[[], T], stop: threading.Event | None = None) -
         if stop is None or future.done():
             raise
         stop.set()
-        _log.warning("sampling ends after this block of draws; Ctrl-C again leaves at once")
+        _log.warning("sampling stops after this block of draws; press Ctrl-C again to quit now")
         return future.result()
 
 
-def _stopped() -> int:
-    """Exit code after Ctrl-C; compiled code that still runs cannot be stopped but by leaving."""
-    if any(thread.name == _WORKER for thread in threading.enumerate()):
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-    return INTERRUPTED
-
-
 def _is_a_sentence(exc: BaseException) -> bool:
-    """Whether an error was raised by the package itself, or says what the system refused."""
-    if isinstance(exc, ConfigurationError | OSError):
+    """Whether an error was raised by the package itself, or is a refusal of the system."""
+    if isinstance(exc, TwoTimeError | OSError):
         return True
     frames = [frame for frame, _ in traceback.walk_tb(exc.__traceback__)]
     is_own = frames[-1].f_globals.get("__name__", "").startswith("twotime.")
     return is_own and "\n" not in str(exc)
 
 
-def _show(table: words.Table) -> None:
-    """Print a table to the standard output, less some columns where a terminal is narrow."""
+def _show(result: Any, seconds: float) -> None:
+    """Print table, remarks and status; some columns are left out on a narrow terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
+    table: report.Table = result.table
     for hidden in ((), ("bounds",), ("bounds", "± if independent")):
-        shown = _drawn(table, hidden)
-        if console.measure(shown).maximum <= console.width:
+        drawn = Table(title=table.title, title_justify="left", title_style="bold")
+        drawn.box = box.SIMPLE_HEAD
+        kept = [k for k, head in enumerate(table.columns) if head not in hidden]
+        for k in kept:
+            drawn.add_column(table.columns[k], no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*(row[k] for k in kept))
+        if console.measure(drawn).maximum <= console.width:
             break
-    console.print(shown)
+    console.print(drawn)
+    for line in (*result.remarks, f"{result.status}; {seconds:.1f} s"):
+        click.echo(line)
 
 
-def _drawn(table: words.Table, hidden: tuple[str, ...]) -> Table:
-    drawn = Table(title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    kept = [k for k, head in enumerate(table.columns) if head not in hidden]
-    for k in kept:
-        drawn.add_column(table.columns[k], no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(*(row[k] for k in kept))
-    return drawn
+class _Terminal(logging.Handler):
+    """Shows messages as one line each on a console."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        self._console.print(
+            f"{level}{record.getMessage()}", style=_STYLES.get(record.levelname), markup=False,
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+class _Lines(logging.Formatter):
+    """One JSON object for each message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"time": self.formatTime(record), "level": record.levelname}
+        return json.dumps(facts | {"message": record.getMessage()}, ensure_ascii=False)
+
+
+@contextlib.contextmanager
+def listening(console: Console) -> Iterator[None]:
+    """Show the package's messages from level INFO on a console while the block runs.
+
+    Args:
+        console: Where they are shown.
+    """
+    logger = logging.getLogger("twotime")
+    before = logger.level, list(logger.handlers), logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate, logger.handlers = False, [_Terminal(console)]
+    try:
+        yield
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.setLevel(before[0])
+        logger.handlers, logger.propagate = before[1:]
+
+
+def follow(section: Mapping[str, Any], base_dir: Path) -> None:
+    """Set level and log file as the section `logging` of a configuration says.
+
+    Args:
+        section: The section with its defaults.
+        base_dir: Folder that a relative file starts from.
+
+    Raises:
+        ValueError: If the log file cannot be written.
+    """
+    logger = logging.getLogger("twotime")
+    logger.setLevel(section["level"])
+    if "file" in section:
+        path = base_dir / section["file"]
+        try:
+            handler = logging.FileHandler(path, encoding="utf-8")
+        except OSError as exc:
+            raise ValueError(
+                f"logging.file: {path} cannot be written ({exc.strerror}); expected a file in an "
+                "existing folder; name another one."
+            ) from exc
+        text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        handler.setFormatter(_Lines() if section["structured"] else text)
+        logger.addHandler(handler)

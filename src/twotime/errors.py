@@ -1,10 +1,10 @@
-"""What the user can mend, as errors of one or a few sentences."""
+"""Errors that a user can fix; each message is one or a few sentences."""
 
 from collections.abc import Iterable
 
 
 class TwoTimeError(ValueError):
-    """Base of every error that is the user's to mend."""
+    """Base of all errors that a user can fix."""
 
 
 class ConfigurationError(TwoTimeError):

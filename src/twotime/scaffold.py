@@ -1,59 +1,51 @@
 """Files to start from: a configuration, and data simulated from one."""
 
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from twotime.config.manager import ConfigManager, build_model
 from twotime.config.template import template, truth
 from twotime.config.yaml_json import parse_yaml
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle, write_apsu
-from twotime.errors import ConfigurationError
-from twotime.results import storage as folders
+from twotime.data.source import replacing
+from twotime.errors import ConfigurationError, ResultError
+from twotime.results import storage
 
 EXAMPLE = "example.h5"
-PIXELS = 10_000
-"""Detector pixels per angle that speckle is averaged over, unless said otherwise."""
 
 
 def start(
-    model: str,
-    path: Path,
-    *,
-    example: bool = False,
-    full: bool = False,
-    overwrite: bool = False,
+    model: str, path: Path, *, example: bool = False, full: bool = False, overwrite: bool = False
 ) -> tuple[Path, ...]:
-    """Write a configuration, and the data it runs on if asked for.
+    """Write a configuration, and the data for it if asked for.
 
     Args:
         model: static, laminar_flow or two_component.
         path: The configuration file to write.
-        example: Whether to simulate its data file beside it.
-        full: Whether every key is in it.
-        overwrite: Whether files that are there may be replaced.
+        example: Whether to simulate its data file in the same folder.
+        full: Whether to include every key.
+        overwrite: Whether existing files may be replaced.
 
     Returns:
         The files written.
 
     Raises:
-        ResultError: If a file is there and may not be replaced, or cannot be written.
+        ResultError: If a file exists and may not be replaced, or cannot be written.
     """
     data = path.parent / EXAMPLE
     written = (path, data) if example else (path,)
     for file in written:
         _check_new(file, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with folders.writing(path):
+    with storage.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(template(model, full=full), encoding="utf-8")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(template(model, full=full), encoding="utf-8")
     if example:
         config = ConfigManager(parse_yaml(truth(model).encode(), model), base_dir=path.parent)
         write_apsu(data, simulate_config(config), dt=config.dt, overwrite=overwrite)
@@ -66,12 +58,12 @@ def simulate_file(path: Path, output: Path, *, overwrite: bool = False, **option
     Args:
         path: The configuration file.
         output: The data file to write.
-        overwrite: Whether a file that is there may be replaced.
+        overwrite: Whether an existing file may be replaced.
         options: Arguments of `simulate_config`.
 
     Raises:
-        ConfigurationError: If the configuration has mistakes or something is missing in it.
-        ResultError: If the file is there and may not be replaced.
+        ConfigurationError: If the configuration has errors or lacks something.
+        ResultError: If the file exists and may not be replaced.
         DataError: If it cannot be written.
     """
     config = ConfigManager.from_yaml(path)
@@ -82,7 +74,7 @@ def simulate_file(path: Path, output: Path, *, overwrite: bool = False, **option
 def simulate_config(
     config: ConfigManager,
     *,
-    pixels: int = PIXELS,
+    pixels: int = 10_000,
     photons: float | None = None,
     noise: float | None = None,
     seed: int = 0,
@@ -90,16 +82,16 @@ def simulate_config(
     """Data from the parameters, frames, q and angles of a configuration.
 
     Args:
-        config: A configuration that says dt, end_frame and phi_angles.
-        pixels: Detector pixels per angle that speckle is averaged over.
+        config: A configuration with dt, end_frame and phi_angles.
+        pixels: Number of detector pixels averaged per angle.
         photons: Mean counts per pixel and frame; None gives noiseless intensities.
-        noise: Standard deviation of independent Gaussian noise in place of speckle.
+        noise: Standard deviation of independent Gaussian noise, instead of speckle.
         seed: Seed of the random numbers.
 
     Raises:
         ConfigurationError: If something is missing, or the offset is not that of speckle.
     """
-    space, (contrast, offset) = config.space, config.space.scaling_initial.tolist()
+    contrast, offset = config.space.scaling_initial.tolist()
     t, phi = _axes(config)
     arguments: dict[str, Any] = {
         "t": jnp.asarray(t),
@@ -108,7 +100,7 @@ def simulate_config(
         "contrast": contrast,
         "key": jax.random.key(seed),
     }
-    model, params = build_model(config), jnp.asarray(space.initial)
+    model, params = build_model(config), jnp.asarray(config.space.initial)
     if noise is not None:
         return simulate(model, params, offset=offset, noise=noise, **arguments)
     if offset != 1:
@@ -119,24 +111,24 @@ def simulate_config(
     return simulate_speckle(model, params, n_pixels=pixels, photons=photons, **arguments)
 
 
-def _axes(config: ConfigManager) -> tuple[np.ndarray, np.ndarray]:
-    """Frame times and angles that a configuration says without any data."""
+def _axes(
+    config: ConfigManager,
+) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, " angle"]]:
+    """Frame times [s] and angles [degree] of a configuration, without any data."""
     dt, phi = config.dt, config.phi_angles
-    wanted = {
-        "dt": dt is None,
-        "end_frame": config.end_frame < 0,
-        "scattering.phi_angles": phi is None,
-    }
-    missing = [f"analyzer_parameters.{name}" for name, is_missing in wanted.items() if is_missing]
+    end = config.end_frame if config.end_frame > 0 else None
+    given = {"dt": dt, "end_frame": end, "scattering.phi_angles": phi}
+    missing = [name for name, value in given.items() if value is None]
     if dt is None or phi is None or missing:
-        raise ConfigurationError([f"{name}: missing; a simulation needs it." for name in missing])
+        raise ConfigurationError(
+            [f"analyzer_parameters.{name}: missing; a simulation needs it." for name in missing]
+        )
     first = config.start_frame * dt if config.t0 is None else config.t0
     return first + dt * np.arange(config.time_length), np.asarray(phi, dtype=np.float64)
 
 
 def _check_new(file: Path, *, overwrite: bool) -> None:
     if file.exists() and not overwrite:
-        raise folders.ResultError(
-            f"{file}: the file exists; name another one, or say that it may be replaced "
-            "(--overwrite)."
+        raise ResultError(
+            f"{file}: the file exists; choose another name, or allow replacing it (--overwrite)."
         )

@@ -1,11 +1,12 @@
-"""The main job as functions: a configuration in, a result folder out.
+"""A configuration in, a result folder out.
 
-`run` does it all; `prepare`, `fit` and `write` are its steps, for callers that want to stand
-between them.
+`run` does everything; `prepare`, `fit`, `write`, `sample` and `write_posterior` are its steps, for
+programs that need to do something in between. Also available as `twotime.run`.
 """
 
 import dataclasses
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,34 +14,34 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
-from twotime import posterior_jobs as posterior_run
-from twotime.compilation import compiled
 from twotime.config.manager import ConfigManager, build_model
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.bands import delta_bands
+from twotime.covariance.bands import functions_of_time as functions_of_time
 from twotime.covariance.misfit import residual_structure
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
+from twotime.errors import ResultError
 from twotime.fit.nlsq import fit_nlsq
 from twotime.fit.sequential import fit_sequential, one_angle
 from twotime.gram.devices import all_devices
-from twotime.models.base import AbstractTwoTimeModel, Curve
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.plots import fit as fit_plots
+from twotime.plots import posterior as posterior_plots
 from twotime.results import load_result, storage
-from twotime.results import storage as folders
-from twotime.results.cmc import CMCResult
+from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
 from twotime.results.storage import Provenance
+from twotime.sample.cmc import fit_cmc
+from twotime.sample.driver import Progress
 from twotime.start.search import estimate_starts
 
 _log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """All that a fit needs, and where it comes from.
+    """Everything that a fit needs, and where it comes from.
 
     Attributes:
         model: The model.
@@ -48,7 +49,7 @@ class Job(NamedTuple):
         space: Start, bounds and which parameters vary.
         arguments: Settings of `fit_nlsq`.
         provenance: Settings and facts about the data.
-        unsaved: Names of the arrays that are not to be saved.
+        unsaved: Names of the arrays that are not saved.
         method: "nlsq", "cmc" or "both".
         sampling: Settings of `fit_cmc`; None where nothing is sampled.
         is_sequential: Whether angles are fitted one after the other.
@@ -72,7 +73,7 @@ def run(
     overwrite: bool = False,
     progress: Callable[[Any], None] | None = None,
 ) -> NLSQResult | SequentialResult | CMCResult:
-    """Load, fit, sample and write what a configuration asks for.
+    """Load, fit, sample and write as a configuration says.
 
     With optimization.method "both" the fit is in the folder and the posterior in its subfolder
     `posterior`; with "cmc" the posterior alone is in the folder.
@@ -80,15 +81,14 @@ def run(
     Args:
         config: A validated configuration.
         folder: Folder of the results; None takes `output.output_dir` of the configuration.
-        overwrite: Whether a result that is there may be replaced.
+        overwrite: Whether an existing result may be replaced.
         progress: Called with half of chi2 after every evaluation of the model.
 
     Returns:
-        The result, which is in the folder whether it converged or not; the posterior where one
-        was sampled.
+        The fit, or the posterior if one was sampled. It is written whether it converged or not.
 
     Raises:
-        DataError: If the data file is damaged or does not hold what is asked for.
+        DataError: If the data file is damaged or does not hold what is selected.
         ResultError: If the folder cannot be written, or holds what may not be replaced.
         ValueError: If float64 is off, or the data cannot be fitted.
     """
@@ -108,136 +108,6 @@ def run(
     return post
 
 
-def needs_fit(job: Job) -> bool:
-    """Whether a job begins with a least-squares fit."""
-    return job.sampling is None or job.method == "both" or job.sampling["start"] is None
-
-
-def sample(
-    job: Job,
-    result: NLSQResult | None,
-    folder: Path,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    progress: Callable[[Any], None] | None = None,
-) -> CMCResult:
-    """Sample the posterior of a job; blocks of draws are kept beside the folder until it ends.
-
-    Args:
-        job: What to sample.
-        result: The fit it starts from; None for chains that start at draws of the prior.
-        folder: Folder that the results are meant for.
-        overwrite: Whether a run that did not end may be thrown away.
-        resume: Whether it goes on.
-        progress: Called after every block of draws.
-
-    Raises:
-        ResultError: If a run is kept that may not be thrown away, or none to go on with.
-    """
-    assert job.sampling is not None
-    start = None if job.sampling["start"] == "prior" else result
-    kept = posterior_run.kept_run(folder, resume=resume, overwrite=overwrite)
-    return posterior_run.sample_job(
-        job.model, job.data, job.space, job.sampling, start, kept, progress
-    )
-
-
-def write_posterior(job: Job, post: CMCResult, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a posterior with its figures: into the folder, or beside a fit into its subfolder.
-
-    Args:
-        job: What was sampled.
-        post: The posterior.
-        folder: Folder of the results.
-        overwrite: Whether a result that is there may be replaced.
-
-    Raises:
-        ResultError: If the folder cannot be written, or holds what may not be replaced.
-    """
-    target = folder if job.method == "cmc" else folder / "posterior"
-    posterior_run.write_sampling(
-        post, job.model, job.data, target, job.provenance, overwrite=overwrite
-    )
-
-
-def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> Job:
-    """Check the settings and the folder, read the data, build the model.
-
-    Args:
-        config: A validated configuration.
-        folder: Folder that the results are meant for.
-        overwrite: Whether a result that is there may be replaced.
-
-    Raises:
-        DataError: If the data file is damaged or does not hold what is asked for.
-        ResultError: If the folder cannot be written, or holds what may not be replaced.
-    """
-    folders.check_folder(folder, overwrite=overwrite)
-    for remark in config.warnings:
-        _log.warning("%s", remark)
-    data, account = load_with_report(config)
-    for note in account.notes:
-        _log.warning("%s", note)
-    _log.info("read %s: %d angles, %d frames", account.path, data.c2.shape[0], data.c2.shape[1])
-    nlsq, output = config.nlsq_config, config.section("output")
-    streaming = config.section("streaming")
-    wanted = {"c2": output["save_correlation"], "residual": output["save_residuals"]}
-    wanted["model"] = wanted["c2"]
-    arguments = {
-        "per_angle_mode": nlsq["per_angle_mode"],
-        "evaluator": nlsq["evaluator"],
-        "loss": nlsq["loss"],
-        "loss_scale": nlsq["loss_scale"],
-        "max_steps": nlsq["max_iterations"],
-        "tolerance": nlsq["tolerance"],
-        "tile": streaming["chunk_size"],
-    }
-    if streaming["enable"]:
-        arguments["evaluator"] = "tiled"
-    sequential = config.section("sequential")
-    if sequential["enable"]:
-        arguments["max_steps"] = sequential.get("max_iterations", nlsq["max_iterations"])
-        arguments["tolerance"] = sequential.get("convergence_threshold", nlsq["tolerance"])
-    model = build_model(config)
-    space, starts = _starts(model, data, config)
-    return Job(
-        model=model,
-        data=data,
-        space=space,
-        arguments=arguments | starts,
-        provenance=_provenance(config, account),
-        unsaved=tuple(name for name, is_wanted in wanted.items() if not is_wanted),
-        method=config.optimization_method,
-        sampling=(
-            None
-            if config.optimization_method == "nlsq"
-            else posterior_run.sampling_arguments(config)
-        ),
-        is_sequential=sequential["enable"],
-    )
-
-
-def _starts(
-    model: AbstractTwoTimeModel, data: TwoTimeData, config: ConfigManager
-) -> tuple[ParameterSpace, dict[str, Any]]:
-    """The space at its start, and the settings of `fit_nlsq` that say which starts it takes."""
-    nlsq, space = config.nlsq_config, config.space
-    count = nlsq["multistart_n"] if nlsq["multistart"] else 1
-    wanted = np.asarray(space.varying)
-    if nlsq["start"] == "auto":
-        wanted = wanted & (np.asarray(space.given) == 0)
-    if nlsq["start"] == "values" or not wanted.any():
-        return space, {"starts": count, "key": jax.random.key(nlsq["seed"])}
-    free = eqx.tree_at(lambda s: s.given, space, np.where(wanted, 0.0, 1.0))
-    estimates = estimate_starts(
-        model, data, free, per_angle_mode=nlsq["per_angle_mode"], count=count
-    )
-    names = [name for name, is_wanted in zip(space.names, wanted, strict=True) if is_wanted]
-    _log.info("starts estimated from the data: %s", ", ".join(names))
-    return estimates[0], {"starts": np.stack([s.initial for s in estimates])}
-
-
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
     """The configuration with another `optimization.method`.
 
@@ -253,6 +123,143 @@ def with_method(config: ConfigManager, method: str) -> ConfigManager:
     return ConfigManager(changed, base_dir=config.base_dir)
 
 
+def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> Job:
+    """Check the settings and the folder, read the data, build the model.
+
+    Args:
+        config: A validated configuration.
+        folder: Folder for the results.
+        overwrite: Whether an existing result may be replaced.
+
+    Raises:
+        DataError: If the data file is damaged or does not hold what is selected.
+        ResultError: If the folder cannot be written, or holds what may not be replaced.
+    """
+    storage.check_folder(folder, overwrite=overwrite)
+    for remark in config.warnings:
+        _log.warning("%s", remark)
+    data, report = load_with_report(config)
+    for note in report.notes:
+        _log.warning("%s", note)
+    _log.info("read %s: %d angles, %d frames", report.path, data.c2.shape[0], data.c2.shape[1])
+    model, output, method = (
+        build_model(config),
+        config.section("output"),
+        config.optimization_method,
+    )
+    space, starts = _starts(model, data, config)
+    unsaved = () if output["save_correlation"] else ("c2", "model")
+    return Job(
+        model=model,
+        data=data,
+        space=space,
+        arguments=fit_arguments(config) | starts,
+        provenance=_provenance(config, report),
+        unsaved=unsaved if output["save_residuals"] else (*unsaved, "residual"),
+        method=method,
+        sampling=None if method == "nlsq" else sampling_arguments(config),
+        is_sequential=config.section("sequential")["enable"],
+    )
+
+
+def fit_arguments(config: ConfigManager) -> dict[str, Any]:
+    """Arguments of `fit_nlsq` in a configuration, without the starts.
+
+    Args:
+        config: A validated configuration.
+    """
+    nlsq, streaming = config.nlsq_config, config.section("streaming")
+    sequential = config.section("sequential")
+    alone = sequential if sequential["enable"] else {}
+    return {
+        "per_angle_mode": nlsq["per_angle_mode"],
+        "evaluator": "tiled" if streaming["enable"] else nlsq["evaluator"],
+        "loss": nlsq["loss"],
+        "loss_scale": nlsq["loss_scale"],
+        "max_steps": alone.get("max_iterations", nlsq["max_iterations"]),
+        "tolerance": alone.get("convergence_threshold", nlsq["tolerance"]),
+        "tile": streaming["chunk_size"],
+    }
+
+
+def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
+    """Arguments of `fit_cmc` in a configuration, without the fit to start from.
+
+    Args:
+        config: A validated configuration.
+    """
+    cmc, hmc = config.get_cmc_config(), config.section("optimization.hmc")
+    mcmc, sharding, begin = (cmc[name] for name in ("per_shard_mcmc", "sharding", "initialization"))
+    nlsq, strata = config.nlsq_config, config.section("stratification")
+    by_lag = strata["enable"] and strata["strategy"] == "lag"
+    return {
+        "key": jax.random.key(cmc["seed"]),
+        "n_shards": sharding["n_shards"],
+        "strategy": sharding["shard_strategy"],
+        "min_pixels": sharding["min_pairs_per_shard"],
+        "n_strata": strata["n_strata"] if by_lag else 1,
+        "n_chains": mcmc["num_chains"],
+        "n_warmup": mcmc["num_warmup"],
+        "n_samples": mcmc["num_samples"],
+        "target_accept": mcmc["target_accept_prob"],
+        "max_tree_depth": mcmc["max_tree_depth"],
+        "sampler": cmc["backend"]["sampler"],
+        "step_size": hmc["step_size"],
+        "n_leapfrog": hmc["num_leapfrog_steps"],
+        "adapt_step": hmc["adapt_step_size"],
+        "adapt_shape": hmc["adapt_mass_matrix"],
+        "combine": cmc["combination"]["method"],
+        "width": cmc["width_correction"],
+        "start": "prior" if begin["method"] == "prior" else None,
+        "jitter": begin["jitter_scale"],
+        "max_reduced_chi2": begin.get("nlsq_chi2_threshold"),
+        "prior_from_fit": nlsq.get("nlsq_prior_width_factor"),
+        "limits": Limits(**cmc["validation"]),
+        "per_angle_mode": nlsq["per_angle_mode"],
+        "evaluator": nlsq["evaluator"],
+    }
+
+
+def _starts(
+    model: AbstractTwoTimeModel, data: TwoTimeData, config: ConfigManager
+) -> tuple[ParameterSpace, dict[str, Any]]:
+    """The space at its first start, and the arguments of `fit_nlsq` for the starts."""
+    nlsq, space = config.nlsq_config, config.space
+    count = nlsq["multistart_n"] if nlsq["multistart"] else 1
+    estimated = np.asarray(space.varying)
+    if nlsq["start"] == "auto":
+        estimated = estimated & (np.asarray(space.given) == 0)
+    if nlsq["start"] == "values" or not estimated.any():
+        return space, {"starts": count, "key": jax.random.key(nlsq["seed"])}
+    free = eqx.tree_at(lambda s: s.given, space, np.where(estimated, 0.0, 1.0))
+    mode = nlsq["per_angle_mode"]
+    starts = estimate_starts(model, data, free, per_angle_mode=mode, count=count)
+    names = [
+        name for name, is_estimated in zip(space.names, estimated, strict=True) if is_estimated
+    ]
+    _log.info("starts estimated from the data: %s", ", ".join(names))
+    return starts[0], {"starts": np.stack([s.initial for s in starts])}
+
+
+def _provenance(config: ConfigManager, report: LoadReport) -> Provenance:
+    used = {"method": config.optimization_method, "nlsq": config.nlsq_config}
+    if config.optimization_method != "nlsq":
+        used |= {"cmc": config.get_cmc_config(), "hmc": config.section("optimization.hmc")}
+    settings = config.get_config() | {
+        "analysis_mode": config.analysis_mode,
+        "model": config.section("model"),
+        "output": config.section("output"),
+        "optimization": used,
+    }
+    notes = (*report.notes, *config.warnings)
+    return Provenance(settings, report.facts(), notes, config.section("metadata"))
+
+
+def needs_fit(job: Job) -> bool:
+    """Whether a job begins with a least-squares fit."""
+    return job.sampling is None or job.method == "both" or job.sampling["start"] is None
+
+
 def fit(
     job: Job, progress: Callable[[Any], None] | None = None
 ) -> tuple[NLSQResult | SequentialResult, float]:
@@ -260,8 +267,8 @@ def fit(
 
     Args:
         job: What to fit.
-        progress: Called with half of chi2 after every evaluation of the model. It makes XLA
-            compile the fit anew, so leave it out where nobody looks.
+        progress: Called with half of chi2 after every evaluation of the model. The fit is then
+            compiled separately, so leave it out if nobody watches.
     """
     begun = time.perf_counter()
     verb = fit_sequential if job.is_sequential else fit_nlsq
@@ -283,20 +290,20 @@ def write(
 ) -> None:
     """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
 
-    Angles that were fitted one after the other have a folder each, beside an overview of all.
+    Angles that were fitted one after the other have a folder each, with an overview of all.
 
     Args:
         job: What was fitted.
         result: The result.
         folder: Folder of the results.
         seconds: Time the fit took [s].
-        overwrite: Whether a result that is there may be replaced.
+        overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
     timed = dataclasses.replace(job.provenance, wall_time=seconds)
-    with folders.new_folder(folder, overwrite=overwrite) as temporary:
+    with storage.new_folder(folder, overwrite=overwrite) as temporary:
         if isinstance(result, NLSQResult):
             _write_fit(job, job.data, result, temporary, timed)
         else:
@@ -311,47 +318,104 @@ def write(
 def _write_fit(
     job: Job, data: TwoTimeData, result: NLSQResult, folder: Path, provenance: Provenance
 ) -> None:
-    from twotime.plots import fit as plots
-
     structure = residual_structure(job.model, data, job.space, result)
-    provenance = dataclasses.replace(provenance, judgement=structure.sentence)
+    origin = dataclasses.replace(provenance, judgement=structure.sentence)
     arrays = fitted_arrays(result, job.model, data)
     curves = functions_of_time(result, job.model, data.t)
-    kept = {name: array for name, array in arrays.items() if name not in job.unsaved}
-    figures = plots.save_figures(folder, result, arrays, curves)
-    storage.write(
-        folder, result, arrays=kept, curves=curves, provenance=provenance, figures=figures
-    )
+    saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
+    figures = fit_plots.save_figures(folder, result, arrays, curves)
+    storage.write(folder, result, arrays=saved, curves=curves, provenance=origin, figures=figures)
 
 
-def functions_of_time(
-    result: NLSQResult, model: AbstractTwoTimeModel, t: Float[Array | np.ndarray, " time"]
-) -> dict[str, Curve]:
-    """The functions that a result's parameters stand for, with bands of one standard deviation.
+def sample(
+    job: Job,
+    result: NLSQResult | None,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> CMCResult:
+    """Sample the posterior of a job; draws are kept in `folder`.run until sampling is complete.
 
     Args:
-        result: The result.
-        model: The model that was fitted.
-        t: Frame times [s].
+        job: What to sample.
+        result: The fit to start from; None for chains that start at draws of the prior.
+        folder: Folder for the results.
+        overwrite: Whether an interrupted run may be deleted.
+        resume: Whether to resume it.
+        progress: Called after every block of draws.
 
-    Returns:
-        J and strain, velocity or fraction by name; empty for a model that says none.
+    Raises:
+        ResultError: If there is an interrupted run that may not be deleted, or none to resume.
     """
-    found = _bands(model, result, jnp.asarray(t))
-    return {name: jax.tree.map(np.asarray, band) for name, band in found}
+    assert job.sampling is not None
+    kept = kept_run(folder, resume=resume, overwrite=overwrite)
+    settings = {**job.sampling, "start": job.sampling["start"] or result}
+    post = fit_cmc(
+        job.model, job.data, job.space, **settings,
+        devices=all_devices(), checkpoint=kept, resume=kept.exists(), progress=progress,
+    )  # fmt: skip
+    if post.is_complete:
+        shutil.rmtree(kept)
+    return post
 
 
-@compiled
-def _bands(model: AbstractTwoTimeModel, result: NLSQResult, t: Array) -> list[tuple[str, Curve]]:
-    return list(delta_bands(model, result, t).items())
+def kept_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:
+    """The folder for the draws of a run, empty unless the run is resumed.
+
+    Args:
+        folder: Folder of the results.
+        resume: Whether to resume an interrupted run.
+        overwrite: Whether an interrupted run may be deleted.
+
+    Raises:
+        ResultError: If there is none to resume, or one that may not be deleted.
+    """
+    kept = folder.parent / f"{folder.name}.run"
+    if resume and not kept.exists():
+        raise ResultError(f"{kept}: there is no interrupted run to resume; leave out --resume.")
+    if kept.exists() and not resume:
+        if not overwrite:
+            raise ResultError(
+                f"{kept}: holds an interrupted run; resume it (--resume) or delete it "
+                "(--overwrite)."
+            )
+        shutil.rmtree(kept)
+    return kept
+
+
+def write_posterior(job: Job, post: CMCResult, folder: Path, *, overwrite: bool = False) -> None:
+    """Write result.json, posterior.npz, report.md and figures, all of them or nothing.
+
+    Args:
+        job: What was sampled.
+        post: The posterior.
+        folder: Folder of the results; its subfolder `posterior` if the fit is written too.
+        overwrite: Whether an existing result may be replaced.
+
+    Raises:
+        ResultError: If the folder cannot be written, or holds what may not be replaced.
+    """
+    folder = folder if job.method == "cmc" else folder / "posterior"
+    t = np.asarray(job.data.t)
+    curves = functions_of_time(post, job.model, t)
+    origin = dataclasses.replace(job.provenance, wall_time=float(post.seconds))
+    with storage.new_folder(folder, overwrite=overwrite) as temporary:
+        figures = posterior_plots.save_figures(temporary, post, curves, t)
+        figures += posterior_plots.save_predictive(temporary, post, job.model, job.data)
+        storage.write(
+            temporary, post, arrays={"t": t}, curves=curves, provenance=origin, figures=figures
+        )
+    _log.info("wrote %s", folder)
 
 
 def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...]:
-    """Draw the figures of a saved result again.
+    """Draw the figures of a saved result again, except those that need the data of a posterior.
 
     Args:
         folder: A folder that `twotime fit` wrote.
-        into: Folder for the figures, made if need be; None puts them where they were.
+        into: Folder for the figures, created if needed; None draws into the same folder.
 
     Returns:
         Names of the figures.
@@ -359,56 +423,22 @@ def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...
     Raises:
         ResultError: If the folder holds no result, or one without its correlation.
     """
-    from twotime.plots import fit as plots
-
     folder = Path(folder)
-    result = load_result(folder)
-    if isinstance(result, CMCResult):
-        target = folder if into is None else Path(into)
-        return posterior_run.redraw_posterior(folder, result, target)
+    result, target = load_result(folder), folder if into is None else Path(into)
     if isinstance(result, SequentialResult):
-        target = folder if into is None else Path(into)
         parts = [(name, redraw(folder / name, target / name)) for name in angle_folders(result)]
         return tuple(f"{part}/{name}" for part, names in parts for name in names)
-    arrays = storage.read_arrays(folder)
-    missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
-    if missing:
-        raise folders.ResultError(
-            f"{folder}: its {storage.ARRAYS} does not hold {', '.join(missing)}; figures need "
-            "them: fit again with output.save_correlation: true."
-        )
-    arrays.setdefault("residual", arrays["c2"] - arrays["model"])
-    target = folder if into is None else Path(into)
-    with folders.writing(target):
+    arrays, curves = storage.read_arrays(folder), storage.read_curves(folder)
+    if isinstance(result, NLSQResult):
+        missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
+        if missing:
+            raise ResultError(
+                f"{folder}: its {storage.ARRAYS} does not hold {', '.join(missing)}, which figures "
+                "need; fit again with output.save_correlation: true."
+            )
+        arrays.setdefault("residual", arrays["c2"] - arrays["model"])
+    with storage.writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        return plots.save_figures(target, result, arrays, storage.read_curves(folder))
-
-
-def _provenance(config: ConfigManager, account: LoadReport) -> Provenance:
-    source = {
-        "file": account.path,
-        "sha256": account.sha256,
-        "layout": account.layout,
-        "wavevector_q": account.q,
-        "dt": account.dt,
-        "frames": account.frames,
-        "frames_in_file": account.n_frames_in_file,
-        "angles": account.n_angles,
-        "empty_bins": account.empty,
-        "pixels": account.n_points,
-        "masked_pixels": account.n_masked,
-    }
-    settings = config.get_config()
-    settings["analysis_mode"] = config.analysis_mode
-    settings["model"] = config.section("model")
-    settings["output"] = config.section("output")
-    settings["optimization"] = {"method": config.optimization_method, "nlsq": config.nlsq_config}
-    if config.optimization_method != "nlsq":
-        settings["optimization"]["cmc"] = config.get_cmc_config()
-        settings["optimization"]["hmc"] = config.section("optimization.hmc")
-    return Provenance(
-        settings=settings,
-        source=source,
-        notes=(*account.notes, *config.warnings),
-        metadata=config.section("metadata"),
-    )
+        if isinstance(result, NLSQResult):
+            return fit_plots.save_figures(target, result, arrays, curves)
+        return posterior_plots.save_figures(target, result, curves, arrays.get("t", np.zeros(0)))

@@ -1,6 +1,7 @@
 """Bands of the functions behind the parameters.
 
-`delta_bands` takes the covariance of a fit, `draw_bands` draws of a posterior.
+`delta_bands` takes the covariance of a fit, `draw_bands` draws of a posterior,
+`functions_of_time` either result.
 """
 
 import dataclasses
@@ -10,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from twotime.compilation import compiled
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.rates import AnyArray
+from twotime.results.cmc import CMCResult
 from twotime.results.nlsq import NLSQResult
+
+_DRAWS = 400
 
 
 def delta_bands(
@@ -74,3 +79,36 @@ def draw_bands(
 
 def _with_band(function: Curve, values: AnyArray, lower: AnyArray, upper: AnyArray) -> Curve:
     return dataclasses.replace(function, values=values, lower=lower, upper=upper)
+
+
+def functions_of_time(
+    result: NLSQResult | CMCResult,
+    model: AbstractTwoTimeModel,
+    t: Float[Array | np.ndarray, " time"],
+) -> dict[str, Curve]:
+    """Functions of time that the parameters describe, with bands of one standard deviation.
+
+    Args:
+        result: A fit; or a posterior, for medians with 68 % bands of the draws.
+        model: The model.
+        t: Frame times [s].
+
+    Returns:
+        J and strain, velocity or fraction by name; empty for a model that defines none.
+    """
+    t = jnp.asarray(t)
+    if isinstance(result, CMCResult):
+        draws = result.all_draws()
+        count = min(_DRAWS, len(draws))
+        chosen = np.unique(np.linspace(0, len(draws) - 1, count).astype(int))
+        bands = draw_bands(model, jnp.asarray(draws[chosen]), t)
+    else:
+        bands = dict(_delta_bands(model, result, t))
+    return {name: jax.tree.map(np.asarray, band) for name, band in bands.items()}
+
+
+@compiled
+def _delta_bands(
+    model: AbstractTwoTimeModel, result: NLSQResult, t: Array
+) -> list[tuple[str, Curve]]:
+    return list(delta_bands(model, result, t).items())

@@ -56,6 +56,22 @@ class LoadReport:
     n_masked: int
     notes: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """The report by the names that result files use."""
+        return {
+            "file": self.path,
+            "sha256": self.sha256,
+            "layout": self.layout,
+            "wavevector_q": self.q,
+            "dt": self.dt,
+            "frames": self.frames,
+            "frames_in_file": self.n_frames_in_file,
+            "angles": self.n_angles,
+            "empty_bins": self.empty,
+            "pixels": self.n_points,
+            "masked_pixels": self.n_masked,
+        }
+
     @property
     def n_pixels(self) -> int:
         """Deprecated: `n_points`."""
