@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 
-# Points of c2 from which evaluations are shown; that needs a compilation that is not cached.
-COUNTED = 2e7
+COUNTED = 2e7  # points of c2 from which evaluations are shown, by code that cannot be cached
 
 FILE = click.Path(path_type=Path)
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
@@ -124,10 +123,7 @@ def validate(config: Path) -> None:
 @twotime.command()
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
-    """Show what a data file holds.
-
-    Layout, wavevectors and angles, frames, time step, and bins without data.
-    """
+    """Show layout, q, angles, frames and dt of a data file."""
     from twotime.data.readers import inspect_file
 
     click.echo(inspect_file(file))
