@@ -253,7 +253,7 @@ def _plain(value: Any, key: Key | None) -> Any:
 
 
 @functools.cache
-def validator() -> TypeAdapter[Any]:
+def validator() -> Any:
     """Pydantic's validator of a whole configuration."""
     for section in sections(HeterodyneConfig):
         section.__pydantic_config__ = {

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -94,7 +94,7 @@ class Selection:
     memory_limit: float | None = None
 
     @classmethod
-    def from_config(cls, config: ConfigManager) -> Self:
+    def from_config(cls, config: ConfigManager) -> "Selection":
         """The selection that a configuration describes."""
         data, angles = config.section("experimental_data"), config.phi_filtering
         limit = config.section("hardware").get("memory_limit_gb")
