@@ -5,12 +5,19 @@ import sys
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from test_results import make
 
 import twotime as tt
 from twotime.models.base import Curve
 from twotime.plots import fit as plots
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch):
+    """Few dots an inch: files are written faster."""
+    monkeypatch.setattr(plots, "DPI", 30)
 
 
 def arrays(n_angles=2, n=20, seed=0, **changes):
@@ -161,7 +168,7 @@ def test_figures_are_the_same_every_time(tmp_path):
 
 def test_pages_hold_every_angle_once():
     for count in range(1, 30):
-        pages = plots._pages(count, 4)
+        pages = plots.pages(count, 4)
         assert [k for page in pages for k in page] == list(range(count))
         assert max(map(len, pages)) <= 4
 

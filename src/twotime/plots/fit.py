@@ -1,4 +1,4 @@
-"""Figures a fit can be judged by: values in, matplotlib figures out, no global state touched.
+"""Figures of fits: values in, matplotlib figures out; no global state is touched.
 
 Every function takes arrays as `twotime.results.nlsq.fitted_arrays` names them (t, q, phi, c2,
 model, residual, mask), so figures can be drawn from a fit and from its saved arrays alike.
@@ -23,7 +23,7 @@ from twotime.results.nlsq import NLSQResult
 Arrays = Mapping[str, np.ndarray]
 Matrix = Float[np.ndarray, "time time"]
 Times = Float[np.ndarray, " time"]
-Pixels = Float[np.ndarray, " pixel"]
+Points = Float[np.ndarray, " point"]
 
 AGES = (0.25, 0.5, 0.75)
 AGE_BAND = 0.02
@@ -31,12 +31,9 @@ BINS_PER_DECADE = 20
 MAPS_ON_PAGE = 4
 CUTS_ON_PAGE = 6
 DPI = 150
-_WIDTH, _PANEL, _PANELS = 10.8, 2.5, (0.75, 3.4, 6.95)
-_ROW, _HEAD, _FOOT = 2.9, 0.85, 0.55
-"""Sizes in inches: page, panel, where the three columns begin; row, space above and below."""
 
 COLOURS = ("#1b6ca8", "#c8553d", "#4f772d")
-"""One colour for each age, told apart in print and by colour-blind readers."""
+"""One colour for each age, distinguishable in print and for colour-blind readers."""
 
 
 def save_figures(
@@ -51,66 +48,90 @@ def save_figures(
         curves: Functions of time.
 
     Returns:
-        Names of the files: maps and cuts in pages of a few angles, functions of time where the
-        model has them, and the scaling.
+        Names of the files: maps and cuts on pages of a few angles, functions of time if the model
+        has them, and the scaling.
     """
     title = f"{fit.model}, q = {float(arrays['q']):.4g} Å⁻¹"
     title += "" if fit.converged else " (not converged)"
     drawn = {}
     for stem, draw, size in (("maps", maps, MAPS_ON_PAGE), ("cuts", cuts, CUTS_ON_PAGE)):
-        for page, angles in enumerate(_pages(len(arrays["phi"]), size), start=1):
+        for page, angles in enumerate(pages(len(arrays["phi"]), size), start=1):
             drawn[f"{stem}_{page:02d}.png"] = draw(arrays, angles=angles, title=title)
     if curves:
         drawn["functions.png"] = functions(curves, arrays["t"], title=title)
-    drawn["scaling.png"] = scaling(fit)
+    return save(folder, drawn | {"scaling.png": scaling(fit)})
+
+
+def save(folder: Path, drawn: Mapping[str, Figure]) -> tuple[str, ...]:
+    """Write figures into a folder; returns the names of the files."""
     for name, figure in drawn.items():
         figure.savefig(folder / name, dpi=DPI)
     return tuple(drawn)
 
 
-def maps(arrays: Arrays, *, angles: tuple[int, ...] | None = None, title: str = "") -> Figure:
+def pages(count: int, size: int) -> list[tuple[int, ...]]:
+    """Positions on pages of at most `size`, as evenly as possible."""
+    parts = np.array_split(np.arange(count), -(-count // size))
+    return [tuple(part.tolist()) for part in parts]
+
+
+def panels(
+    count: int, columns: int, width: float, height: float, title: str = ""
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes in rows of at most `columns`, each of the given size [inch]."""
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = (width * columns + 0.6, height * rows + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title)
+    return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
+
+
+def maps(
+    arrays: Arrays,
+    *,
+    angles: tuple[int, ...] | None = None,
+    title: str = "",
+    label: str = "data − model",
+) -> Figure:
     """Data, model and residual of some angles, a row each, on common axes.
 
     Data and model share a colour scale that spans the data's 1st to 99th percentile and the
-    model; the residual's is symmetric about zero and reaches its 99th percentile.
+    model; the scale of the residual is symmetric about zero and reaches its 99th percentile.
 
     Args:
         arrays: Data and fitted model.
         angles: Positions of the angles to show; None shows all.
         title: Title of the page.
+        label: Label of the residual's colour scale.
     """
     chosen = range(len(arrays["phi"])) if angles is None else angles
-    figure = Figure(figsize=(_WIDTH, _HEAD + _ROW * len(chosen)))
+    height = 0.85 + 2.9 * len(chosen)  # inches
+    figure = Figure(figsize=(10.8, height))
+    figure.suptitle(title, x=0.47, y=1 - 0.12 / height, va="top")
+    edges = {"left": 0.07, "right": 0.875, "bottom": 0.55 / height, "top": 1 - 0.7 / height}
+    columns = {"width_ratios": (1, 1, 0.28, 1), "wspace": 0.06, "hspace": 0.16}
+    cells = figure.add_gridspec(len(chosen), 4, **edges, **columns)
     for row, k in enumerate(chosen):
         used = _used(arrays, k)
         residual = np.where(used, arrays["residual"][k], np.nan)
         shared = _common_norm(arrays["c2"][k][used], arrays["model"][k][used])
-        panels = (
-            ("data", arrays["c2"][k], used, shared, "viridis"),
-            ("model", arrays["model"][k], None, shared, "viridis"),
-            ("residual", residual, used, _symmetric_norm(residual), "RdBu_r"),
+        shown = (
+            (0, f"data, {_degrees(arrays['phi'][k])}", arrays["c2"][k], used, shared),
+            (1, "model", arrays["model"][k], None, shared),
+            (3, f"residual, rms {_rms(residual):.3g}", residual, used, _symmetric(residual)),
         )
-        for column, (name, matrix, mask, norm, cmap) in enumerate(panels):
-            ax = _place(figure, row, _PANELS[column], _PANEL)
+        for column, name, matrix, mask, norm in shown:
+            ax = figure.add_subplot(cells[row, column])
+            cmap = "viridis" if norm is shared else "RdBu_r"
             image = two_time(matrix, arrays["t"], mask=mask, norm=norm, cmap=cmap, ax=ax)
             ax.set_title(name, fontsize="medium")
             ax.tick_params(labelleft=column == 0, labelbottom=row == len(chosen) - 1)
-            if row == len(chosen) - 1:
-                ax.set_xlabel("$t_1$ [s]")
-            if column == 0:
-                ax.set_ylabel("$t_2$ [s]")
-                ax.set_title(f"data, {_degrees(arrays['phi'][k])}", fontsize="medium")
-            else:
-                bar = _place(figure, row, _PANELS[column] + _PANEL + 0.08, 0.12)
-                label = "$c_2$" if name == "model" else "data − model"
-                figure.colorbar(image, cax=bar, label=label)
-        ax.set_title(f"residual, rms {_rms(residual):.3g}", fontsize="medium")
-    figure.suptitle(
-        title,
-        x=0.5 * (_PANELS[0] + _PANELS[-1] + _PANEL) / _WIDTH,
-        y=1 - 0.12 / figure.get_figheight(),
-        va="top",
-    )
+            ax.set_xlabel("$t_1$ [s]" if row == len(chosen) - 1 else "")
+            ax.set_ylabel("$t_2$ [s]" if column == 0 else "")
+            if column > 0:
+                bar = ax.inset_axes((1.03, 0, 0.05, 1))
+                figure.colorbar(image, cax=bar, label="$c_2$" if column == 1 else label)
     return figure
 
 
@@ -123,23 +144,13 @@ def cuts(arrays: Arrays, *, angles: tuple[int, ...] | None = None, title: str = 
         title: Title of the page.
     """
     chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
-    columns = min(len(chosen), 2)
-    rows = -(-len(chosen) // columns)
-    size = (4.8 * columns + 0.6, 0.7 + 2.8 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, k in zip(axes, chosen, strict=False):
-        lag_cuts(arrays, k, ax=ax)
-        ax.set_title(_degrees(arrays["phi"][k]), fontsize="medium")
-    for ax in axes[len(chosen) :]:
-        ax.remove()
-    axes[0].legend(
-        title="data as points, model as lines", title_fontsize="small", fontsize="small",
-        frameon=False,
-    )  # fmt: skip
+    figure, axes = panels(len(chosen), 2, 4.8, 2.8, title)
+    for ax, k in zip(axes, chosen, strict=True):
+        lag_cuts(arrays, k, ax=ax).set_title(_degrees(arrays["phi"][k]), fontsize="medium")
+    heading = "data as points, model as lines"
+    axes[0].legend(title=heading, title_fontsize="small", fontsize="small", frameon=False)
     figure.supxlabel("lag $t_2 - t_1$ [s]", fontsize="medium")
     figure.supylabel("$c_2$", fontsize="medium")
-    figure.suptitle(title)
     return figure
 
 
@@ -152,12 +163,12 @@ def two_time(
     cmap: str = "viridis",
     ax: Axes | None = None,
 ) -> AxesImage | QuadMesh:
-    """Draw one two-time matrix; its diagonal is interpolated and masked pixels stay grey.
+    """Draw one two-time matrix; its diagonal is interpolated, masked points are grey.
 
     Args:
         c2: The matrix.
         t: Frame times [s].
-        mask: True where a pixel is shown.
+        mask: True for points to be shown.
         norm: Colour scale; None spans the 1st to the 99th percentile.
         cmap: Name of the colour map.
         ax: Where to draw; None makes a figure.
@@ -185,7 +196,7 @@ def two_time(
 def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     """Draw c2 of one angle against the lag at three ages: points, and the model as lines.
 
-    Both are means over the same pixels: those within 2 % of the record about an age, in bins of
+    Both are means over the same points: those within 2 % of the record about an age, in bins of
     lag that are 1/20 of a decade wide.
 
     Args:
@@ -201,54 +212,47 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     for part, colour in zip(AGES, COLOURS, strict=True):
         centre = t[0] + part * record
         near = np.abs(age - centre) <= max(AGE_BAND * record, 0.51 * record / (len(t) - 1))
-        pixels = early[near], late[near]
-        mean_lag, points, line = _binned(
-            lag[near], arrays["c2"][k][pixels], arrays["model"][k][pixels]
-        )
-        ax.plot(mean_lag, points, "o", ms=3.5, alpha=0.6, mew=0, color=colour)
+        points = early[near], late[near]
+        shown = arrays["c2"][k][points], arrays["model"][k][points]
+        mean_lag, data, line = _binned(lag[near], *shown)
+        ax.plot(mean_lag, data, "o", ms=3.5, alpha=0.6, mew=0, color=colour)
         ax.plot(mean_lag, line, "-", lw=1.4, color=colour, label=f"age {centre:.3g} s")
     ax.set_xscale("log")
     return ax
 
 
 def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figure:
-    """Functions of time behind the parameters, each with its band.
+    """Functions of time behind the parameters, with their bands.
 
-    D is left out where J is shown: it is half of it.
+    D is not shown if J is: it is J/2.
 
     Args:
-        curves: Functions as `twotime.run.functions_of_time` gives them.
+        curves: Functions as `twotime.run.functions_of_time` returns them.
         t: Frame times [s].
         title: Title of the figure.
     """
-    shown = [c for name, c in curves.items() if name.replace("D", "J", 1) not in curves
-             or not name.startswith("D")]  # fmt: skip
-    columns = min(len(shown), 2)
-    rows = -(-len(shown) // columns)
-    size = (4.8 * columns + 0.6, 0.6 + 2.6 * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, curve in zip(axes, shown, strict=False):
-        ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
+    halves = {name.replace("J", "D", 1) for name in curves if name.startswith("J")}
+    shown = [curve for name, curve in curves.items() if name not in halves]
+    figure, axes = panels(len(shown), 2, 4.8, 2.6, title)
+    for ax, curve in zip(axes, shown, strict=True):
+        if curve.lower is not None and curve.upper is not None:
+            ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
         ax.plot(t, curve.values, color=COLOURS[0], lw=1.5)
         symbol = f"${curve.symbol}$" if "_" in curve.symbol else curve.symbol
         ax.set_ylabel(f"{symbol} [{curve.unit}]" if curve.unit else symbol)
         ax.set_title(curve.description, fontsize="small")
         if np.all(curve.values > 0) and np.ptp(np.log10(curve.values)) > 1.5:
             ax.set_yscale("log")
-        else:  # a band of a percent shall not look like an unknown rate
+        else:  # a narrow band must not fill the axes as if the rate were unknown
             middle, reach = np.mean(curve.values), 0.1 * np.max(np.abs(curve.values))
             ax.update_datalim([(t[0], middle - reach), (t[0], middle + reach)])
             ax.autoscale_view()
-    for ax in axes[len(shown) :]:
-        ax.remove()
     figure.supxlabel("$t$ [s]", fontsize="medium")
-    figure.suptitle(title)
     return figure
 
 
 def scaling(fit: NLSQResult) -> Figure:
-    """Contrast and offset of every angle; those on a bound are hollow."""
+    """Contrast and offset of each angle; open symbols lie on a bound."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     phi, bound = np.asarray(fit.phi), np.asarray(fit.scaling_at_bound)
@@ -269,28 +273,15 @@ def scaling(fit: NLSQResult) -> Figure:
     return figure
 
 
-def _place(figure: Figure, row: int, left: float, width: float) -> Axes:
-    """Axes as high as a panel in a row counted from the top, placed in inches."""
-    height = figure.get_figheight()
-    bottom = height - _HEAD + _FOOT - (row + 1) * _ROW
-    return figure.add_axes((left / _WIDTH, bottom / height, width / _WIDTH, _PANEL / height))
-
-
 def _degrees(phi: float) -> str:
     return f"φ = {phi:.4g}°".replace("-", "\N{MINUS SIGN}")
 
 
-def _pages(count: int, size: int) -> list[tuple[int, ...]]:
-    """Positions dealt to pages of at most `size`, as evenly as possible."""
-    pages = -(-count // size)
-    return [tuple(int(k) for k in part) for part in np.array_split(np.arange(count), pages)]
-
-
 def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
     """Points of an angle that were fitted, mirrored below the diagonal."""
-    axes = arrays["c2"][k][None], arrays["t"], 0.0, arrays["phi"][k][None]
     mask = arrays["mask"][k][None] if "mask" in arrays else None
-    used = np.asarray(TwoTimeData(*axes, mask).usable(0))
+    q, phi = np.asarray(0.0), arrays["phi"][k][None]
+    used = np.asarray(TwoTimeData(arrays["c2"][k][None], arrays["t"], q, phi, mask).usable(0))
     return used | used.T
 
 
@@ -304,8 +295,8 @@ def _without_diagonal(matrix: Matrix) -> Matrix:
     return out
 
 
-def _binned(lag: Pixels, *values: Pixels) -> list[Float[np.ndarray, " bin"]]:
-    """Means of the lag and of values in bins of the lag's logarithm, empty bins left out."""
+def _binned(lag: Points, *values: Points) -> list[Float[np.ndarray, " bin"]]:
+    """Means of the lag and of values in logarithmic bins of the lag, without empty bins."""
     if lag.size == 0:
         return [lag, *values]
     bins = np.floor(BINS_PER_DECADE * np.log10(lag / lag.min()) + 1e-9).astype(int)
@@ -315,7 +306,7 @@ def _binned(lag: Pixels, *values: Pixels) -> list[Float[np.ndarray, " bin"]]:
     return [total / count[kept] for total in sums]
 
 
-def _common_norm(data: Pixels, model: Pixels | None = None) -> Normalize:
+def _common_norm(data: Points, model: Points | None = None) -> Normalize:
     if data.size == 0:
         return Normalize(0.0, 1.0)
     low, high = np.percentile(data, [1.0, 99.0])
@@ -324,7 +315,7 @@ def _common_norm(data: Pixels, model: Pixels | None = None) -> Normalize:
     return Normalize(float(low), float(high) if high > low else float(low) + 1.0)
 
 
-def _symmetric_norm(values: Matrix) -> Normalize:
+def _symmetric(values: Matrix) -> Normalize:
     finite = np.abs(values[np.isfinite(values)])
     reach = float(np.percentile(finite, 99.0)) if finite.size else 0.0
     return Normalize(-(reach or 1.0), reach or 1.0)

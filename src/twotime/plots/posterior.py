@@ -1,25 +1,27 @@
-"""Figures a posterior can be judged by: values in, matplotlib figures out.
+"""Figures of posteriors: values in, matplotlib figures out.
 
-Corner for what was found, trace and rank for whether chains agree, energy for whether they move
-freely, shards for whether parts of the data agree, functions and predictive maps for what it
-means.
+`corner` shows the posterior, `trace` and `rank` whether chains agree, `energy` whether they move
+freely, `shards` whether parts of the data agree, `predictive_maps` what the posterior predicts.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
-from twotime.plots.fit import DPI, functions, maps
+from twotime.plots.fit import COLOURS, MAPS_ON_PAGE, functions, maps, pages, panels, save
 from twotime.results.cmc import CMCResult
 from twotime.sample.result import predictive
 
-_BLUE, _RED = "#1b6ca8", "#c8553d"
+_BLUE, _RED, _ = COLOURS
+_QUANTILES = (0.16, 0.5, 0.84)
 _RANK_BINS = 20
 _PREDICTIVE_DRAWS = 100
 
@@ -47,9 +49,7 @@ def save_figures(
         drawn["shards.png"] = shards(post)
     if curves:
         drawn["functions.png"] = functions(curves, t, title=f"{post.model}: 68 % bands")
-    for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=DPI)
-    return tuple(drawn)
+    return save(folder, drawn)
 
 
 def save_predictive(
@@ -66,13 +66,12 @@ def save_predictive(
     Returns:
         Names of the files, a page for up to four angles.
     """
-    names = []
-    for page, first in enumerate(range(0, data.c2.shape[0], 4), start=1):
-        angles = tuple(range(first, min(first + 4, data.c2.shape[0])))
-        figure = predictive_maps(post, model, data, angles)
-        names.append(f"predictive_{page:02d}.png")
-        figure.savefig(folder / names[-1], dpi=DPI)
-    return tuple(names)
+    parts = pages(data.c2.shape[0], MAPS_ON_PAGE)
+    drawn = {
+        f"predictive_{page:02d}.png": predictive_maps(post, model, data, angles)
+        for page, angles in enumerate(parts, start=1)
+    }
+    return save(folder, drawn)
 
 
 def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
@@ -80,7 +79,7 @@ def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
 
     Args:
         post: The posterior.
-        max_points: Draws that are shown at most.
+        max_points: Largest number of draws shown.
     """
     flat = post.draws.reshape(-1, post.draws.shape[-1])
     flat = flat[:: max(1, len(flat) // max_points)]
@@ -88,86 +87,65 @@ def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
     size = 1.0 + 1.35 * n
     figure = Figure(figsize=(size, size))
     grid = figure.subplots(n, n, squeeze=False)
-    figure.subplots_adjust(left=0.9 / size, bottom=0.9 / size, right=1 - 0.15 / size,
-                           top=1 - 0.3 / size, wspace=0.06, hspace=0.06)  # fmt: skip
+    edges = {"left": 0.9, "bottom": 0.9, "right": size - 0.15, "top": size - 0.3}
+    edges = {name: inches / size for name, inches in edges.items()}
+    figure.subplots_adjust(**edges, wspace=0.06, hspace=0.06)
     bins = max(15, min(40, int(np.sqrt(len(flat)) / 2)))
-    for row in range(n):
-        for column in range(n):
-            ax = grid[row, column]
-            if column > row:
-                ax.remove()
-                continue
-            x = flat[:, column]
-            if column == row:
-                ax.hist(x, bins=bins, color=_BLUE, histtype="stepfilled", alpha=0.8)
-                for level in np.quantile(x, (0.16, 0.5, 0.84)):
-                    ax.axvline(level, color="0.2", lw=0.7, ls="--")
-                ax.set_yticks([])
-            else:
-                ax.hist2d(x, flat[:, row], bins=bins, cmap="Blues", cmin=1)
-            _corner_axes(ax, post, row, column, n)
+    for (row, column), ax in np.ndenumerate(grid):
+        if column > row:
+            ax.remove()
+            continue
+        if column == row:
+            ax.hist(flat[:, row], bins=bins, color=_BLUE, histtype="stepfilled", alpha=0.8)
+            for level in np.quantile(flat[:, row], _QUANTILES):
+                ax.axvline(level, color="0.2", lw=0.7, ls="--")
+            ax.set_yticks([])
+        else:
+            ax.hist2d(flat[:, column], flat[:, row], bins=bins, cmap="Blues", cmin=1)
+            ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
+        ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
+        ax.tick_params(labelsize=7, labelbottom=row == n - 1, labelleft=column == 0 < row)
+        ax.tick_params(axis="x", labelrotation=40)
+        ax.set_xlabel(post.names[column] if row == n - 1 else "", fontsize=8)
+        ax.set_ylabel(post.names[row] if column == 0 < row else "", fontsize=8)
     return figure
 
 
-def _corner_axes(ax, post: CMCResult, row: int, column: int, n: int) -> None:
-    ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
-    ax.tick_params(labelsize=7, labelbottom=row == n - 1, labelleft=column == 0 and row > 0)
-    ax.tick_params(axis="x", labelrotation=40)
-    if row != column:
-        ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
-    if row == n - 1:
-        ax.set_xlabel(post.names[column], fontsize=8)
-    if column == 0 and row > 0:
-        ax.set_ylabel(post.names[row], fontsize=8)
-
-
 def trace(post: CMCResult) -> Figure:
-    """Draws of every parameter one after the other, a colour for each chain."""
-    n = len(post.names)
-    figure = Figure(figsize=(9.0, 0.6 + 1.1 * n), layout="constrained")
-    axes = figure.subplots(n, 1, sharex=True, squeeze=False)[:, 0]
+    """Draws of every parameter in order, one colour for each chain."""
+    figure, axes = panels(len(post.names), 1, 8.4, 1.1)
     for ax, name in zip(axes, post.names, strict=True):
         for chain in post.samples[name]:
             ax.plot(chain, lw=0.4, alpha=0.8)
         ax.set_ylabel(name, fontsize=8)
-        ax.tick_params(labelsize=7)
+        ax.tick_params(labelsize=7, labelbottom=ax is axes[-1])
         ax.margins(x=0)
     axes[-1].set_xlabel("draw")
     return figure
 
 
 def rank(post: CMCResult) -> Figure:
-    """Ranks of each chain's draws among all: flat where chains agree."""
-    n, n_chains = len(post.names), post.draws.shape[0]
-    columns = min(n, 3)
-    rows = -(-n // columns)
-    figure = Figure(figsize=(3.2 * columns, 0.5 + 2.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax, name in zip(axes, post.names, strict=False):
-        x = post.samples[name]
+    """Ranks of each chain's draws among all draws: uniform if chains agree."""
+    figure, axes = panels(len(post.names), 3, 3.0, 2.0)
+    for ax, (name, x) in zip(axes, post.samples.items(), strict=True):
         order = np.argsort(np.argsort(x.ravel())).reshape(x.shape) / x.size
         for chain in order:
             ax.hist(chain, bins=_RANK_BINS, range=(0, 1), histtype="step", lw=1.0)
         ax.axhline(x.shape[1] / _RANK_BINS, color="0.3", lw=0.8, ls="--")
         ax.set_ylim(bottom=0)
-        ax.set_title(name, fontsize=8)
-        ax.tick_params(labelsize=7)
-    for ax in axes[n:]:
-        ax.remove()
-    figure.suptitle(f"rank of the draws of each of {n_chains} chains", fontsize="medium")
+        _small(ax, name)
+    figure.suptitle(f"ranks of the draws of each of {len(post.draws)} chains", fontsize="medium")
     return figure
 
 
 def energy(post: CMCResult) -> Figure:
-    """Energies of the draws and their changes: of like width where chains move freely."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    ax = figure.subplots()
+    """Distributions of the energy and of its changes: of similar width if chains move freely."""
+    figure, (ax,) = panels(1, 1, 5.8, 3.0)
     centred = post.energy - post.energy.mean(axis=2, keepdims=True)
     change = np.diff(post.energy, axis=2)
-    for values, colour, label in ((centred, _BLUE, "energy about its mean"),
-                                  (change, _RED, "change from draw to draw")):  # fmt: skip
-        ax.hist(values.ravel(), bins=60, density=True, histtype="step", lw=1.4, color=colour,
-                label=label)  # fmt: skip
+    style: Any = {"bins": 60, "density": True, "histtype": "step", "lw": 1.4}
+    ax.hist(centred.ravel(), color=_BLUE, label="energy minus its mean", **style)
+    ax.hist(change.ravel(), color=_RED, label="change from draw to draw", **style)
     ax.set_xlabel("energy")
     ax.set_yticks([])
     ax.legend(fontsize="small", frameon=False)
@@ -176,32 +154,23 @@ def energy(post: CMCResult) -> Figure:
 
 
 def shards(post: CMCResult) -> Figure:
-    """The 68 % interval of every shard and of their combination, before and after widening."""
-    n = len(post.names)
-    columns = min(n, 3)
-    rows = -(-n // columns)
-    height = 0.6 + rows * (0.7 + 0.14 * (post.n_shards + 1))
-    figure = Figure(figsize=(3.4 * columns, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for i, (ax, name) in enumerate(zip(axes, post.names, strict=False)):
-        low, middle, high = np.quantile(post.shard_draws[..., i], (0.16, 0.5, 0.84), axis=1)
-        place = np.arange(post.n_shards)
-        left_out = np.isin(place, post.excluded)
-        for kept, colour in ((~left_out, _BLUE), (left_out, "0.7")):
-            if kept.any():
-                reach = np.stack([middle - low, high - middle])[:, kept]
-                ax.errorbar(middle[kept], place[kept], xerr=reach, fmt="o", ms=3, lw=1,
-                            color=colour)  # fmt: skip
-        q = np.quantile(post.samples[name], (0.16, 0.5, 0.84))
-        ax.axvspan(q[0], q[2], color=_RED, alpha=0.25, lw=0)
-        ax.axvline(q[1], color=_RED, lw=1)
-        ax.set_title(name, fontsize=8)
-        ax.tick_params(labelsize=7)
+    """68 % intervals of each shard and of their combination, before and after widening."""
+    figure, axes = panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
+    place = np.arange(post.n_shards)
+    left_out = np.isin(place, post.excluded)
+    for i, (ax, (name, x)) in enumerate(zip(axes, post.samples.items(), strict=True)):
+        low, middle, high = np.quantile(post.shard_draws[..., i], _QUANTILES, axis=1)
+        reach = np.stack([middle - low, high - middle])
+        for k, colour in ((~left_out, _BLUE), (left_out, "0.7")):
+            style: Any = {"fmt": "o", "ms": 3, "lw": 1, "color": colour}
+            ax.errorbar(middle[k], place[k], xerr=reach[:, k], **style)
+        low, middle, high = np.quantile(x, _QUANTILES)
+        ax.axvspan(low, high, color=_RED, alpha=0.25, lw=0)
+        ax.axvline(middle, color=_RED, lw=1)
         ax.set_yticks([])
         ax.xaxis.set_major_locator(MaxNLocator(4))
-    for ax in axes[n:]:
-        ax.remove()
-    figure.suptitle("shards (points) and their combination (band): 68 %", fontsize="medium")
+        _small(ax, name)
+    figure.suptitle("68 % intervals: shards (points), combination (band)", fontsize="medium")
     return figure
 
 
@@ -226,8 +195,9 @@ def predictive_maps(
     if data.mask is not None:
         arrays["mask"] = np.asarray(data.mask)
     title = f"{post.model}: posterior mean; residuals in predicted standard deviations"
-    figure = maps(arrays, angles=angles, title=title)
-    for ax in figure.axes:
-        if ax.get_ylabel() == "data − model":
-            ax.set_ylabel("(data − model) / deviation")
-    return figure
+    return maps(arrays, angles=angles, title=title, label="(data − model) / deviation")
+
+
+def _small(ax: Axes, name: str) -> None:
+    ax.set_title(name, fontsize=8)
+    ax.tick_params(labelsize=7)

@@ -197,7 +197,7 @@ class NLSQResult(storage.AbstractModelResult):
     @property
     def status(self) -> str:
         """How the fit ended, as a sentence."""
-        sentence = RESULTS[self.result]  # type: ignore[misc]
+        sentence = RESULTS[self.result]  # type: ignore[misc, type-arg]
         return (
             f"{sentence} (projected gradient {float(self.gradient):.1e}, "
             f"step left {float(self.step):.1e} standard deviations, "
