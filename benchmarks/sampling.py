@@ -15,7 +15,7 @@ import numpy as np
 
 import twotime as tt
 from twotime.gram.choose import choose_evaluator
-from twotime.models.correlation import plane_pairs
+from twotime.models.correlation import pairs
 from twotime.sample.coordinates import make_posterior, position_of_fit
 from twotime.sample.density import Posterior
 
@@ -41,7 +41,7 @@ class Dense(eqx.Module):
 
         def one(phi, c2):
             channels = model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
-            values = model.correlation(plane_pairs(channels))
+            values = model.correlation(pairs(channels))
             basis = jnp.stack([c2 - self.shift, jnp.ones_like(values), values])
             return jnp.einsum("iab,jab,ab->ij", basis, basis, upper)
 

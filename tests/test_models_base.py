@@ -1,13 +1,16 @@
 """Models against closed forms, limits and published numbers."""
 
 from functools import partial
+from typing import ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import twotime as tt
+from twotime.models import LAWS
 from twotime.models.correlation import field
 from twotime.models.laminar_flow import sinc
 
@@ -282,3 +285,77 @@ def _static_registry():
     from twotime.config.parameter_registry import REGISTRIES
 
     return REGISTRIES["static"]
+
+
+# Laws of your own
+
+
+def decay_channels(self, params, times, *, t, q, phi):
+    none = jnp.zeros((0, times.shape[0]), times.dtype)
+    return tt.Channels((params[0] * times)[None], none, none)
+
+
+def first_decay(self, pair):
+    return pair.decay[0]
+
+
+RATE = tt.ParameterInfo("rate", 1.0, 0.1, 10.0, "Rate", "1/s", "relaxation")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"names": ("rate",)},
+        {"names": ("rate",), "__annotations__": {"names": ClassVar[tuple[str, ...]]}},
+        {
+            "names": eqx.field(default=("rate",), static=True, init=False),
+            "__annotations__": {"names": tuple[str, ...]},
+        },
+        {"names": ("rate",), "__annotations__": {"names": tuple[str, ...]}},
+        {"parameters": (RATE,)},
+    ],
+    ids=["plain", "ClassVar", "static field", "field", "parameters"],
+)
+def test_names_may_be_given_in_any_way(members):
+    law = type(tt.AbstractTwoTimeModel)(
+        "Own",
+        (tt.AbstractTwoTimeModel,),
+        {"channels": decay_channels, "correlation": first_decay, **members},
+    )
+    assert law().names == ("rate",)
+    c = tt.correlation(law(), jnp.ones(1), t=jnp.arange(1.0, 4.0), q=0.1, phi=jnp.zeros(1))
+    np.testing.assert_allclose(c[0, 0], np.exp(-np.arange(3.0)))
+    assert law.groups() == ({"relaxation": ("rate",)} if "parameters" in members else {})
+
+
+def test_a_law_with_the_former_name_of_correlation_works_and_warns_once():
+    members = {"channels": decay_channels, "names": ("rate",), "pixel": first_decay}
+    with pytest.warns(DeprecationWarning, match="Old.pixel is called correlation now") as caught:
+        law = type(tt.AbstractTwoTimeModel)("Old", (tt.AbstractTwoTimeModel,), members)
+        c = tt.correlation(law(), jnp.ones(1), t=jnp.arange(1.0, 4.0), q=0.1, phi=jnp.zeros(1))
+    assert len(caught) == 1 and c[0, 0, 2] == pytest.approx(np.exp(-2.0))
+    pair = tt.Pair(*[jnp.ones((1, 3))] * 6)
+    with pytest.warns(DeprecationWarning, match="StaticDiffusion.pixel"):
+        assert (tt.StaticDiffusion().pixel(pair) == 1.0).all()
+
+
+def test_another_gap_does_not_compile_again():
+    traces = []
+
+    @eqx.filter_jit
+    def first_pair(model):
+        traces.append(model)
+        return tt.correlation_at(
+            model, jnp.asarray([1e4, 0.0, 0.0, 1e-3, 0.0, 0.0, 0.0]), jnp.ones(1), 2 * jnp.ones(1),
+            t=jnp.arange(1.0, 4.0), q=0.003, phi=0.0,
+        )  # fmt: skip
+
+    found = [first_pair(tt.LaminarFlow(gap=gap)) for gap in (1e6, 2e6, np.float64(3e6))]
+    assert len(traces) == 1 and len({float(x[0]) for x in found}) == 3
+
+
+def test_every_law_is_found_by_its_word():
+    assert list(LAWS) == ["static", "laminar_flow", "two_component"]
+    assert all(LAWS[word].analysis_mode == word for word in LAWS)
+    with pytest.raises(TypeError):
+        LAWS["mine"] = tt.StaticDiffusion

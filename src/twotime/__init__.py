@@ -7,6 +7,7 @@ starts XLA), matplotlib and hypothesis.
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
+from warnings import warn as _warn
 
 from twotime.compat import jax_backend as jax_backend
 from twotime.config.manager import ConfigManager as ConfigManager
@@ -72,6 +73,9 @@ _LATE = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "Pixel":
+        _warn("twotime.Pixel is called twotime.Pair now.", DeprecationWarning, stacklevel=2)
+        return Pair
     if name not in _LATE:
         raise AttributeError(f"module 'twotime' has no attribute {name!r}")
     module = _import_module(_LATE[name])

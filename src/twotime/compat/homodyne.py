@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from twotime.models import rates
 from twotime.models.base import Channels, Pair, Params
-from twotime.models.correlation import plane_pairs
+from twotime.models.correlation import pairs
 from twotime.models.laminar_flow import sinc
 from twotime.models.rates import AnyArray, Scalar, Times
 
@@ -150,4 +150,4 @@ def _clock(rate: Times) -> Times:
 def _pixels(*, decay: Times, phase: Times) -> Pair:
     """The whole plane of one decaying clock and one phase."""
     level = jnp.zeros((0, decay.shape[0]), decay.dtype)
-    return plane_pairs(Channels(decay=decay[None], phase=phase[None], level=level))
+    return pairs(Channels(decay=decay[None], phase=phase[None], level=level))

@@ -29,7 +29,7 @@ from twotime.gram.pairs import (
 from twotime.gram.problem import Problem, Reduced, make_problem, reduce_gram
 from twotime.gram.tiled import TILE, gram
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.correlation import plane_pairs
+from twotime.models.correlation import pairs
 from twotime.results.nlsq import NLSQResult
 
 Scores = Float[Array, "angle time free"]
@@ -112,7 +112,7 @@ def correlation_times(problem: Problem, params: Float[Array, " param"]) -> Float
         channels = problem.model.channels(params, d.t, t=d.t, q=d.q, phi=phi)
         step = -(-n // 256)
         coarse = jax.tree.map(lambda x: x[:, ::step], channels)
-        value = problem.model.correlation(plane_pairs(coarse))
+        value = problem.model.correlation(pairs(coarse))
         return 0.5 * step * jnp.mean(jnp.sum(value, axis=1))
 
     return jax.lax.map(one, jnp.asarray(d.phi))

@@ -57,7 +57,7 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
 
     def sensitivity(channels: Channels) -> Array:
         def one(c: Channels) -> Array:
-            here = pairs(c, early, late, same=early == late)
+            here = pairs(c, early, late)
             return jnp.stack(slopes(problem.model, here)[1])
 
         return jax.vmap(one)(channels)

@@ -1,6 +1,7 @@
 """The interface of a law of the two-time correlation: parameters, channels, pairs of times."""
 
 import dataclasses
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, final
@@ -266,6 +267,11 @@ class Terms(eqx.Module):
     oscillates: tuple[bool, ...] = eqx.field(static=True)
 
 
+def _warn(method: str, stacklevel: int) -> None:
+    sentence = f"{method} is called correlation now, its argument a Pair; rename it."
+    warnings.warn(sentence, DeprecationWarning, stacklevel=stacklevel)
+
+
 Components = Float[Array, "component quantity time"]
 _TRANSPORT, _SHARE = 0.2, 0.1
 
@@ -299,6 +305,9 @@ class AbstractTwoTimeModel(eqx.Module):
         given = cls.__dict__
         if "parameters" in given and "names" not in given:
             cls.names = tuple(info.name for info in cls.parameters)
+        if "pixel" in given and "correlation" not in given:
+            _warn(f"{cls.__name__}.pixel", 6)
+            cls.correlation = given["pixel"]  # type: ignore[method-assign]
 
     @classmethod
     def groups(cls) -> dict[str, tuple[str, ...]]:
@@ -334,6 +343,11 @@ class AbstractTwoTimeModel(eqx.Module):
         Must be 1 where both times are equal, use array operations that broadcast, and have
         finite derivatives there.
         """
+
+    def pixel(self, pair: Pair) -> Float[Array, "*pair"]:
+        """Former name of `correlation`."""
+        _warn(f"{type(self).__name__}.pixel", 4)
+        return self.correlation(pair)
 
     @property
     def is_separable(self) -> bool:

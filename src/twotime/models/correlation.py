@@ -91,7 +91,7 @@ def _correlation(
     model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
 ) -> Array:
     def plane(angle: Scalar) -> Array:
-        return model.correlation(plane_pairs(model.channels(params, t, t=t, q=q, phi=angle)))
+        return model.correlation(pairs(model.channels(params, t, t=t, q=q, phi=angle)))
 
     return jax.lax.map(plane, phi)
 
@@ -104,7 +104,7 @@ def _field(
 
     def plane(angle: Scalar) -> Array:
         channels = model.channels(params, t, t=t, q=q, phi=angle)
-        g1 = model.field(plane_pairs(channels)) + 0j
+        g1 = model.field(pairs(channels)) + 0j
         return jnp.where(upper, g1, g1.conj())
 
     return jax.lax.map(plane, phi)
@@ -126,20 +126,29 @@ def _correlation_at(
     return model.correlation(pairs(channels, early, early + t1.shape[0], t1 == t2))
 
 
-def plane_pairs(channels: Channels) -> Pair:
-    """Form all pixels of one angle, the two below and above the diagonal alike."""
-    index = jnp.arange(channels.decay.shape[1])
-    early = jnp.minimum(index[:, None], index[None, :])
-    late = jnp.maximum(index[:, None], index[None, :])
-    return pairs(channels, early, late, early == late)
-
-
-def pairs(channels: Channels, early: AnyArray, late: AnyArray, same: AnyArray) -> Pair:
-    """Form the pixels whose two times have the given indices, `early` not after `late`.
+def pairs(
+    channels: Channels,
+    early: AnyArray | None = None,
+    late: AnyArray | None = None,
+    same: AnyArray | None = None,
+) -> Pair:
+    """Form pairs of times from the channels at each time.
 
     Compiled code may compute one clock twice with different rounding, so differences of
-    clocks are set to zero where the two times are the `same`, and decays never exceed 1.
+    clocks are set to zero where the two times are the same, and decays never exceed 1.
+
+    Args:
+        channels: Channels at some times.
+        early: Index of the first time of each pair, not after `late`; left out: the whole plane,
+            whose pairs below the diagonal are those above it.
+        late: Index of the second time.
+        same: Where the two times are equal; left out: where the indices are.
     """
+    if early is None or late is None:
+        index = jnp.arange(channels.decay.shape[1])
+        early = jnp.minimum(index[:, None], index[None, :])
+        late = jnp.maximum(index[:, None], index[None, :])
+    same = early == late if same is None else same
     shift = jnp.where(same, 0.0, channels.phase[:, late] - channels.phase[:, early])
     fall = channels.decay[:, early] - channels.decay[:, late]
     return Pair(

@@ -21,7 +21,7 @@ from twotime.models.base import (
     Setting,
 )
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
-from twotime.models.rates import AnyArray, Integration, PowerLaw, Scalar
+from twotime.models.rates import Integration, PowerLaw, Scalar
 from twotime.models.static import StaticDiffusion, transport_functions
 
 ShearConvention = Literal["published", "homodyne"]
@@ -101,7 +101,7 @@ class LaminarFlow(AbstractTwoTimeModel):
         },
     )
 
-    gap: Scalar = 2.0e6
+    gap: Scalar = eqx.field(default=2.0e6, converter=base.number)
     shear_convention: ShearConvention = eqx.field(default="published", static=True)
     integration: Integration = eqx.field(default="trapezoid", static=True)
 
@@ -117,8 +117,10 @@ class LaminarFlow(AbstractTwoTimeModel):
         values = self.named(params)
         decay = q**2 * self.transport.clock(values, times, t=t, integration=self.integration)
         strain = self.shear.clock(values, times, t=t, integration=self.integration)
-        phase = self._phase_factor(q, phi, values["phi0"]) * strain[None]
-        return Channels(decay[None], phase, jnp.zeros((0, times.shape[0]), times.dtype))
+        half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
+        across = half * q * jnp.asarray(self.gap, times.dtype)
+        phase = across * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * strain
+        return Channels(decay[None], phase[None], jnp.zeros((0, times.shape[0]), times.dtype))
 
     def correlation(self, pair):
         return pair.decay[0] * self._profile(pair) ** 2
@@ -129,10 +131,6 @@ class LaminarFlow(AbstractTwoTimeModel):
     def _profile(self, pair: Pair) -> Array:
         mean = sinc(pair.shift[0], pair.sin[0])
         return mean if self.shear_convention == "published" else mean**2
-
-    def _phase_factor(self, q: Scalar, phi: Scalar, phi0: Scalar) -> AnyArray:
-        half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
-        return half * q * self.gap * jnp.cos(jnp.deg2rad(phi - phi0))
 
     def functions(self, params, *, t):
         values = self.named(params)
