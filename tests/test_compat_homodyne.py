@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.compat import jax_backend as backend
-from twotime.compat import meshgrid_cache
+from twotime.compat import homodyne
+from twotime.core import jax_backend as backend
 
 PARAMS = jnp.asarray([2e4, 0.3, 5e3, 1e-3, -0.4, 2e-4, 6.0])
 T = jnp.asarray(0.1 * np.arange(1, 7))
@@ -296,13 +296,13 @@ def test_cache_never_confuses_grids_with_the_same_ends(counted):
 
 
 def test_cache_drops_the_least_recently_used(counted):
-    times = [T + k for k in range(meshgrid_cache.MAX_ENTRIES + 1)]
+    times = [T + k for k in range(homodyne.MAX_ENTRIES + 1)]
     for t in times[:-1]:
         backend.get_cached_meshgrid(t, t)
     backend.get_cached_meshgrid(times[0], times[0])
     backend.get_cached_meshgrid(times[-1], times[-1])
     assert counted()["evictions"] == 1
-    assert counted()["cache_size"] == meshgrid_cache.MAX_ENTRIES
+    assert counted()["cache_size"] == homodyne.MAX_ENTRIES
     misses = counted()["misses"]
     backend.get_cached_meshgrid(times[0], times[0])
     assert counted()["misses"] == misses
@@ -313,7 +313,7 @@ def test_cache_drops_the_least_recently_used(counted):
 def test_cache_leaves_out_traced_and_large_times(counted):
     traced = jax.jit(lambda t: backend.get_cached_meshgrid(t, t)[0])(T)
     assert (traced == GRIDS[0]).all()
-    long = jnp.arange(meshgrid_cache.MAX_TIMES + 1.0)
+    long = jnp.arange(homodyne.MAX_TIMES + 1.0)
     assert backend.get_cached_meshgrid(long, T)[0].shape == (len(long), 6)
     found = counted()
     assert found["skipped_traced"] == 1 and found["skipped_large"] == 1
@@ -371,7 +371,7 @@ def test_flags():
 def test_importing_starts_no_device_and_reports_see_float32():
     code = (
         "from jax._src import xla_bridge\n"
-        "import twotime.compat.jax_backend as backend\n"
+        "import twotime.core.jax_backend as backend\n"
         "assert not xla_bridge._backends\n"
         "report, summary = backend.validate_backend(), backend.get_performance_summary()\n"
         "assert report['precision'] == 'float32' and report['hessian_support'], report\n"

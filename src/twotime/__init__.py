@@ -9,7 +9,6 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from warnings import warn as _warn
 
-from twotime.compat import jax_backend as jax_backend
 from twotime.config.manager import ConfigManager as ConfigManager
 from twotime.config.manager import build_model as build_model
 from twotime.config.parameter_manager import ParameterManager as ParameterManager
@@ -18,7 +17,7 @@ from twotime.config.parameter_registry import ParameterInfo as ParameterInfo
 from twotime.config.parameter_registry import ParameterRegistry as ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace as ParameterSpace
 from twotime.config.parameter_space import PriorDistribution as PriorDistribution
-from twotime.core import jax_backend as _core  # noqa: F401 makes `core` an attribute
+from twotime.core import jax_backend as jax_backend
 from twotime.covariance.alternatives import dyadic_covariance as dyadic_covariance
 from twotime.covariance.alternatives import jackknife_covariance as jackknife_covariance
 from twotime.covariance.alternatives import known_noise_covariance as known_noise_covariance
