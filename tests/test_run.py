@@ -136,3 +136,18 @@ def test_angles_one_after_the_other_have_folders_of_their_own(tmp_path):
     assert [f.params for f in back.fits] == [f.params for f in result.fits]
     assert "angle_1/cuts_01.png" in run.redraw(tmp_path / "out", tmp_path / "again")
     assert (tmp_path / "again" / "angle_1" / "cuts_01.png").exists()
+
+
+def test_every_key_of_the_fit_sections_reaches_the_fit():
+    nlsq = {
+        "loss": "huber", "loss_scale": 2.5, "max_iterations": 77, "tolerance": 1e-6,
+        "per_angle_mode": "averaged", "evaluator": "tiled",
+    }  # fmt: skip
+    sections = {"optimization": {"nlsq": nlsq}, "streaming": {"enable": True, "chunk_size": 32}}
+    assert run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | sections)) == {
+        "loss": "huber", "loss_scale": 2.5, "max_steps": 77, "tolerance": 1e-6,
+        "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32,
+    }  # fmt: skip
+    alone = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
+    found = run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | {"sequential": alone}))
+    assert (found["max_steps"], found["tolerance"]) == (40, 1e-4)

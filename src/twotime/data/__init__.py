@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,6 +23,10 @@ from twotime.errors import DataError
 
 _CACHE_FORMAT = 2
 _ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma")
+_IN_RESULTS = {
+    "path": "file", "q": "wavevector_q", "n_frames_in_file": "frames_in_file", "n_angles": "angles",
+    "empty": "empty_bins", "n_points": "pixels", "n_masked": "masked_pixels",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,19 +63,8 @@ class LoadReport:
 
     def facts(self) -> dict[str, Any]:
         """The report by the names that result files use."""
-        return {
-            "file": self.path,
-            "sha256": self.sha256,
-            "layout": self.layout,
-            "wavevector_q": self.q,
-            "dt": self.dt,
-            "frames": self.frames,
-            "frames_in_file": self.n_frames_in_file,
-            "angles": self.n_angles,
-            "empty_bins": self.empty,
-            "pixels": self.n_points,
-            "masked_pixels": self.n_masked,
-        }
+        facts = dataclasses.asdict(self)
+        return {_IN_RESULTS.get(name, name): x for name, x in facts.items() if name != "notes"}
 
     @property
     def n_pixels(self) -> int:
@@ -159,15 +153,24 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         q, bins = select_bins(file, selection)
         first, last = select_frames(file, selection)
         dt, t = frame_times(file, selection, first, last)
-        _check_size(len(bins), t.size, selection.memory_limit)
+        size = len(bins) * t.size**2 * 9  # double precision and a mask; no file gives more
+        limit = selection.memory_limit or math.inf
+        if size > limit:
+            raise DataError(
+                f"{len(bins)} matrices of {t.size} frames take up to {size / 1e9:.3g} GB, "
+                f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
+                "raise the limit."
+            )
         window = slice(first - 1, last)
         read = read_matrices(file, bins, window, average_triangles=selection.average_triangles)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
+    with path.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     n_points = sum(int(np.count_nonzero(data.usable(k))) for k in range(phi.size))
     report = LoadReport(
         path=str(path),
-        sha256=_sha256(path),
+        sha256=checksum,
         layout=file.layout,
         q=q,
         frames=(first, last),
@@ -197,22 +200,6 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
             f"dt of the {selection.dt_source} is used, as set by analyzer_parameters.dt_source"
         )
     return tuple(notes)
-
-
-def _check_size(n_matrices: int, n_frames: int, limit: float | None) -> None:
-    # Double precision and a mask; no file gives more.
-    size = n_matrices * n_frames**2 * 9
-    if limit is not None and size > limit:
-        raise DataError(
-            f"{n_matrices} matrices of {n_frames} frames take up to "
-            f"{size / 1e9:.3g} GB, hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer "
-            "frames or angles, or raise the limit."
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:

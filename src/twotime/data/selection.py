@@ -180,7 +180,7 @@ def frame_times(
     """Time step [s], if there is one, and the time of every selected frame [s].
 
     Frame k of the acquisition ends at k dt; a given `t0` is the time of the first selected
-    frame instead. Times listed in the file are used as they stand unless `dt` is to come from
+    frame instead. Times listed in the file are used unchanged unless `dt` is to come from
     the configuration.
 
     Raises:
@@ -205,7 +205,7 @@ def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
             )
     if asked is None and stored is None and file.times is None:
         raise DataError(
-            "neither the file nor the configuration says the time between frames; "
+            "neither the file nor the configuration gives the time between frames; "
             "set analyzer_parameters.dt [s]."
         )
     if asked is None or (selection.dt_source == "file" and (stored or file.times)):

@@ -51,9 +51,8 @@ def _shape(shape: tuple[int, ...], *, angle_last: bool) -> tuple[int, int]:
         return count, square[0]
     if len(shape) == 3 and shape[0] == shape[1]:
         raise DataError(
-            f"c2 has shape {shape}, which looks like (time, time, angle); expected "
-            "(angle, time, time); save it so, or set experimental_data.roi_axis: last for an npy "
-            "file."
+            f"c2 has shape {shape}, which looks like (time, time, angle); expected (angle, time, "
+            "time); save it so, or set experimental_data.roi_axis: last for an npy file."
         )
     raise DataError(
         f"c2 has shape {shape}; expected (time, time) or "
