@@ -42,8 +42,8 @@ def key(
         facts: Anything else that `pydantic.Field` takes: limits, and `validation_alias`.
     """
     extra = {"unit": unit, "otherwise": otherwise, "same": same, "refused": refused}
-    extra = {name: fact for name, fact in extra.items() if fact}
-    return Field(... if default is None else default, json_schema_extra=extra, **facts)
+    given: dict[str, Any] = {name: fact for name, fact in extra.items() if fact}
+    return Field(... if default is None else default, json_schema_extra=given, **facts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,41 +4,31 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, final
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from twotime.config.distributions import PriorType as PriorType
 from twotime.config.parameter_names import DEFAULT_MODE
-from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, registry_with
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.config.physics_validators import check_flags, check_numbers, faults_of
 from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
-from twotime.config.priors import default_prior, plain, stack_numbers
+from twotime.config.priors import (
+    default_prior,
+    intersection,
+    plain,
+    stack_numbers,
+    with_numbers,
+)
 from twotime.errors import ConfigurationError
 from twotime.models.base import ParameterInfo, is_concrete
 
 if TYPE_CHECKING:
     from twotime.config.keys import Mistakes
 
-
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
 Pair = Float[Array | np.ndarray, "*batch 2"]
-
-
-def _with(array: Any, changes: Mapping[int, Any]) -> Any:
-    """An array with some numbers of its last axis changed."""
-    if not changes:
-        return array
-    if is_concrete(array, *changes.values()):
-        array = np.array(array, np.float64)
-        for i, number in changes.items():
-            array[..., i] = number
-        return array
-    for i, number in changes.items():
-        array = jnp.asarray(array).at[..., i].set(number)
-    return array
 
 
 def _log_flags(infos: tuple[ParameterInfo, ...], lower: Any) -> tuple[bool, ...]:
@@ -67,7 +57,8 @@ class ParameterSpace(eqx.Module):
         base: A space that gives everything the arguments leave out, instead of the registry.
 
     Raises:
-        UnknownNameError: If a name is not in the registry (a ValueError and a KeyError).
+        UnknownNameError: If a name is not in the registry (a ValueError and a KeyError), here and
+            in all methods.
         TypeError: If a value is not a number, a flag not true or false.
 
     Attributes:
@@ -116,24 +107,28 @@ class ParameterSpace(eqx.Module):
         if base is None:
             numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
             arrays = [stack_numbers(column) for column in zip(*numbers, strict=True)]
-            flags, own = [info.vary_default for info in infos], [None] * len(infos)
-            is_given = np.zeros(n)
+            flags = tuple(info.vary_default for info in infos)
+            own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
+            is_given: Numbers = np.zeros(n)
         else:
             arrays = [base.all_values, base.all_lower, base.all_upper]
             flags, own, is_given = base.all_varying, base.own_priors, base.given
         lower = {name: ends[0] for name, ends in bounds.items()}
         upper = {name: ends[1] for name, ends in bounds.items()}
         self.all_values, self.all_lower, self.all_upper = (
-            _with(array, {place[name]: number for name, number in changes.items()})
+            with_numbers(array, {place[name]: number for name, number in changes.items()})
             for array, changes in zip(arrays, (values, lower, upper), strict=True)
         )
-        self.given = _with(is_given, {place[name]: 1.0 for name in values if place[name] < n})
+        self.given = with_numbers(
+            is_given, {place[name]: 1.0 for name in values if place[name] < n}
+        )
         self.all_varying = tuple(
             bool(vary.get(name, old)) for name, old in zip(place, flags, strict=True)
         )
         self.own_priors = tuple(priors.get(name, old) for name, old in zip(place, own, strict=True))
-        is_new = base is None or bool(bounds)
-        self.log_space = _log_flags(infos[:n], self.all_lower) if is_new else base.log_space
+        self.log_space = _log_flags(infos[:n], self.all_lower)
+        if base is not None and not bounds:
+            self.log_space = base.log_space
 
     # What is in it
 
@@ -240,11 +235,7 @@ class ParameterSpace(eqx.Module):
 
     def domain(self, name: str) -> tuple[Any, Any]:
         """Interval in which a parameter may lie: its bounds, cut to its prior's support."""
-        lower, upper = self.bounds[name]
-        low, high = self.priors[name].support
-        if is_concrete(lower, upper, low, high):
-            return max(lower, low), min(upper, high)
-        return jnp.maximum(lower, low), jnp.minimum(upper, high)
+        return intersection(self.bounds[name], self.priors[name].support)
 
     def get_initial_array(self) -> Numbers:
         """Get values of the physics parameters in canonical order."""
@@ -278,11 +269,7 @@ class ParameterSpace(eqx.Module):
     # New spaces made from it
 
     def with_values(self, values: Mapping[str, Any]) -> "ParameterSpace":
-        """A new space with other values; `validate` says whether they lie in the bounds.
-
-        Raises:
-            UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
-        """
+        """A new space with other values; `validate` says whether they lie in the bounds."""
         return ParameterSpace(values, base=self)
 
     def update_from_dict(self, params: Mapping[str, Any]) -> "ParameterSpace":
@@ -290,18 +277,13 @@ class ParameterSpace(eqx.Module):
         return self.with_values(params)
 
     def with_vary(self, vary: Mapping[str, Any]) -> "ParameterSpace":
-        """A new space with other parameters varying.
-
-        Raises:
-            UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
-        """
+        """A new space with other parameters varying."""
         return ParameterSpace(vary=vary, base=self)
 
     def with_bounds(self, bounds: Mapping[str, Any]) -> "ParameterSpace":
         """A new space with other bounds; default priors are cut to them.
 
         Raises:
-            UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
             ValueError: If a lower bound is not below its upper bound.
         """
         changed = ParameterSpace(bounds=bounds, base=self)
@@ -313,11 +295,7 @@ class ParameterSpace(eqx.Module):
         return changed
 
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
-        """A new space with other priors; these stay as they are when bounds change.
-
-        Raises:
-            UnknownNameError: If a name is not in the space (a ValueError and a KeyError).
-        """
+        """A new space with other priors; these stay as they are when bounds change."""
         return ParameterSpace(priors=priors, base=self)
 
     def convert_to_beta_priors(self) -> "ParameterSpace":
@@ -341,11 +319,8 @@ class ParameterSpace(eqx.Module):
         """
         bounds = {}
         for name, reach in (("contrast", 0.2), ("offset", 0.1)):
-            value, (lower, upper) = self.values[name], self.bounds[name]
-            low, high = jnp.maximum, jnp.minimum
-            if is_concrete(value, lower, upper):
-                low, high = max, min
-            bounds[name] = (low(lower, value - reach), high(upper, value + reach))
+            value = self.values[name]
+            bounds[name] = intersection(self.bounds[name], (value - reach, value + reach))
         return self.with_bounds(bounds)
 
     # What is wrong with it

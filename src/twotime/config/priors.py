@@ -279,6 +279,27 @@ def stack_numbers(values: Sequence[Any]) -> Any:
     return jnp.stack(jnp.broadcast_arrays(*values), axis=-1)
 
 
+def with_numbers(array: Any, changes: Mapping[int, Any]) -> Any:
+    """An array with some numbers of its last axis changed."""
+    if not changes:
+        return array
+    if is_concrete(array, *changes.values()):
+        array = np.array(array, np.float64)
+        for i, number in changes.items():
+            array[..., i] = number
+        return array
+    for i, number in changes.items():
+        array = jnp.asarray(array).at[..., i].set(number)
+    return array
+
+
+def intersection(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The interval that two intervals share."""
+    is_known = is_concrete(*one, *other)
+    low, high = (max, min) if is_known else (jnp.maximum, jnp.minimum)
+    return low(one[0], other[0]), high(one[1], other[1])
+
+
 def clamp_to_open_interval(
     value: ArrayLike, low: ArrayLike, high: ArrayLike, epsilon: float = 1e-6
 ) -> Any:

@@ -284,7 +284,8 @@ def _check_types(config: dict[str, Any], found: Mistakes) -> None:
 
 def _note(mistake: Any, found: Mistakes) -> Path:
     """Note one of pydantic's mistakes in our words; gives the path of its key."""
-    steps, path = list(mistake["loc"]), ()
+    steps = list(mistake["loc"])
+    path: Path = ()
     key = Key("", None)  # type: ignore[arg-type]
     kind: Any = HeterodyneConfig
     while steps and (not path or key.is_section):

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -58,18 +58,15 @@ class Settings:
         return lookup(self.config, steps)
 
 
-def is_sampled(config: Mapping[str, Any]) -> bool:
-    """Whether a canonical configuration asks for posterior samples."""
-    method = lookup(config, ("optimization", "method")) or "nlsq"
-    return method != "nlsq" or lookup(config, ("optimization", "cmc", "enable")) == "always"
-
-
 def _key_at(path: str) -> Key:
     *parents, name = path.split(".")
     kind: Any = HeterodyneConfig
     for parent in parents:
         kind = fields(kind)[parent].type
     return fields(kind)[name]
+
+
+Words = tuple[str | bool, ...]
 
 
 class Rule(NamedTuple):
@@ -86,24 +83,52 @@ class Rule(NamedTuple):
     sentence: str
 
 
-_TIME = "analyzer_parameters"
-_PHI = f"{_TIME}.scattering.phi_angles"
-_DATA = "experimental_data"
-_NLSQ = "optimization.nlsq"
-_CMC = "optimization.cmc"
-_NO_ANGLE = "is empty, which leaves no angle; delete the key."
-_NO_CACHE = "has no effect without cache_file_path; give the folder or delete it."
-_NO_FIT = "has no effect with method: prior, which needs no fit; delete it."
-_SWITCHED = {
-    "streaming": StreamingConfig,
-    "stratification": StratificationConfig,
-    "sequential": SequentialConfig,
-}
+def _without(path: str, other: str, *values: str) -> Rule:
+    """A key has no effect unless another one has one of the values (none: is given)."""
+    words = " or ".join(values) or "true"
+    return Rule(
+        path,
+        lambda c: c[other] not in values if values else c.given(other) is None,
+        f"has no effect without {other}: {words}; add it, or delete this key.",
+    )
 
 
-def _users(path: Path) -> list[str]:
-    """Analysis modes whose law has a setting at a path."""
-    return [mode for mode, law in LAWS.items() if path in [s.path for s in law.settings]]
+def _against(path: str, values: Words, other: str, bad: Words, remedy: str) -> Rule:
+    """A key must not have one of the values while another one has a bad one."""
+    return Rule(
+        path,
+        lambda c: c[path] in values and c[other] in bad,
+        f"{{got}} contradicts {other}: {'true' if bad == (True,) else f'{{c[{other}]}}'}. {remedy}",
+    )
+
+
+def _empty(path: str) -> Rule:
+    """A list of angles must not be empty."""
+    sentence = "is empty, which leaves no angle; delete the key."
+    return Rule(path, lambda c: c[path] == [], sentence)
+
+
+def _beside(path: str, other: str) -> Rule:
+    """A key has no effect beside another one of a sequential fit."""
+    return Rule(
+        path,
+        lambda c: c[_SEQUENTIAL] and c.given(other) is not None,
+        f"has no effect beside {other}; keep one.",
+    )
+
+
+def _of_laws(path: Path) -> Rule:
+    """A setting of some laws has no effect with the others."""
+    modes = [mode for mode, law in LAWS.items() if path in [s.path for s in law.settings]]
+    only = (
+        f"has no effect with analysis_mode: {{c.mode}}, only with {' or '.join(modes)}; delete it."
+    )
+    return Rule(".".join(path), lambda c: c.mode not in modes, only)
+
+
+def _needed(path: Path, why: str, modes: Iterable[str] = LAWS) -> Rule:
+    """A key that a run with a law of these modes needs."""
+    return Rule(".".join(path), lambda c: c.mode in modes, f"missing; {why}.")
 
 
 def _is_separable(c: Settings) -> bool:
@@ -111,39 +136,48 @@ def _is_separable(c: Settings) -> bool:
     return law().is_separable
 
 
-def _has_no_cache(c: Settings) -> bool:
-    folders = ("cache_file_path", "data_folder_path")
-    return not any(c.given(f"{_DATA}.{name}") for name in folders)
-
-
-def _names_no_angles(c: Settings) -> bool:
-    paths = ("phi_filtering.include_angles", "phi_filtering.exclude_angles", _PHI)
-    return all(c.given(path) is None for path in paths)
-
-
-def _is_not_npy(c: Settings) -> bool:
+def _is_no_npy(c: Settings) -> bool:
     file, kind = c.given(f"{_DATA}.file_path"), c[f"{_DATA}.file_format"]
     return file is not None and not file.endswith(".npy") and kind != "npy"
 
 
+def _lacks(*paths: str) -> Callable[[Settings], bool]:
+    return lambda c: all(c.given(path) is None for path in paths)
+
+
+_TIME = "analyzer_parameters"
+_ANGLES = f"{_TIME}.scattering.phi_angles"
+_INCLUDE, _EXCLUDE = "phi_filtering.include_angles", "phi_filtering.exclude_angles"
+_DATA = "experimental_data"
+_NLSQ = "optimization.nlsq"
+_CMC = "optimization.cmc"
+_INITIAL = f"{_CMC}.initialization"
+_END = f"{_TIME}.end_frame"
+_EVALUATOR, _LOSS = f"{_NLSQ}.evaluator", f"{_NLSQ}.loss"
+_SEQUENTIAL = "sequential.enable"
+_STRATEGY = f"{_CMC}.sharding.shard_strategy"
+_NOT_RANDOM = ("interleaved", "contiguous", "angles")
+_ROBUST = ("soft_l1", "huber")
+_SAMPLED = (("optimization.method", ("cmc", "both")), (f"{_CMC}.enable", ("always",)))
+_SWITCHED = {
+    "streaming": StreamingConfig,
+    "stratification": StratificationConfig,
+    "sequential": SequentialConfig,
+}
+_SETTINGS = [setting for law in LAWS.values() for setting in law.settings]
+_HAS_NO_CACHE = _lacks(f"{_DATA}.cache_file_path", f"{_DATA}.data_folder_path")
+_NO_CACHE = "has no effect without cache_file_path; give the folder, or delete this key."
+
 RULES: tuple[Rule, ...] = (
-    *(
-        Rule(
-            ".".join(path),
-            lambda c, path=path: c.mode not in _users(path),
-            f"has no effect with analysis_mode: {{c.mode}}, only with {' or '.join(_users(path))}; "
-            "delete it.",
-        )
-        for path in dict.fromkeys(s.path for law in LAWS.values() for s in law.settings)
-    ),
+    *(_of_laws(path) for path in dict.fromkeys(s.path for s in _SETTINGS)),
     Rule(
-        f"{_TIME}.end_frame",
-        lambda c: c[f"{_TIME}.end_frame"] == 0,
+        _END,
+        lambda c: c[_END] == 0,
         "got 0; frames count from 1, and -1 is the last.",
     ),
     Rule(
-        f"{_TIME}.end_frame",
-        lambda c: 0 < c[f"{_TIME}.end_frame"] <= c[f"{_TIME}.start_frame"],
+        _END,
+        lambda c: 0 < c[_END] <= c[f"{_TIME}.start_frame"],
         f"got {{got}}, which leaves fewer than two frames after frame {{c[{_TIME}.start_frame]}}.",
     ),
     Rule(
@@ -153,126 +187,57 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "phi_filtering.tolerance",
-        _names_no_angles,
+        _lacks(_INCLUDE, _EXCLUDE, _ANGLES),
         "has no effect without include_angles or exclude_angles; give angles or delete it.",
     ),
-    Rule("phi_filtering.ranges", lambda c: c["phi_filtering.ranges"] == [], _NO_ANGLE),
+    _empty("phi_filtering.ranges"),
+    _empty(_INCLUDE),
+    _empty(_ANGLES),
+    Rule(f"{_DATA}.roi_axis", _is_no_npy, "has an effect on npy files only; delete it."),
+    Rule(f"{_DATA}.cache_filename_template", _HAS_NO_CACHE, _NO_CACHE),
+    Rule(f"{_DATA}.cache_compression", _HAS_NO_CACHE, _NO_CACHE),
     Rule(
-        "phi_filtering.include_angles",
-        lambda c: c["phi_filtering.include_angles"] == [],
-        _NO_ANGLE,
-    ),
-    Rule(_PHI, lambda c: c[_PHI] == [], _NO_ANGLE),
-    Rule(f"{_DATA}.roi_axis", _is_not_npy, "has an effect on npy files only; delete it."),
-    Rule(f"{_DATA}.cache_filename_template", _has_no_cache, _NO_CACHE),
-    Rule(f"{_DATA}.cache_compression", _has_no_cache, _NO_CACHE),
-    Rule(
-        f"{_NLSQ}.evaluator",
-        lambda c: c[f"{_NLSQ}.evaluator"] == "factored" and not _is_separable(c),
+        _EVALUATOR,
+        lambda c: c[_EVALUATOR] == "factored" and not _is_separable(c),
         "factored needs a separable model; {c.mode} is not. Use auto.",
     ),
-    Rule(
-        f"{_NLSQ}.evaluator",
-        lambda c: c[f"{_NLSQ}.evaluator"] == "factored" and c[f"{_NLSQ}.loss"] != "linear",
-        f"factored needs loss: linear, not {{c[{_NLSQ}.loss]}}. Use auto or tiled.",
-    ),
-    Rule(
-        f"{_NLSQ}.evaluator",
-        lambda c: c[f"{_NLSQ}.evaluator"] == "factored" and c["streaming.enable"],
-        "factored contradicts streaming.enable: true. Keep one.",
-    ),
-    Rule(
-        f"{_NLSQ}.loss_scale",
-        lambda c: c[f"{_NLSQ}.loss"] == "linear",
-        "has no effect with loss: linear; delete it.",
-    ),
-    Rule(
-        f"{_NLSQ}.multistart_n",
-        lambda c: c.given(f"{_NLSQ}.multistart") is None,
-        "has no effect without multistart: true; add it.",
-    ),
-    Rule(
-        f"{_CMC}.enable",
-        lambda c: c[f"{_CMC}.enable"] == "never" and c["optimization.method"] != "nlsq",
-        "never contradicts optimization.method: {c[optimization.method]}. Keep one.",
-    ),
+    _against(_EVALUATOR, ("factored",), _LOSS, _ROBUST, "Use auto or tiled."),
+    _against(_EVALUATOR, ("factored",), "streaming.enable", (True,), "Use auto or tiled."),
+    _without(f"{_NLSQ}.loss_scale", _LOSS, *_ROBUST),
+    _without(f"{_NLSQ}.multistart_n", f"{_NLSQ}.multistart"),
+    _against(f"{_CMC}.enable", ("never",), "optimization.method", ("cmc", "both"), "Keep one."),
     *(
-        Rule(
-            f"optimization.hmc.{name}",
-            lambda c: c[f"{_CMC}.backend.sampler"] != "hmc",
-            f"has no effect without {_CMC}.backend.sampler: hmc; add it.",
-        )
+        _without(f"optimization.hmc.{name}", f"{_CMC}.backend.sampler", "hmc")
         for name in fields(HmcConfig)
     ),
+    _without(f"{_INITIAL}.nlsq_chi2_threshold", f"{_INITIAL}.method", "nlsq"),
+    _without(f"{_INITIAL}.jitter_scale", f"{_INITIAL}.method", "nlsq"),
+    _against(_STRATEGY, _NOT_RANDOM, "stratification.enable", (True,), "Use random."),
     *(
-        Rule(
-            f"{_CMC}.initialization.{name}",
-            lambda c: c[f"{_CMC}.initialization.method"] == "prior",
-            _NO_FIT,
+        rule
+        for other, bad in _SAMPLED
+        for rule in (
+            _against(_LOSS, _ROBUST, other, bad, "Sampling needs loss: linear."),
+            _against(_SEQUENTIAL, (True,), other, bad, "Sampling takes all angles."),
         )
-        for name in ("nlsq_chi2_threshold", "jitter_scale")
     ),
-    Rule(
-        "stratification.enable",
-        lambda c: c["stratification.enable"] and c[f"{_CMC}.sharding.shard_strategy"] != "random",
-        f"needs {_CMC}.sharding.shard_strategy: random, not "
-        f"{{c[{_CMC}.sharding.shard_strategy]}}.",
-    ),
-    Rule(
-        f"{_NLSQ}.loss",
-        lambda c: c[f"{_NLSQ}.loss"] != "linear" and is_sampled(c.config),
-        "{got} contradicts sampling, which has a Gaussian likelihood. Use linear, or "
-        "optimization.method: nlsq.",
-    ),
-    Rule(
-        "sequential.enable",
-        lambda c: c["sequential.enable"] and is_sampled(c.config),
-        "contradicts sampling, which takes all angles together. Use optimization.method: nlsq.",
-    ),
-    Rule(
-        f"{_NLSQ}.per_angle_mode",
-        lambda c: c[f"{_NLSQ}.per_angle_mode"] == "fourier" and c["sequential.enable"],
-        "fourier is a series over the angles, but sequential.enable: true fits one angle at a "
-        "time. Use auto.",
-    ),
+    _against(f"{_NLSQ}.per_angle_mode", ("fourier",), _SEQUENTIAL, (True,), "Use auto."),
+    _beside(f"{_NLSQ}.max_iterations", "sequential.max_iterations"),
+    _beside(f"{_NLSQ}.tolerance", "sequential.convergence_threshold"),
     *(
-        Rule(
-            f"{_NLSQ}.{here}",
-            lambda c, there=there: c["sequential.enable"] and c.given(there) is not None,
-            f"has no effect beside {there}; keep one.",
-        )
-        for here, there in (
-            ("max_iterations", "sequential.max_iterations"),
-            ("tolerance", "sequential.convergence_threshold"),
-        )
-    ),
-    *(
-        Rule(
-            f"{section}.{name}",
-            lambda c, section=section: c.given(f"{section}.enable") is None,
-            f"has no effect without {section}.enable: true; add it.",
-        )
+        _without(f"{section}.{name}", f"{section}.enable")
         for section, kind in _SWITCHED.items()
         for name in fields(kind)
         if name != "enable"
     ),
-    Rule(
-        "stratification.n_strata",
-        lambda c: c.given("stratification.enable") is not None
-        and c["stratification.strategy"] != "lag",
-        "has no effect without stratification.strategy: lag; add it.",
-    ),
-)  # fmt: skip
+    _without("stratification.n_strata", "stratification.strategy", "lag"),
+)
 
 NEEDED: tuple[Rule, ...] = (
-    Rule(f"{_DATA}.file_path", lambda c: True, "missing; give the data file to read."),
-    Rule(
-        f"{_TIME}.scattering.wavevector_q",
-        lambda c: True,
-        "missing; give the wavevector to analyse [1/Å].",
-    ),
+    _needed((_DATA, "file_path"), "give the data file to read"),
+    _needed((_TIME, "scattering", "wavevector_q"), "give the wavevector to analyse [1/Å]"),
     *(
-        Rule(".".join(s.path), lambda c, mode=mode: c.mode == mode, f"missing; {s.needed}.")
+        _needed(s.path, s.needed, [mode])
         for mode, law in LAWS.items()
         for s in law.settings
         if s.needed
@@ -298,7 +263,9 @@ def check_rules(config: Mapping[str, Any], mode: str, found: Mistakes, *, is_who
         path = tuple(rule.path.split("."))
         try:
             if (c.given(rule.path) is not None) == is_given and rule.is_broken(c):
-                broken.append((path, rule.sentence.format(got=lookup(config, path), c=c)))
+                got = lookup(config, path)
+                got = str(got).lower() if isinstance(got, bool) else got
+                broken.append((path, rule.sentence.format(got=got, c=c)))
         except _WrongKeyError:
             continue
     for path, sentence in broken:
@@ -377,6 +344,11 @@ def _prior(
     for fault in faults:
         found.add((*path, "prior_params"), fault)
     return None if faults else PriorDistribution(kind, params)
+
+
+def is_sampled(config: Mapping[str, Any]) -> bool:
+    """Whether a canonical configuration asks for posterior samples."""
+    return any(lookup(config, tuple(path.split("."))) in words for path, words in _SAMPLED)
 
 
 def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:

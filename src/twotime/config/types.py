@@ -34,8 +34,7 @@ PriorName = Literal[
 ]
 ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
 _SCATTERING = "analyzer_parameters.scattering"
-_CHAINS = "optimization.cmc.per_shard_mcmc"
-_VALIDATION = "optimization.cmc.validation"
+_CHAINS, _VALIDATION = "optimization.cmc.per_shard_mcmc", "optimization.cmc.validation"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
 _MAX_R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 
@@ -136,7 +135,7 @@ class ScatteringConfig(TypedDict, total=False):
     """Angles to analyse, or to simulate; they label the matrices of a file without angles."""
 
 
-class AnalyzerParametersConfig(ParametersConfig, total=False):  # type: ignore[misc]
+class AnalyzerParametersConfig(ParametersConfig, total=False):  # type: ignore[misc, call-arg]
     """Time axis, scattering and geometry; also takes the groups of `parameters`."""
 
     dt: Annotated[Seconds, key(unit="s", otherwise="from the data file")]
@@ -190,8 +189,7 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     loss_scale: Annotated[float, key(1.0, gt=0, le=1e6)]
     """Residual where a robust loss departs from the square, in 1.4826 median residual sizes."""
     nlsq_prior_width_factor: Annotated[float, key(validation_alias=_PRIOR_WIDTH, gt=0, le=1e6)]
-    """Sampling after a fit: if given, priors of varying parameters are replaced by normals centred
-    on the fit, this many robust standard deviations wide, cut to the bounds."""
+    """Sampling after a fit: replace priors by normals around it, this many deviations wide."""
 
 
 class CMCShardingConfig(TypedDict, total=False):

@@ -61,9 +61,13 @@ for _kind, _pattern, _first in (
     ("merge", r"<<$", "<"),
 ):
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
-_Loader.add_constructor(
-    f"{_TAG}int", lambda loader, node: int(loader.construct_scalar(node).replace("_", ""))
-)
+
+
+def _whole(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    return int(str(loader.construct_scalar(node)).replace("_", ""))
+
+
+_Loader.add_constructor(f"{_TAG}int", _whole)
 
 
 def parse_yaml(raw: bytes, source: str) -> Any:
