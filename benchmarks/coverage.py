@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
+
 HERE = Path(__file__).resolve().parent
 DT = 0.1
 

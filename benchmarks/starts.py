@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.start.search import estimate_starts
+from twotime.start import estimate_starts
 
 DT, CONTRAST, NOISE, GAP = 0.1, 0.3, 0.02, 2.0e6
 TOLERANCE = inspect.signature(tt.fit_nlsq).parameters["tolerance"].default

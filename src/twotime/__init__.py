@@ -36,7 +36,7 @@ from twotime.errors import ConfigurationError as ConfigurationError
 from twotime.errors import DataError as DataError
 from twotime.errors import ResultError as ResultError
 from twotime.errors import TwoTimeError as TwoTimeError
-from twotime.fit.nlsq import fit_nlsq as fit_nlsq
+from twotime.fit import fit_nlsq as fit_nlsq
 from twotime.fit.sequential import fit_sequential as fit_sequential
 from twotime.fit.sequential import profile as profile
 from twotime.models.base import AbstractTwoTimeModel as AbstractTwoTimeModel
@@ -54,7 +54,7 @@ from twotime.results.cmc import CMCResult as CMCResult
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
 from twotime.solver import RESULTS as RESULTS
-from twotime.start.search import estimate_starts as estimate_starts
+from twotime.start import estimate_starts as estimate_starts
 from twotime.version import __version__ as __version__
 
 if _TYPE_CHECKING:

@@ -5,7 +5,8 @@ takes the cost with its gradient and Gauss-Newton matrix, which is all that the 
 yields. It is composed of a damped Newton step that stays in a box (`BoxDescent`), a trust region
 that knows the rounding error of the cost (`cost_change`), what gradients teach about the part of
 the second derivatives that Gauss-Newton leaves out (`Correction`), and a limit on evaluations
-without progress (`Patience`). The caller may bend steps to follow a curved valley.
+without progress (`Patience`). The caller may accelerate steps along a
+curved valley.
 """
 
 import warnings
@@ -105,7 +106,7 @@ class Optimality(eqx.Module):
 
 
 class Proposal(eqx.Module):
-    """A step to be bent: from `start` straight to `end`, with `held` coordinates in place.
+    """A step to be accelerated: from `start` straight to `end`, with `held` coordinates in place.
 
     Attributes:
         start: Where the step begins.
@@ -268,7 +269,7 @@ class _State(eqx.Module):
 
     Attributes:
         n_steps: Evaluations.
-        straight: End of the next step before it is bent and cut off at the box.
+        straight: End of the next step before it is accelerated and cut off at the box.
         trial: The next point to try.
         value: Cost at the best point; infinite before the first evaluation.
         unit: Damping that counts as 1.
@@ -301,7 +302,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         max_steps: Largest number of evaluations: like that of `optimistix.minimise`, which is
             compiled for each number, while this may be an array.
         damping: First damping, relative to the largest curvature at the start.
-        bend: Called as bend(Proposal, args) -> end of the step inside the box, or None.
+        accelerate: Called as accelerate(Proposal, args) -> end of the step inside the box, or None.
         report: Called on the host with the cost after every evaluation, or None.
     """
 
@@ -310,7 +311,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
     tolerance: float | Float[Array, ""] = 3e-2
     max_steps: float | Int[Array, ""] = jnp.inf
     damping: float = 1e-3
-    bend: Callable[[Proposal, Any], Array] | None = eqx.field(default=None, static=True)
+    accelerate: Callable[[Proposal, Any], Array] | None = eqx.field(default=None, static=True)
     report: Callable[[Any], None] | None = eqx.field(default=None, static=True)
     rtol: float = 0.0
     atol: float = 0.0
@@ -378,8 +379,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
 
     def _trial(self, proposal: Proposal, args: Any) -> Float[Array, " y"]:
         """The next point to try, inside the box."""
-        if self.bend is not None:
-            return self.bend(proposal, args)
+        if self.accelerate is not None:
+            return self.accelerate(proposal, args)
         return jnp.clip(proposal.end, proposal.lower, proposal.upper)
 
     def terminate(self, fn, y, args, options, state, tags):

@@ -23,7 +23,7 @@ from twotime.covariance.misfit import residual_structure
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
-from twotime.fit.nlsq import fit_nlsq
+from twotime.fit import fit_nlsq
 from twotime.fit.sequential import fit_sequential, one_angle
 from twotime.gram.devices import all_devices
 from twotime.models.base import AbstractTwoTimeModel
@@ -35,7 +35,7 @@ from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fi
 from twotime.results.storage import Provenance
 from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress
-from twotime.start.search import estimate_starts
+from twotime.start import estimate_starts
 
 _log = logging.getLogger(__name__)
 

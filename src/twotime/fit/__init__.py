@@ -1,1 +1,136 @@
-"""Least squares: `fit_nlsq`."""
+"""Least squares: a pure function from model, data and space to a result.
+
+Contrast and offset of each angle are solved in closed form inside their bounds at every step.
+Bounds of the parameters are an active set: an optimum on a bound is found and flagged. A start on
+a bound, where it could stick, is first moved off it (`twotime.start.points`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from twotime.compilation import compiled
+from twotime.config.parameter_space import ParameterSpace
+from twotime.data.dataset import TwoTimeData
+from twotime.fit.geodesic import accelerate
+from twotime.fit.implicit import Given, constant
+from twotime.fit.objective import End, check_inputs, descend
+from twotime.fit.result import make_result
+from twotime.fit.robust import AbstractLoss, make_loss
+from twotime.gram.choose import choose_evaluator
+from twotime.gram.devices import device_mesh, fetch, place
+from twotime.gram.problem import Problem, make_problem
+from twotime.gram.tiled import TILE
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.rates import AnyArray
+from twotime.models.scaling import Individual, resolve_mode
+from twotime.results.nlsq import NLSQResult
+from twotime.solver import BoxLevenbergMarquardt
+from twotime.start.points import make_starts, off_bounds
+
+
+def fit_nlsq(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    *,
+    per_angle_mode: str | Individual = "auto",
+    evaluator: str = "auto",
+    loss: str | AbstractLoss = "linear",
+    loss_scale: float = 1.0,
+    starts: int | Float[AnyArray, "start param"] = 1,
+    key: Key[Array, ""] | None = None,
+    tile: int = TILE,
+    devices: Sequence[Any] | None = None,
+    max_steps: int = 300,
+    tolerance: float = 3e-2,
+    throw: bool = False,
+    progress: Callable[[Any], None] | None = None,
+) -> NLSQResult:
+    """Fit a model to two-time data by least squares over the points with t1 < t2.
+
+    Pure: works under `jax.jit` and `jax.vmap`. `values`, `contrast`, `offset` and `chi2` can be
+    differentiated by model, data and space; the tighter the tolerance, the more exact.
+
+    Args:
+        model: The model.
+        data: The data.
+        space: Start, bounds and which parameters vary.
+        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto".
+        evaluator: "tiled" takes any model, mask and sigma; "factored" is faster, for separable
+            models on complete data; "auto" is factored where that is possible.
+        loss: "linear" for squares; "soft_l1" or "huber" limit the influence of outliers, with
+            the tiled evaluator and one more copy of c2; or a loss of `twotime.fit.robust`.
+        loss_scale: Residual at which a robust loss departs from the square [noise level].
+        starts: How many, with that of the space, or the starts themselves; the best end counts.
+        key: Source of randomness for more than one start.
+        tile: Largest edge of a tile of the tiled evaluator [frame].
+        devices: Devices that share the angles or tiles; None takes the default device. With
+            several processes each passes the same arguments and gets the same result.
+        max_steps: Largest number of evaluations, for each start.
+        tolerance: Converged when gradient and step left are below it [standard deviations].
+        throw: Raise if the fit does not converge.
+        progress: Called on the host with half of chi2 after every evaluation.
+
+    Raises:
+        ValueError: If float64 is off, names do not match, or a value cannot be used.
+        RuntimeError: If `throw` and the fit did not converge.
+    """
+    check_inputs(model, data, space)
+    mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    chosen = make_loss(loss, loss_scale, evaluator)
+    data, evaluator = choose_evaluator(model, data, evaluator if chosen.scale is None else "tiled")
+    points = make_starts(model, data, space, mode, starts, key)
+    mesh = device_mesh(devices)
+    data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
+    limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
+    settings = mode, evaluator, tile, mesh, *limits, progress
+    result = fetch(mesh, _fit(data, model, space, points, chosen, *settings))
+    if throw and not result.converged:
+        raise RuntimeError(result.status)
+    return result
+
+
+@compiled
+def _fit(
+    data: TwoTimeData,
+    model: AbstractTwoTimeModel,
+    space: ParameterSpace,
+    starts: Float[Array, "start param"],
+    loss: AbstractLoss,
+    mode: Individual,
+    evaluator: str,
+    tile: int,
+    mesh: Mesh | None,
+    max_steps: Int[Array, ""],
+    tolerance: Float[Array, ""],
+    progress: Callable[[Any], None] | None,
+) -> NLSQResult:
+    given = make_problem(model, data, space, mode, evaluator, tile, mesh)
+    index = np.flatnonzero(space.varying)
+    bounds = Given(given, *(jnp.asarray(b)[index] for b in (space.lower, space.upper)))
+    # The search itself has no derivatives; `implicit` gives them to its result.
+    problem, fixed, points, loss = constant((given, bounds, starts, loss))
+    solver = BoxLevenbergMarquardt(
+        lower=fixed.lower / problem.scale,
+        upper=fixed.upper / problem.scale,
+        tolerance=tolerance,
+        max_steps=max_steps,
+        accelerate=accelerate,
+        report=progress,
+    )
+    log_space = np.asarray(space.log_space)[index]
+
+    def down(problem: Problem, y: Array) -> End:
+        return descend(problem, solver, y)
+
+    def from_start(start: Array) -> End:
+        y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
+        return loss.minimise(problem, y, down, tolerance, max_steps)
+
+    return make_result(problem, bounds, space, points, jax.lax.map(from_start, points), loss)

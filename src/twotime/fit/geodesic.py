@@ -1,10 +1,10 @@
-"""Steps that follow the curved valleys of power laws.
+"""Geodesic acceleration: steps that follow the curved valleys of power laws.
 
 Over a finite window D0, alpha and D_offset trade against each other along a curve on which
 J(t) hardly changes; a straight step leaves it. The channels (clocks and levels) are far less
-curved in what the data see, so a step is bent until the channels move along a straight line.
-To first order in the step nothing changes. The idea is geodesic acceleration, with the
-channels in place of the residuals, which costs no pass over the data.
+curved as far as the data see them, so a step is changed until the channels move along a straight
+line. To first order in the step nothing changes. The channels take the place of the residuals of
+the reference, which costs no pass over the data.
 
 Reference:
     Transtrum & Sethna, arXiv:1201.5885 (2012).
@@ -27,7 +27,7 @@ _ROUNDS = 6
 _LAGS, _AGES = 16, 12
 
 
-def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
+def accelerate(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     """End of a step along which the channels move as on the straight step's first order.
 
     Clocks are integrated over the sampled frames alone.
@@ -37,13 +37,13 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
         problem: The fit.
 
     Returns:
-        The end of the bent step, inside the box.
+        The end of the accelerated step, inside the box.
     """
     frames, early, late, share = _sample_pairs(problem.data.t.shape[0])
     phi, t = jnp.asarray(problem.data.phi), problem.data.t[frames]
 
     def seen(y: Array) -> tuple[Array, tuple[Array, Channels]]:
-        """What pixels see of the channels, and the channels."""
+        """The channels as pairs of frames see them, and the channels."""
 
         def one(angle: Array) -> tuple[Array, Channels]:
             c = problem.model.channels(problem.params(y), t, t=t, q=problem.data.q, phi=angle)
@@ -55,16 +55,11 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
         found = found * jnp.sqrt(share)
         return found, (found, channels)
 
-    def sensitivity(channels: Channels) -> Array:
-        def one(c: Channels) -> Array:
-            here = pairs(c, early, late)
-            return jnp.stack(slopes(problem.model, here)[1])
-
-        return jax.vmap(one)(channels)
-
     def improve(k: Array, state: _State) -> _State:
         jacobian, (value, channels) = jax.jacfwd(seen, has_aux=True)(state.end)
-        weight = jax.lax.cond(k == 0, lambda: sensitivity(channels), lambda: state.weight)
+        weight = jax.lax.cond(
+            k == 0, lambda: _sensitivity(problem, channels, early, late), lambda: state.weight
+        )
         jacobian = (weight[..., None] * jacobian).reshape(value.size, -1)
         value = (weight * value).reshape(-1)
         straight = value + jacobian @ (proposal.end - proposal.start)
@@ -82,12 +77,12 @@ def bend(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
 
 
 class _State(NamedTuple):
-    """Where damped Gauss-Newton rounds towards the picture's straight line are.
+    """Damped Gauss-Newton rounds towards the end of the straight line of the channels.
 
     Attributes:
         end: End of the step.
         held: Parameters that stop at a bound.
-        weight: How much pixels change with what they see, at the start of the step.
+        weight: Slope of the correlation by each channel of a pair, at the start of the step.
         goal: End of the straight line.
     """
 
@@ -95,6 +90,16 @@ class _State(NamedTuple):
     held: Array
     weight: Array
     goal: Array
+
+
+def _sensitivity(
+    problem: Problem, channels: Channels, early: np.ndarray, late: np.ndarray
+) -> Array:
+    def one(c: Channels) -> Array:
+        here = pairs(c, early, late)
+        return jnp.stack(slopes(problem.model, here)[1])
+
+    return jax.vmap(one)(channels)
 
 
 def _step(jacobian: Array, change: Array, damping: Array) -> Array:
@@ -105,9 +110,10 @@ def _step(jacobian: Array, change: Array, damping: Array) -> Array:
 
 
 def _sample_pairs(n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A few hundred pixels: frames, each pixel's first and second among them, and what it counts.
+    """A few hundred pairs: their frames, the first and second among these, and their shares.
 
-    Lags are spaced evenly in their logarithm, ages evenly; a pixel counts as many as it stands for.
+    Lags are spaced evenly in their logarithm, ages evenly; the share of a pair is the number of
+    pairs that it stands for.
     """
     lags = np.unique(np.round(np.geomspace(1, n_frames - 1, _LAGS)).astype(int))
     width = np.diff(np.concatenate([[0], 0.5 * (lags[1:] + lags[:-1]), [n_frames - 1]]))

@@ -126,8 +126,14 @@ def _gradient_and_answer(theta: Array, problem: Problem) -> tuple[Array, Answer]
 
 
 @eqx.filter_custom_jvp
-def refuse(answer: Answer) -> Answer:
-    """The answer of a fit with a robust loss, unchanged, which must not be differentiated."""
+def refuse(answer: Answer, given: Given) -> Answer:
+    """The answer of a fit with a robust loss, unchanged, which must not be differentiated.
+
+    Args:
+        answer: The optimum.
+        given: The inputs.
+    """
+    del given
     return answer
 
 

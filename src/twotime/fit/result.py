@@ -1,6 +1,7 @@
-"""Which of several ends is the result, and which others are the same optimum."""
+"""The result of a fit: which of several ends it is, and what is known of it."""
 
-import equinox as eqx
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -10,9 +11,9 @@ from twotime.covariance import sandwich as uncertainty
 from twotime.covariance.sandwich import SPECKLE, speckle_covariance
 from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.objective import End
-from twotime.fit.robust import Robust, pseudo_problem, weigh
-from twotime.gram.pairs import DATA, ONE
-from twotime.gram.problem import Problem, Reduced, evaluate
+from twotime.fit.robust import AbstractLoss, Equivalent
+from twotime.gram.problem import Problem
+from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import RESULTS
@@ -20,92 +21,72 @@ from twotime.solver import RESULTS
 _EQUAL = 1e-6
 
 
-def choose_end(
-    problem: Problem, ends: End, cost: Float[Array, " start"]
-) -> tuple[Int[Array, ""], Bool[Array, " start"], Bool[Array, " start"] | None]:
+class Basins(NamedTuple):
+    """Which optimum each end of a fit belongs to.
+
+    Attributes:
+        best: Place of the result.
+        same: Which ends are the same optimum.
+        exchanged: Which have their components exchanged; None for models without such labels.
+    """
+
+    best: Int[Array, ""]
+    same: Bool[Array, " start"]
+    exchanged: Bool[Array, " start"] | None
+
+
+def choose_basin(
+    model: AbstractTwoTimeModel,
+    t: Float[Array, " time"],
+    params: Float[Array, "start param"],
+    cost: Float[Array, " start"],
+    converged: Bool[Array, " start"],
+    variance: Float[Array, ""] | float,
+) -> Basins:
     """The end with the smallest cost, labels of components by convention.
 
     Where an end with the components exchanged fits as well (its cost is larger by less than the
-    variance of one pixel), the data do not decide on the labels: the one whose reference is the
+    variance of one point), the data do not decide on the labels: the one whose reference is the
     slower component is taken.
 
     Args:
-        problem: The fit.
-        ends: Where the starts led.
-        cost: What was minimised there, infinite where it is not finite.
-
-    Returns:
-        Place of the result, which ends are the same optimum, and which have its components
-        exchanged (None for models without such labels).
+        model: The model.
+        t: Times of the frames [s].
+        params: Parameters at the ends.
+        cost: The minimised sum there, infinite where it is not finite.
+        converged: Which ends are optima.
+        variance: Variance of one point, in units of the cost.
     """
     best = jnp.argmin(cost)
-    t = jnp.quantile(jnp.asarray(problem.data.t), jnp.asarray([0.25, 0.5, 0.75]))
-    found = jax.vmap(lambda y: problem.model.components(problem.params(y), t))(ends.y)
+    quartiles = jnp.quantile(jnp.asarray(t), jnp.asarray([0.25, 0.5, 0.75]))
+    found = jax.vmap(lambda p: model.components(p, quartiles))(params)
     if found is None:
-        return best, cost <= cost[best] * (1 + _EQUAL), None
-    noise = cost[best] / problem.n_pixels if problem.data.sigma is None else 1.0
-    as_good = (cost <= cost[best] + noise) & (ends.result == RESULTS.successful)
+        return Basins(best, cost <= cost[best] * (1 + _EQUAL), None)
+    as_good = (cost <= cost[best] + variance) & converged
 
     def exchange_of(k: Array) -> Array:
-        return jax.vmap(problem.model.is_exchanged, (0, None))(found, found[k])
+        return jax.vmap(model.is_exchanged, (0, None))(found, found[k])
 
-    usual = as_good & exchange_of(best) & jax.vmap(problem.model.is_canonical)(found)
+    usual = as_good & exchange_of(best) & jax.vmap(model.is_canonical)(found)
     other = jnp.argmin(jnp.where(usual, cost, jnp.inf))
-    best = jnp.where(~problem.model.is_canonical(found[best]) & jnp.any(usual), other, best)
+    best = jnp.where(~model.is_canonical(found[best]) & jnp.any(usual), other, best)
     exchanged = exchange_of(best)
     same = (jnp.abs(cost - cost[best]) <= _EQUAL * cost[best]) | (as_good & exchanged)
-    return best, same, exchanged
+    return Basins(best, same, exchanged)
 
 
-def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
+def _basins(problem: Problem, ends: End, params: Array, cost: Array) -> Basins:
+    variance = jnp.min(cost) / problem.n_pixels if problem.data.sigma is None else 1.0
+    converged = ends.result == RESULTS.successful
+    return choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
+
+
+def scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
+    """Whether contrast and offset of each angle lie on a bound."""
     values = jnp.stack([solution.contrast, solution.offset], axis=1)
     lower, upper = scaling.lower[:1], scaling.upper[:1]
     near = jnp.minimum(values - lower, upper - values) <= 1e-6 * (upper - lower)
     return near & (lower < upper)
-
-
-def _total(grams: Float[Array, "angle basis basis"]) -> Float[Array, ""]:
-    """Sum of squares of the data about each angle's mean."""
-    mean = grams[:, DATA, ONE] / grams[:, ONE, ONE]
-    return jnp.sum(grams[:, DATA, DATA] - mean * grams[:, DATA, ONE])
-
-
-class _Found(eqx.Module):
-    """What the covariance of a fit is computed from, and its sums of squares.
-
-    Attributes:
-        problem: The fit; to pseudo-data where the loss was robust.
-        grams: Gram matrices at the optimum.
-        reduced: Their reduction.
-        variance: Variance of an independent pixel.
-        chi2: Sum of squares of the data's residuals.
-        total: Sum of squares of the data about the mean of each angle.
-        noise: Noise level of each angle that a robust loss refers to.
-    """
-
-    problem: Problem
-    grams: Float[Array, "angle basis basis"]
-    reduced: Reduced
-    variance: Float[Array, ""]
-    chi2: Float[Array, ""]
-    total: Float[Array, ""]
-    noise: Float[Array, " angle"] | None
-
-
-def _found(problem: Problem, end: End, dof: Array, loss: Robust | None) -> _Found:
-    reduced = end.reduced
-    if loss is None:
-        one = jnp.ones(())
-        variance = reduced.chi2 / dof if problem.data.sigma is None else one
-        total = _total(end.grams)
-        return _Found(problem, end.grams, reduced, variance, reduced.chi2, total, None)
-    params = problem.params(end.y)
-    weights = weigh(problem, params, reduced.scaling, loss)
-    pseudo = pseudo_problem(problem, params, reduced.scaling, loss, weights)
-    _, local = evaluate(end.y, pseudo)
-    grams, again = local.aux
-    variance = again.chi2 / dof
-    return _Found(pseudo, grams, again, variance, weights.chi2, weights.total, weights.noise)
 
 
 def make_result(
@@ -114,32 +95,25 @@ def make_result(
     space: ParameterSpace,
     starts: Float[Array, "start param"],
     ends: End,
-    loss: Robust | None,
+    loss: AbstractLoss,
 ) -> NLSQResult:
-    """The result of a fit from where its starts led.
+    """The result of a fit from the ends of its starts.
 
     Args:
         problem: The fit.
         bounds: The same, to be differentiated by, with the bounds.
         space: The space.
         starts: Parameters at each start.
-        ends: Where each led.
-        loss: The robust loss, if there was one.
+        ends: The end of each.
+        loss: The loss.
     """
     cost = jnp.where(jnp.isfinite(ends.cost), ends.cost, jnp.inf)
-    best, same, exchanged = choose_end(problem, ends, cost)
-    end = jax.tree.map(lambda x: x[best], ends)
-    scaling, held = end.reduced.scaling, end.optimality.held
-    dof = problem.n_pixels - jnp.sum(~held) - jnp.sum(scaling.free)
-    found = _found(problem, end, dof, loss)
-    values, vectors, scale = uncertainty.spectrum(found.reduced.hessian, held)
-    inverse = uncertainty.inverse(values, vectors, scale, held)
-    params = problem.params(end.y)
-    at_optimum = found.problem, params, found.grams, found.reduced, inverse
-    covariance, noise = speckle_covariance(*at_optimum)
-    answer = Answer(params, scaling.contrast, scaling.offset + problem.shift, found.chi2)
-    size = jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
-    answer = differentiable(answer, size, held, bounds) if loss is None else refuse(answer)
+    params = jax.vmap(problem.params)(ends.y)
+    basins = _basins(problem, ends, params, cost)
+    end = jax.tree.map(lambda x: x[basins.best], ends)
+    dof = problem.n_pixels - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
+    squares = loss.equivalent(problem, end, dof)
+    answer = _answer(problem, bounds, end, squares, loss)
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -147,38 +121,65 @@ def make_result(
         model=type(problem.model).__name__,
         per_angle_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator,
-        uncertainty_kind=SPECKLE,
         values=answer.values,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
-        start=jnp.where(jnp.asarray(problem.varying), starts[best], problem.start),
+        start=jnp.where(jnp.asarray(problem.varying), starts[basins.best], problem.start),
         phi=jnp.asarray(problem.data.phi),
         contrast=answer.contrast,
         offset=answer.offset,
-        scaling_at_bound=_scaling_at_bound(problem.scaling, scaling),
+        scaling_at_bound=scaling_at_bound(problem.scaling, end.reduced.scaling),
         chi2=answer.chi2,
         n_points=problem.n_pixels,
         dof=dof,
-        total=found.total,
-        covariance=covariance,
-        covariance_iid=found.variance * inverse,
-        held=held,
-        eigenvalues=values,
-        eigenvectors=vectors,
+        total=squares.total,
         result=end.result,
         gradient=end.optimality.gradient,
         step=end.optimality.step,
-        n_evaluations=end.n_steps,
+        n_evaluations=end.n_evaluations,
         starts=starts,
-        ends=jax.vmap(problem.params)(ends.y),
+        ends=params,
         ends_chi2=cost,
         ends_result=ends.result,
-        ends_same=same,
-        ends_exchanged=exchanged,
-        pixels=noise.pixels,
-        photons=noise.photons,
-        loss="linear" if loss is None else loss.kind,
-        loss_scale=None if loss is None else loss.scale,
-        noise_level=found.noise,
-        cost=None if loss is None else end.cost,
+        ends_same=basins.same,
+        ends_exchanged=basins.exchanged,
+        loss=loss.word,
+        loss_scale=loss.scale,
+        noise_level=squares.noise,
+        cost=None if loss.scale is None else end.cost,
+        **_errors(end, squares),
     )
+
+
+def _answer(
+    problem: Problem, bounds: Given, end: End, squares: Equivalent, loss: AbstractLoss
+) -> Answer:
+    """The parts of the result that have derivatives."""
+    scaling, curvature = end.reduced.scaling, jnp.diag(end.reduced.hessian)
+    answer = Answer(
+        problem.params(end.y), scaling.contrast, scaling.offset + problem.shift, squares.chi2
+    )
+    if loss.scale is not None:
+        return refuse(answer, bounds)
+    return differentiable(answer, jnp.sqrt(jnp.abs(curvature)), end.optimality.held, bounds)
+
+
+def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
+    """Fields of the result about its uncertainty."""
+    held = end.optimality.held
+    values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
+    inverse = uncertainty.inverse(values, vectors, scale, held)
+    params = squares.problem.params(end.y)
+    covariance, noise = speckle_covariance(
+        squares.problem, params, squares.grams, squares.reduced, inverse
+    )
+    return {
+        "uncertainty_kind": SPECKLE,
+        "covariance": covariance,
+        "covariance_iid": squares.variance * inverse,
+        "held": held,
+        "eigenvalues": values,
+        "eigenvectors": vectors,
+        "pixels": noise.pixels,
+        "photons": noise.photons,
+    }

@@ -1,7 +1,7 @@
-r"""Robust losses: least squares whose pixels lose weight as their residuals grow.
+r"""Losses: squares, and robust ones, under which points lose weight as their residuals grow.
 
-Minimised is $\sum s^2 \rho(r^2/s^2)$ over the pixels with t1 < t2, with r the residual in units
-of sigma and s = `loss_scale` times the noise level: 1 where the data have a sigma, else
+A robust fit minimises $\sum s^2 \rho(r^2/s^2)$ over the points with t1 < t2, with r the residual
+in units of sigma and s = `loss_scale` times the noise level: 1 where the data have a sigma, else
 1.4826 times the median of |r| of each angle, found again in every round. Where a loss has the
 weight $w = \rho'$, its minimum is that of $\sum w r^2$ at these weights; so weights and fit take
 turns until neither changes.
@@ -11,71 +11,228 @@ Reference:
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from twotime.fit.objective import End
 from twotime.gram.choose import prepare
-from twotime.gram.problem import Problem
+from twotime.gram.pairs import DATA, ONE
+from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.correlation import correlation
 from twotime.models.scaling import ScalingSolution
 from twotime.solver import RESULTS
 
-Loss = Literal["linear", "soft_l1", "huber"]
 _HALVINGS = 50
 _NORMAL = 1.4826
 _ROUNDING = 1e-12
 
 Plane = Float[Array, "time time"]
+Descend = Callable[[Problem, Float[Array, " free"]], End]
 
 
-class Robust(eqx.Module):
-    """A robust loss.
+class Equivalent(eqx.Module):
+    """The fit of plain squares whose covariance is that of a fit, and sums of its residuals.
 
     Attributes:
-        scale: Residual from which it departs from the square [noise level].
-        kind: "soft_l1" or "huber".
+        problem: The fit of plain squares.
+        grams: Gram matrices at the optimum.
+        reduced: Their reduction.
+        variance: Variance of an independent point.
+        chi2: Sum of squares of the data's residuals.
+        total: Sum of squares of the data about the mean of each angle.
+        noise: Noise level of each angle to which a robust loss refers.
     """
 
-    scale: Float[Array, ""]
-    kind: str = eqx.field(static=True)
+    problem: Problem
+    grams: Float[Array, "angle basis basis"]
+    reduced: Reduced
+    variance: Float[Array, ""]
+    chi2: Float[Array, ""]
+    total: Float[Array, ""]
+    noise: Float[Array, " angle"] | None
 
+
+class AbstractLoss(eqx.Module):
+    """A loss of residuals.
+
+    Attributes:
+        word: The configuration's word.
+        scale: Residual at which it departs from the square [noise level]; None if it does not.
+    """
+
+    word: eqx.AbstractClassVar[str]
+    scale: eqx.AbstractVar[Float[Array, ""] | None]
+
+    @abstractmethod
+    def minimise(
+        self,
+        problem: Problem,
+        y: Float[Array, " free"],
+        descend: Descend,
+        tolerance: Any,
+        most: Any,
+    ) -> End:
+        """Minimise the loss from one start.
+
+        Args:
+            problem: The fit.
+            y: Scaled free parameters at the start.
+            descend: Minimises the squares of a problem from a start.
+            tolerance: Largest move of a settled round [standard deviations].
+            most: No round begins after so many evaluations.
+        """
+
+    @abstractmethod
+    def equivalent(self, problem: Problem, end: End, dof: Array) -> Equivalent:
+        """The fit of plain squares with the covariance of this one.
+
+        Args:
+            problem: The fit.
+            end: Its optimum.
+            dof: Degrees of freedom.
+        """
+
+
+class Squares(AbstractLoss):
+    """Plain least squares."""
+
+    word: ClassVar[str] = "linear"
+    scale: None = eqx.field(default=None, init=False)
+
+    def minimise(self, problem, y, descend, tolerance, most):
+        return descend(problem, y)
+
+    def equivalent(self, problem, end, dof):
+        grams, reduced = end.grams, end.reduced
+        mean = grams[:, DATA, ONE] / grams[:, ONE, ONE]
+        total = jnp.sum(grams[:, DATA, DATA] - mean * grams[:, DATA, ONE])
+        variance = reduced.chi2 / dof if problem.data.sigma is None else jnp.ones(())
+        return Equivalent(problem, grams, reduced, variance, reduced.chi2, total, None)
+
+
+class AbstractRobust(AbstractLoss):
+    """A loss that grows less than the square, minimised by weights."""
+
+    @abstractmethod
     def cost(self, u: Plane) -> Plane:
         """Loss of (residual/s)², in units of s²."""
-        root = jnp.sqrt(1.0 + u)
-        if self.kind == "soft_l1":
-            return 2.0 * u / (1.0 + root)
+
+    @abstractmethod
+    def weight(self, u: Plane) -> Plane:
+        """Its slope: the weight of the point in least squares."""
+
+    @abstractmethod
+    def stiffness(self, u: Plane) -> Plane:
+        """Half of its second derivative by the residual: the point's part of the curvature."""
+
+    def minimise(self, problem, y, descend, tolerance, most):
+        return settle_weights(problem, y, self, descend, tolerance, most)
+
+    def equivalent(self, problem, end, dof):
+        r"""The fit to data in which residuals are $\psi(r)/\overline{\psi'}$ with $\psi = w r$.
+
+        The variance of independent points becomes $\overline{\psi^2}/\overline{\psi'}^2$, while to
+        first order speckle noise common to several points keeps its covariance.
+
+        Reference:
+            Huber, Robust Statistics, section 7.6 (1981).
+        """
+        params, scaling = problem.params(end.y), end.reduced.scaling
+        found = weigh(problem, params, scaling, self)
+
+        def one(k: Array) -> Plane:
+            r, used, sigma = _residual(problem, params, scaling, k)
+            w = self.weight((r / (self.scale * found.noise[k])) ** 2)
+            c2 = jnp.asarray(problem.data.c2)[k]
+            return jnp.where(used, c2 - r * sigma * (1 - w / found.stiffness), c2)
+
+        c2 = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
+        pseudo = _with_data(problem, c2=c2)
+        grams, reduced = evaluate(end.y, pseudo)[1].aux
+        variance = reduced.chi2 / dof
+        return Equivalent(pseudo, grams, reduced, variance, found.chi2, found.total, found.noise)
+
+
+class SoftL1(AbstractRobust):
+    """The smooth mean of square and modulus, 2 s² (√(1 + r²/s²) - 1)."""
+
+    scale: Float[Array, ""]
+    word: ClassVar[str] = "soft_l1"
+
+    def cost(self, u):
+        return 2.0 * u / (1.0 + jnp.sqrt(1.0 + u))
+
+    def weight(self, u):
+        return (1.0 + u) ** -0.5
+
+    def stiffness(self, u):
+        return (1.0 + u) ** -1.5
+
+
+class Huber(AbstractRobust):
+    """The square up to s, the modulus beyond."""
+
+    scale: Float[Array, ""]
+    word: ClassVar[str] = "huber"
+
+    def cost(self, u):
         return jnp.where(u <= 1.0, u, 2.0 * jnp.sqrt(u) - 1.0)
 
-    def weight(self, u: Plane) -> Plane:
-        """Its slope: what the pixel counts in least squares."""
-        if self.kind == "soft_l1":
-            return (1.0 + u) ** -0.5
+    def weight(self, u):
         return jnp.maximum(u, 1.0) ** -0.5
 
-    def stiffness(self, u: Plane) -> Plane:
-        """Half of its second derivative by the residual: what a pixel adds to the curvature."""
-        if self.kind == "soft_l1":
-            return (1.0 + u) ** -1.5
+    def stiffness(self, u):
         return jnp.where(u <= 1.0, 1.0, 0.0)
 
 
+LOSSES = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
+
+
+def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str) -> AbstractLoss:
+    """The loss for a word; a loss passes.
+
+    Args:
+        loss: "linear", "soft_l1" or "huber", or a loss.
+        scale: Residual at which it departs from the square [noise level].
+        evaluator: The evaluator that was asked for.
+
+    Raises:
+        ValueError: If the loss is unknown, its scale is not positive, or the evaluator cannot
+            weigh points one by one.
+    """
+    if not isinstance(loss, AbstractLoss):
+        if loss not in LOSSES:
+            raise ValueError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}.")
+        loss = Squares() if loss == Squares.word else LOSSES[loss](jnp.asarray(scale, float))
+    if loss.scale is None:
+        return loss
+    if not isinstance(loss.scale, jax.core.Tracer) and not loss.scale > 0:
+        raise ValueError(f"loss_scale is {loss.scale}; expected a positive number of noise levels.")
+    if evaluator == "factored":
+        raise ValueError(
+            f"The factored evaluator cannot be used with loss={loss.word!r}, which weighs every "
+            "point separately; use 'auto' or 'tiled'."
+        )
+    return loss
+
+
 class Weights(eqx.Module):
-    """What a loss makes of the residuals.
+    """Weights of the residuals under a robust loss, and sums over the points.
 
     Attributes:
-        sigma: Standard deviations that give each pixel its weight.
+        sigma: Standard deviations that give each point its weight.
         noise: Noise level of each angle [sigma, or c2 where there is none].
         cost: The robust sum.
         chi2: Sum of squares of the same residuals.
         total: Sum of squares of the data about the mean of each angle.
-        weight: Mean weight of a pixel.
-        stiffness: Mean stiffness of a pixel.
+        weight: Mean weight of a point.
+        stiffness: Mean stiffness of a point.
     """
 
     sigma: Float[Array, "angle time time"]
@@ -87,36 +244,10 @@ class Weights(eqx.Module):
     stiffness: Float[Array, ""]
 
 
-def make_loss(kind: str, scale: float, evaluator: str) -> Robust | None:
-    """The loss that was asked for; None for plain squares.
-
-    Args:
-        kind: "linear", "soft_l1" or "huber".
-        scale: Residual from which it departs from the square [noise level].
-        evaluator: The evaluator that was asked for.
-
-    Raises:
-        ValueError: If the loss is unknown, its scale is not positive, or the evaluator cannot
-            weigh pixels one by one.
-    """
-    if kind not in get_args(Loss):
-        raise ValueError(f"loss is {kind!r}; expected one of {', '.join(get_args(Loss))}.")
-    if kind == "linear":
-        return None
-    if not isinstance(scale, jax.core.Tracer) and not scale > 0:
-        raise ValueError(f"loss_scale is {scale}; expected a positive number of noise levels.")
-    if evaluator == "factored":
-        raise ValueError(
-            f"The factored evaluator cannot be used with loss={kind!r}, which weighs every pixel "
-            "by itself; use 'auto' or 'tiled'."
-        )
-    return Robust(jnp.asarray(scale, float), kind)
-
-
 def weigh(
-    problem: Problem, params: Float[Array, " param"], scaling: ScalingSolution, loss: Robust
+    problem: Problem, params: Float[Array, " param"], scaling: ScalingSolution, loss: AbstractRobust
 ) -> Weights:
-    """Weights of all pixels at given parameters, contrasts and offsets.
+    """Weights of all points at given parameters, contrasts and offsets.
 
     Args:
         problem: The fit.
@@ -145,21 +276,20 @@ def weigh(
 
 
 class _Round(eqx.Module):
-    """Where the turns of weighing and fitting stand: the last end, and the weights there."""
+    """The end of a round of weighing and fitting, and the weights there."""
 
     end: End
     weights: Weights
     settled: Bool[Array, ""]
-    n_steps: Int[Array, ""]
 
 
 def settle_weights(
     problem: Problem,
     y: Float[Array, " free"],
-    loss: Robust,
-    descend: Callable[[Problem, Float[Array, " free"]], End],
-    tolerance: float,
-    max_steps: int,
+    loss: AbstractRobust,
+    descend: Descend,
+    tolerance: Float[Array, ""] | float,
+    most: Any,
 ) -> End:
     """Fit with plain squares, then weigh and fit in turns until neither changes.
 
@@ -170,85 +300,45 @@ def settle_weights(
         problem: The fit.
         y: Scaled free parameters at the start.
         loss: The loss.
-        descend: Fits a problem from a start.
+        descend: Minimises the squares of a problem from a start.
         tolerance: Largest move of a settled round [standard deviations].
-        max_steps: No round begins after so many evaluations.
+        most: No round begins after so many evaluations.
     """
 
     def running(last: _Round) -> Array:
-        more = ~last.settled & (last.n_steps < max_steps)
-        return (last.n_steps == 0) | ((last.end.result == RESULTS.successful) & more)
+        more = ~last.settled & (last.end.n_evaluations < most)
+        is_first = last.end.n_evaluations == 0
+        return is_first | ((last.end.result == RESULTS.successful) & more)
 
     def one_round(last: _Round) -> _Round:
-        end = descend(with_sigma(problem, last.weights.sigma), last.end.y)
+        end = descend(_with_data(problem, sigma=last.weights.sigma), last.end.y)
         moved = (end.y - last.end.y) * problem.scale
         variance = end.reduced.chi2 / problem.n_pixels
         distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
         # Fresh weights undo part of a step: the whole way left is longer by this ratio.
         distance = distance * last.weights.weight / last.weights.stiffness
-        settled = (distance <= tolerance) & (last.n_steps > 0)
+        before = last.end.n_evaluations
         weights = weigh(problem, problem.params(end.y), end.reduced.scaling, loss)
-        return _Round(end, weights, settled, last.n_steps + end.n_steps)
+        end = eqx.tree_at(lambda e: e.n_evaluations, end, before + end.n_evaluations)
+        return _Round(end, weights, (distance <= tolerance) & (before > 0))
 
+    # The first round is one of the loop: compiled once, it costs half of what two would.
     last = jax.lax.while_loop(running, one_round, _before(problem, y, descend))
-    end = last.end
-    is_open = (end.result == RESULTS.successful) & ~last.settled
-    result = RESULTS.where(is_open, RESULTS.unsettled, end.result)
-    changed = last.weights.cost, result, last.n_steps
-    return eqx.tree_at(lambda e: (e.cost, e.result, e.n_steps), end, changed)
+    is_open = (last.end.result == RESULTS.successful) & ~last.settled
+    result = RESULTS.where(is_open, RESULTS.unsettled, last.end.result)
+    return eqx.tree_at(lambda e: (e.cost, e.result), last.end, (last.weights.cost, result))
 
 
-def _before(problem: Problem, y: Array, descend: Callable[[Problem, Array], End]) -> _Round:
-    """Before the first round: every pixel counts in full, and there is no end yet."""
+def _before(problem: Problem, y: Array, descend: Descend) -> _Round:
+    """Before the first round: every point counts in full, and there is no end yet."""
     d = problem.data
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
     sigma = jnp.broadcast_to(sigma.astype(y.dtype), d.c2.shape)
     one = jnp.ones((), y.dtype)
     weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
-    shape = eqx.filter_eval_shape(descend, with_sigma(problem, sigma), y)
+    shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), y)
     end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-    end = eqx.tree_at(lambda e: e.y, end, y)
-    return _Round(end, weights, jnp.asarray(False), jnp.zeros_like(end.n_steps))
-
-
-def with_sigma(problem: Problem, sigma: Float[Array, "angle time time"]) -> Problem:
-    """The same fit with a standard deviation for each pixel."""
-    return _with_data(problem, sigma=sigma)
-
-
-def pseudo_problem(
-    problem: Problem,
-    params: Float[Array, " param"],
-    scaling: ScalingSolution,
-    loss: Robust,
-    found: Weights,
-) -> Problem:
-    r"""The fit to data of which plain least squares would find the same answer as the loss.
-
-    Residuals become $\psi(r)/\overline{\psi'}$ with $\psi = w r$. The covariance of plain least
-    squares on these data is that of the robust fit: the variance of independent pixels becomes
-    $\overline{\psi^2}/\overline{\psi'}^2$, while to first order speckle noise common to several
-    pixels keeps its covariance.
-
-    Args:
-        problem: The fit.
-        params: All parameters at the robust optimum.
-        scaling: Contrasts and offsets there.
-        loss: The loss.
-        found: The weights there.
-
-    Reference:
-        Huber, Robust Statistics, section 7.6 (1981).
-    """
-
-    def one(k: Array) -> Plane:
-        r, used, sigma = _residual(problem, params, scaling, k)
-        w = loss.weight((r / (loss.scale * found.noise[k])) ** 2)
-        c2 = jnp.asarray(problem.data.c2)[k]
-        return jnp.where(used, c2 - r * sigma * (1 - w / found.stiffness), c2)
-
-    c2 = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
-    return _with_data(problem, c2=c2)
+    return _Round(eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False))
 
 
 def _with_data(problem: Problem, **changed: Array) -> Problem:

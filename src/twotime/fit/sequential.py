@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.fit.nlsq import fit_nlsq
+from twotime.fit import fit_nlsq
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import resolve_mode

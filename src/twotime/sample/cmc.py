@@ -13,7 +13,8 @@ from jaxtyping import PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
-from twotime.fit.nlsq import check_inputs, fit_nlsq
+from twotime.fit import fit_nlsq
+from twotime.fit.objective import check_inputs
 from twotime.gram.choose import choose_evaluator
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import resolve_mode

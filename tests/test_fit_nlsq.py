@@ -6,7 +6,8 @@ import pytest
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate
-from twotime.fit.nlsq import fit_nlsq
+from twotime.fit import fit_nlsq
+from twotime.fit.robust import Huber
 from twotime.models.correlation import correlation
 from twotime.models.laminar_flow import LaminarFlow
 from twotime.models.static import StaticDiffusion
@@ -162,7 +163,7 @@ def test_a_combination_that_is_hardly_determined_is_said():
     iid = np.asarray(fit.covariance_iid)
     r = iid[0, 1] / np.sqrt(iid[0, 0] * iid[1, 1])
     (said,) = fit.sloppy_directions
-    assert said.startswith("one combination of D0, D_offset is hardly determined")
+    assert said.startswith("one combination of D0, D_offset is poorly determined")
     assert f" {(1 - abs(r)) ** -0.5:.0f} times" in said
     assert fit_nlsq(model, data, space.with_vary({"D_offset": False})).sloppy_directions == ()
 
@@ -248,3 +249,41 @@ def test_the_step_limit_is_not_convergence(static):
     assert "step limit" in fit.status
     with pytest.raises(RuntimeError, match="step limit"):
         fit_nlsq(model, data, space, max_steps=2, throw=True)
+
+
+def compilations(run):
+    """How often XLA was asked to compile while something ran."""
+    counted = []
+
+    def listen(event, duration, **details):
+        if event == "/jax/core/compile/backend_compile_duration":
+            counted.append(details)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        run()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return len(counted)
+
+
+def test_another_number_does_not_compile_again(static):
+    """Limits and scales are numbers of the compiled program, not part of it."""
+    model, data, space = static
+    fit_nlsq(model, data, space)
+    moved = space.with_bounds({"D0": (100.0, 2e5)}).with_values({"D0": 2.5e4})
+    changed = (
+        lambda: fit_nlsq(model, data, space, tolerance=1e-3),
+        lambda: fit_nlsq(model, data, space, max_steps=50),
+        lambda: fit_nlsq(model, data, moved),
+    )
+    assert [compilations(run) for run in changed] == [0] * len(changed)
+
+
+@pytest.mark.slow
+def test_another_scale_of_a_robust_loss_does_not_compile_again(static):
+    model, data, space = static
+    fit_nlsq(model, data, space, loss="huber")
+    for loss in (lambda: fit_nlsq(model, data, space, loss="huber", loss_scale=2.0),
+                 lambda: fit_nlsq(model, data, space, loss=Huber(jnp.asarray(1.5)))):  # fmt: skip
+        assert compilations(loss) == 0

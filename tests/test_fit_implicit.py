@@ -118,3 +118,20 @@ def test_values_are_the_same_bits_and_the_rest_is_constant():
     fit, change = eqx.filter_jvp(everything, (jnp.asarray(Q),), (jnp.ones(()),))
     assert np.array_equal(fit.values, plain.values)
     assert change.values[0] != 0 and change.covariance is None and change.ends is None
+
+
+@pytest.mark.slow
+def test_second_derivatives_are_those_of_the_scaling_with_q():
+    """Without noise 1/q² is all that D0 depends on: D0'' = 6 D0/q²."""
+    model, data, space = case("static")
+    truth = jnp.asarray(CASES["static"][1])
+    clean = 1.0 + 0.3 * tt.correlation(model, truth, t=T, q=Q, phi=PHI)
+
+    def fitted(q):
+        return tt.fit_nlsq(
+            model, tt.TwoTimeData(clean, data.t, q, data.phi), space, tolerance=1e-9
+        ).values[0]
+
+    first, second = jax.jit(lambda q: (jax.grad(fitted)(q), jax.hessian(fitted)(q)))(Q)
+    assert float(first) == pytest.approx(-2 * 2e4 / Q**2 * Q, rel=1e-9)
+    assert float(second) == pytest.approx(6 * 2e4 / Q**2, rel=1e-9)

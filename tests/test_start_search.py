@@ -7,8 +7,8 @@ import pytest
 from test_laws import Decay
 
 import twotime as tt
+from twotime.start import estimate_starts
 from twotime.start.coarse import group
-from twotime.start.search import estimate_starts
 
 T, PHI, Q = np.arange(1, 81) * 0.1, np.array([0.0, 30.0, 60.0]), 0.005
 CASES = {
@@ -97,5 +97,5 @@ def test_bad_starts_are_refused_in_a_sentence():
         tt.fit_nlsq(model, data, space, starts=0)
     with pytest.raises(ValueError, match=r"expected \(start, 3\)"):
         tt.fit_nlsq(model, data, space, starts=np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="known for Decay; give values, or register"):
+    with pytest.raises(ValueError, match="known for Decay; give values, or define"):
         estimate_starts(Decay(), data, space)
