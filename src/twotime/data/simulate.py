@@ -157,38 +157,29 @@ def _correlate(
     key: Key[Array, ""],
 ) -> Float[Array, "time time"]:
     """Intensity correlation over pixels, a few at a time so that memory does not grow."""
-    frames = factor.shape[0]
+    frames, modes = factor.shape[0], weights.shape[0]
     at_once = min(n_pixels, _PIXELS_AT_ONCE)
     steps = -(-n_pixels // at_once)
+
+    def counts_of(step: Array) -> Float[Array, "time pixel"]:
+        """Intensity of every frame and pixel, its mean 1; or counts with their shot noise."""
+        light, shots = jax.random.split(jax.random.fold_in(key, step))
+        fields = factor @ jax.random.normal(light, (frames, at_once * modes), factor.dtype)
+        power = jnp.square(fields.real) + jnp.square(fields.imag)
+        intensity = power.reshape(frames, at_once, modes) @ weights
+        if photons is None:
+            return intensity
+        return jax.random.poisson(shots, photons * intensity).astype(intensity.dtype)
 
     def add(sums: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], None]:
         pair, single = sums
         here = step * at_once + jnp.arange(at_once) < n_pixels
-        counts = _intensities(factor, weights, at_once, photons, jax.random.fold_in(key, step))
-        counts = jnp.where(here, counts, 0.0)
+        counts = jnp.where(here, counts_of(step), 0.0)
         return (pair + counts @ counts.T, single + counts.sum(axis=1)), None
 
     zero = jnp.zeros((frames, frames), weights.dtype), jnp.zeros(frames, weights.dtype)
     (pair, single), _ = jax.lax.scan(add, zero, jnp.arange(steps))
     return n_pixels * pair / (single[:, None] * single[None, :])
-
-
-def _intensities(
-    factor: Complex[Array, "time time"],
-    weights: Float[Array, " mode"],
-    n_pixels: int,
-    photons: Scalar | None,
-    key: Key[Array, ""],
-) -> Float[Array, "time pixel"]:
-    """Intensity of every frame and pixel, its mean 1; or counts with their shot noise."""
-    light, shots = jax.random.split(key)
-    shape = (factor.shape[0], n_pixels * weights.shape[0])
-    fields = factor @ jax.random.normal(light, shape, factor.dtype)
-    power = jnp.square(fields.real) + jnp.square(fields.imag)
-    intensity = power.reshape(factor.shape[0], n_pixels, weights.shape[0]) @ weights
-    if photons is None:
-        return intensity
-    return jax.random.poisson(shots, photons * intensity).astype(intensity.dtype)
 
 
 def _per_angle(value: PerAngle, shape: tuple[int, int, int]) -> Float[Array, "angle #time #time"]:
@@ -253,9 +244,10 @@ def write_apsu(
 
 
 def _time_step(data: TwoTimeData, dt: float | None) -> float:
-    steps = np.diff(np.asarray(data.t, dtype=np.float64))
+    t = np.asarray(data.t, dtype=np.float64)
+    steps = np.diff(t)
     step = float(np.mean(steps)) if dt is None else dt
-    slack = 1e-6 * step + 8 * np.finfo(np.asarray(data.t).dtype).eps * np.max(np.abs(data.t))
+    slack = 1e-6 * step + 8 * np.finfo(np.asarray(data.t).dtype).eps * np.max(np.abs(t))
     if not (step > 0 and np.all(np.abs(steps - step) <= slack)):
         raise DataError(
             f"frames are {steps.min():g} to {steps.max():g} s apart; expected equal steps"
@@ -270,10 +262,7 @@ def _frames_before(first: float) -> int:
     return before if before > 0 and abs(first - 1 - before) < 1e-6 * first else 0
 
 
-def _upper(data: TwoTimeData, k: int) -> np.ndarray:
-    matrix = np.array(data.c2[k], dtype=np.float32)
-    if data.mask is not None:
-        hidden = ~np.asarray(data.mask[k])
-        np.fill_diagonal(hidden, False)
-        matrix[hidden] = np.nan
-    return np.triu(matrix)
+def _upper(data: TwoTimeData, k: int) -> Float[np.ndarray, "time time"]:
+    c2 = np.array(data.c2[k], dtype=np.float32)
+    used = True if data.mask is None else np.asarray(data.mask[k]) | np.eye(len(c2), dtype=bool)
+    return np.triu(np.where(used, c2, np.float32(np.nan)))
