@@ -141,6 +141,9 @@ def test_reports_tell_of_shards_that_were_left_out():
         and "relative to those for independent" in text
     )
     assert post.status.endswith("shards 1 left out")
+    found = post.summary()["parameters"]["D0"]
+    low, high = np.quantile(post.samples["D0"], (0.16, 0.84))
+    assert (found["q16"], found["q84"]) == (low, high)
 
 
 @pytest.mark.slow

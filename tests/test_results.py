@@ -16,7 +16,6 @@ from jaxtyping import Array, Float
 
 import twotime as tt
 from twotime.models.base import Curve
-from twotime.report import error_text, with_error
 from twotime.results import storage
 from twotime.results.cmc import Limits
 from twotime.results.nlsq import fitted_arrays
@@ -218,66 +217,6 @@ def test_functions_of_time_are_saved_and_told(tmp_path):
         assert same(back[name], curve)
     text = make().report(curves)
     assert "| J        | 1.00 ± 0.50 | 2.00 ± 0.10 | 3 ± 0      | Å²/s | Growth rate |" in text
-
-
-def test_the_report_says_what_was_found():
-    text = make().report({}, Provenance(notes=("q is near",), wall_time=2.0), ("maps_01.png",))
-    assert text.startswith("# StaticDiffusion")
-    assert "Converged: " in text
-    assert "| D0        | 1234.6  | 2.0 " in text
-    assert "| ± if independent |" in text and "on a bound" in text and "fixed" in text
-    assert "D_offset ended on a bound." in text and "contrast ended on a bound." in text
-    assert "variance of one point if no σ was given" in text
-    assert "not a measure of quality" in text
-    assert "q is near" in text and "2.0 s" in text and "![maps_01.png](maps_01.png)" in text
-
-
-def test_the_report_names_null_directions_and_failure():
-    fit = make(
-        eigenvalues=jnp.array([-1.0, 1e-16, 1.5]), result=tt.RESULTS.nonlinear_max_steps_reached
-    )
-    text = fit.report()
-    assert "Not converged" in text
-    assert "The data do not determine alpha." in text and "not determined" in text
-    assert "poorly" not in text
-
-
-def test_the_report_names_combinations_that_are_poorly_determined():
-    pair = jnp.array([[0.7, 0.7, 0.1], [-0.7, 0.7, 0.0], [0.1, 0.1, 1.0]])
-    fit = make(eigenvalues=jnp.array([4e-6, 1.0, 2.0]), eigenvectors=pair, held=jnp.zeros(3, bool))
-    assert fit.null_directions == ()
-    said = "One combination of D0, alpha is poorly determined: its error is 500 times that of each"
-    assert said in fit.report()
-    assert fit.summary()["sloppy_directions"] == fit.sloppy_directions
-
-
-def test_one_column_of_uncertainties_where_both_are_the_same():
-    fit = make()
-    same_covariance = dataclasses.replace(fit, covariance=fit.covariance_iid)
-    assert "if independent" not in same_covariance.report()
-
-
-@pytest.mark.parametrize(
-    ("value", "deviation", "shown"),
-    [
-        (29707.9, 671.4, "29710"),
-        (-0.28115, 0.01003, "-0.281"),
-        (0.5, None, "0.5"),
-        (123456.7, math.inf, "123457"),
-        (1.23456e-7, 2.3e-9, "1.235e-7"),
-        (-4.5678e8, 1.2e7, "-4.57e8"),
-        (0.0, 0.013, "0.000"),
-        (1e-9, 0.25, "0.00"),
-        (0.999, 0.0996, "0.999"),
-    ],
-)
-def test_values_have_the_digits_of_their_error(value, deviation, shown):
-    assert with_error(value, deviation) == shown
-
-
-def test_errors_have_two_digits_or_a_reason():
-    shown = [error_text(x) for x in (None, math.nan, math.inf, 0.1037, 7603.3)]
-    assert shown == ["fixed", "on a bound", "not determined", "0.10", "7600"]
 
 
 def test_a_result_is_not_overwritten_unasked(tmp_path):

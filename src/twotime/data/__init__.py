@@ -25,7 +25,7 @@ _CACHE_FORMAT = 2
 _ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma")
 _IN_RESULTS = {
     "path": "file", "q": "wavevector_q", "n_frames_in_file": "frames_in_file", "n_angles": "angles",
-    "empty": "empty_bins", "n_points": "pixels", "n_masked": "masked_pixels",
+    "empty": "empty_bins", "n_points": "points", "n_masked": "masked_points",
 }  # fmt: skip
 
 

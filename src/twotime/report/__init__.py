@@ -11,8 +11,8 @@ from twotime.results.storage import Provenance
 _UNITS = {
     "wavevector_q": "1/Å",
     "dt": "s",
-    "pixels": "with t1 < t2 and usable",
-    "masked_pixels": "with t1 < t2",
+    "points": "used, with t1 < t2",
+    "masked_points": "with t1 < t2",
 }
 
 

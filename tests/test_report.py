@@ -1,0 +1,121 @@
+"""Reports: digits of numbers, tables, remarks, and one door from results to their descriptions."""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_results import make
+
+import twotime as tt
+from twotime.models.base import Curve
+from twotime.report import Description, error_text, with_error
+from twotime.results.storage import Provenance, describe
+
+
+def test_the_report_says_what_was_found():
+    text = make().report({}, Provenance(notes=("q is near",), wall_time=2.0), ("maps_01.png",))
+    assert text.startswith("# StaticDiffusion")
+    assert "Converged: " in text
+    assert "| D0        | 1234.6  | 2.0 " in text
+    assert "| ± if independent |" in text and "on a bound" in text and "fixed" in text
+    assert "D_offset ended on a bound." in text and "contrast ended on a bound." in text
+    assert "variance of one point if no σ was given" in text
+    assert "not a measure of quality" in text
+    assert "0.99900" in text and "1.83486e-06" in text  # R², reduced chi-squared
+    assert "q is near" in text and "2.0 s" in text and "![maps_01.png](maps_01.png)" in text
+
+
+def test_the_report_names_null_directions_and_failure():
+    fit = make(
+        eigenvalues=jnp.array([-1.0, 1e-16, 1.5]), result=tt.RESULTS.nonlinear_max_steps_reached
+    )
+    text = fit.report()
+    assert "Not converged" in text
+    assert "The data do not determine alpha." in text and "not determined" in text
+    assert "poorly" not in text
+
+
+def test_the_report_names_combinations_that_are_poorly_determined():
+    pair = jnp.array([[0.7, 0.7, 0.1], [-0.7, 0.7, 0.0], [0.1, 0.1, 1.0]])
+    fit = make(eigenvalues=jnp.array([4e-6, 1.0, 2.0]), eigenvectors=pair, held=jnp.zeros(3, bool))
+    assert fit.null_directions == ()
+    said = "One combination of D0, alpha is poorly determined: its error is 500 times that of each"
+    assert said in fit.report()
+    assert fit.summary()["sloppy_directions"] == fit.sloppy_directions
+
+
+def test_one_column_of_uncertainties_where_both_are_the_same():
+    fit = make()
+    same_covariance = dataclasses.replace(fit, covariance=fit.covariance_iid)
+    assert "if independent" not in same_covariance.report()
+
+
+@pytest.mark.parametrize(
+    ("value", "deviation", "shown"),
+    [
+        (29707.9, 671.4, "29710"),
+        (-0.28115, 0.01003, "-0.281"),
+        (0.5, None, "0.5"),
+        (123456.7, math.inf, "123457"),
+        (1.23456e-7, 2.3e-9, "1.235e-7"),
+        (-4.5678e8, 1.2e7, "-4.57e8"),
+        (0.0, 0.013, "0.000"),
+        (1e-9, 0.25, "0.00"),
+        (0.999, 0.0996, "0.999"),
+    ],
+)
+def test_values_have_the_digits_of_their_error(value, deviation, shown):
+    assert with_error(value, deviation) == shown
+
+
+def test_errors_have_two_digits_or_a_reason():
+    shown = [error_text(x) for x in (None, math.nan, math.inf, 0.1037, 7603.3)]
+    assert shown == ["fixed", "on a bound", "not determined", "0.10", "7600"]
+
+
+def test_every_kind_of_result_has_a_description():
+    fit = make()
+    one = make(phi=jnp.zeros(1), contrast=jnp.ones(1), offset=jnp.ones(1))
+    both = tt.SequentialResult((one, one))
+    for result, tables in ((fit, 3), (both, 1)):
+        found = describe(result)
+        assert isinstance(found, Description) and len(found.tables) == tables
+        assert result.table == found.table and result.remarks == found.remarks
+    assert len(describe(fit).tables[1].rows) == 2 and len(both.table.rows) == 2
+    assert len(make(per_angle_mode="averaged").report().split("| all ")) == 2
+    with pytest.raises(TypeError, match="int has no description"):
+        describe(3)
+
+
+def test_the_judgement_stands_under_the_tables_and_the_curves_after_the_parameters():
+    curves = {"J": Curve(np.array([1.0, 2.0, 3.0]), "Å²/s", "J", "Growth rate")}
+    text = make().report(curves, Provenance(judgement="the residuals are noise"))
+    assert "* The residuals are noise." in text
+    assert "| J        | 1           | 2      | 3          | Å²/s | Growth rate |" in text
+    assert text.index("**Parameters**") < text.index("**Functions of time**")
+    assert text.index("**Functions of time**") < text.index("**Contrast and offset")
+
+
+def test_several_starts_and_swapped_components_are_reported():
+    fit = make(
+        starts=jnp.ones((3, 4)),
+        ends=jnp.ones((3, 4)),
+        ends_chi2=jnp.array([1e-3, 1e-3, 5e-3]),
+        ends_result=jnp.zeros(3, int),
+        ends_same=jnp.array([True, True, False]),
+        ends_exchanged=jnp.array([False, True, False]),
+    )
+    assert "Of 3 starts, these optima were found" in fit.report()
+    assert "(number of starts): χ² = 0.001 (2), χ² = 0.005 (1)." in fit.report()
+    assert "1 of them found the same fit with reference and sample swapped" in fit.report()
+
+
+def test_a_robust_loss_is_described():
+    fit = make(loss="huber", loss_scale=jnp.asarray(1.345), noise_level=jnp.array([0.1, 0.2]),
+               cost=jnp.asarray(0.5))  # fmt: skip
+    text = fit.report()
+    assert "The robust loss huber was minimised" in text and "0.1 to 0.2" in text
+    assert "| robust cost " in text
+    assert "robust loss" not in make().report()
