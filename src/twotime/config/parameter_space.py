@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from twotime.config.distributions import PriorType as PriorType
 from twotime.config.parameter_names import DEFAULT_MODE
-from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, registry_with
 from twotime.config.physics_validators import check_flags, check_numbers, faults_of
 from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
