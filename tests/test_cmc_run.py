@@ -56,7 +56,7 @@ def test_every_key_of_the_sampling_sections_reaches_the_sampler():
     found = run.sampling_arguments(config())
     assert jax.random.key_data(found.pop("key")).tolist() == [0, 7]
     assert found == {
-        "n_shards": 3, "strategy": "random", "min_pixels": 12, "n_strata": 5, "n_chains": 2,
+        "n_shards": 3, "strategy": "random", "min_points": 12, "strata": 5, "n_chains": 2,
         "n_warmup": 30, "n_samples": 40, "target_accept": 0.7, "max_tree_depth": 6,
         "sampler": "hmc", "step_size": 0.3, "n_leapfrog": 4, "adapt_step": False,
         "adapt_shape": False, "combine": "gaussian", "width": "tempering", "start": None,
@@ -70,7 +70,7 @@ def test_a_start_at_the_prior_needs_no_fit():
     found = run.sampling_arguments(
         config(cmc={"initialization": {"method": "prior"}}, hmc={}, stratification={})
     )
-    assert found["start"] == "prior" and found["n_strata"] == 1
+    assert found["start"] == "prior" and found["strata"] == 1
 
 
 def test_kept_runs_are_neither_lost_nor_mixed(tmp_path):

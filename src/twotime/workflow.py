@@ -196,8 +196,8 @@ def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
         "key": jax.random.key(cmc["seed"]),
         "n_shards": sharding["n_shards"],
         "strategy": sharding["shard_strategy"],
-        "min_pixels": sharding["min_pairs_per_shard"],
-        "n_strata": strata["n_strata"] if by_lag else 1,
+        "min_points": sharding["min_pairs_per_shard"],
+        "strata": strata["n_strata"] if by_lag else 1,
         "n_chains": mcmc["num_chains"],
         "n_warmup": mcmc["num_warmup"],
         "n_samples": mcmc["num_samples"],
@@ -357,7 +357,7 @@ def sample(
         devices=all_devices(), checkpoint=kept, resume=kept.exists(), progress=progress,
     )  # fmt: skip
     if post.is_complete:
-        shutil.rmtree(kept)
+        shutil.rmtree(kept, ignore_errors=jax.process_count() > 1)  # others may have been faster
     return post
 
 

@@ -13,13 +13,23 @@ Array = np.ndarray
 
 
 class Limits(eqx.Module):
-    """Limits on the diagnostics of chains that count as converged."""
+    """Limits on the diagnostics of chains that count as converged, and on the fit before them.
+
+    Attributes:
+        max_r_hat: Largest rank-normalised split R-hat.
+        min_ess: Smallest effective sample size, of the bulk, the tails and importance weights.
+        min_bfmi: Smallest Bayesian fraction of missing information.
+        max_divergences: Divergent draws of a shard.
+        max_pareto_k: Largest Pareto k of importance weights.
+        max_reduced_chi2: Largest reduced chi-squared of a fit that is sampled from at all.
+    """
 
     max_r_hat: float = eqx.field(default=1.01, static=True, converter=float)
     min_ess: float = eqx.field(default=400, static=True, converter=float)
     min_bfmi: float = eqx.field(default=0.3, static=True, converter=float)
     max_divergences: int = eqx.field(default=0, static=True)
     max_pareto_k: float = eqx.field(default=0.7, static=True, converter=float)
+    max_reduced_chi2: float | None = eqx.field(default=None, static=True)
 
 
 def _limits(limits: Limits | Mapping[str, Any]) -> Limits:

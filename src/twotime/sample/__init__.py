@@ -1,1 +1,1 @@
-"""Posteriors: `fit_cmc`."""
+"""Posteriors: densities in unbounded coordinates, chains of shards of the points, their product."""

@@ -1,79 +1,101 @@
-"""Draws of shards combined into draws of their product, in unbounded coordinates.
+"""Draws of shards combined into draws of the posterior, and its width corrected.
 
-Every shard's density is taken as the Gaussian with its draws' mean and covariance; what guided
-it is divided out. Both methods have the mean and covariance of the product and so keep the
-correlations between parameters: "consensus" averages draws, which passes on part of the shards'
-skewness; "gaussian" draws from the Gaussian.
+Every shard's density is taken as the Gaussian with its draws' mean and covariance, in unbounded
+coordinates; what guided it is divided out. All ways have the mean and covariance of the product
+and so keep the correlations between parameters: `Consensus` averages draws, which passes on part
+of the shards' skewness; `Gaussian` draws from the Gaussian; `Importance` corrects draws of it by
+the posterior of all points.
+
+The likelihood takes the points as independent, so widths are too small for speckle. `Sandwich`
+maps draws afterwards, which also gets the correlations right; `Tempering` flattens the likelihood
+by one number before sampling. Both need the fit's two covariances.
 """
 
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from twotime.sample.density import Guide
+from twotime.compilation import compiled
+from twotime.models.rates import AnyArray
+from twotime.results.nlsq import NLSQResult
+from twotime.sample.coordinates import Coordinates
+from twotime.sample.density import Guide, Posterior
 
-Combination = Literal["consensus", "gaussian", "importance"]
+Joint = Float[np.ndarray, "chain draw joint"]
 
 
-class Combined(NamedTuple):
-    """The product of shards.
+class Product(NamedTuple):
+    """The Gaussian that is the product of the shards that are used.
 
     Attributes:
-        draws: Draws of the product.
-        mean: Its mean.
+        draws: Draws of each shard, less the shard's mean.
+        precision: Precision of each shard's density.
+        mean: Mean of the product.
         covariance: Its covariance.
-        disagreement: Distance of each shard's mean from where the product puts it, in the
-            standard deviations of that.
+        root: Matrix whose columns are independent directions one standard deviation long.
+        disagreement: Distance of the mean of every shard, used or not, from where the product
+            puts it [standard deviation].
     """
 
-    draws: Float[np.ndarray, "chain draw joint"]
+    draws: Float[np.ndarray, "used chain draw joint"]
+    precision: Float[np.ndarray, "used joint joint"]
     mean: Float[np.ndarray, " joint"]
     covariance: Float[np.ndarray, "joint joint"]
+    root: Float[np.ndarray, "joint joint"]
     disagreement: Float[np.ndarray, "shard joint"]
 
 
-def combine_shards(
+class Weighted(NamedTuple):
+    """Draws of a posterior.
+
+    Attributes:
+        draws: Draws of everything, with importance some of them repeated.
+        pareto_k: Shape of the tail of importance weights; above 0.7 the draws cannot be trusted.
+        effective: As many independent draws would be worth the same.
+    """
+
+    draws: Joint
+    pareto_k: float = np.nan
+    effective: float = np.nan
+
+
+def product_of_shards(
     draws: Float[np.ndarray, "shard chain draw joint"],
-    method: str,
-    seed: int = 0,
     guide: Guide | None = None,
     used: Bool[np.ndarray, " shard"] | None = None,
-) -> Combined:
-    """Combine draws of shards.
+) -> Product:
+    """The product of shards, each taken as a Gaussian.
 
     Args:
-        draws: Draws of each shard; draws of equal place are averaged.
-        method: "consensus" or "gaussian"; "importance" starts from "gaussian".
-        seed: Seed of the draws of "gaussian".
+        draws: Draws of each shard.
         guide: The Gaussian that each shard's density was multiplied by.
         used: Which shards are combined; all of them if None.
 
     Raises:
-        ValueError: If the method is unknown, or there are too few draws for a covariance.
+        ValueError: If there are too few draws for a covariance.
 
     Reference:
         Scott et al., Int. J. Manag. Sci. Eng. Manag. 11, 78 (2016). Guides: one pass of
         expectation propagation, Vehtari et al., J. Mach. Learn. Res. 21, 17 (2020).
     """
-    check_method(method)
     k, c, n, m = draws.shape
-    if k > 1 and c * n <= 2 * m:
+    if c * n <= 2 * m:
         raise ValueError(
             f"Shards are weighted by the covariance of their draws: {c * n} draws of each shard "
             f"are too few for {m} coordinates; draw more than {2 * m}."
         )
+    used = np.ones(k, bool) if used is None else used
+    guide = Guide(np.zeros(m), np.zeros((m, m))) if guide is None else guide
     flat = draws.reshape(k, c * n, m)
     means = flat.mean(axis=1)
     covariances = np.stack([np.atleast_2d(np.cov(x, rowvar=False)) for x in flat])
-    if k == 1:
-        return Combined(draws[0], means[0], covariances[0], np.zeros((1, m)))
-    used = np.ones(k, bool) if used is None else used
     # The inverse of a covariance from few draws is too large on average.
     precision = _inverse(covariances) * ((c * n - m - 2) / (c * n - 1))
-    guide = Guide(np.zeros(m), np.zeros((m, m))) if guide is None else guide
-    own = precision - guide.precision
-    total = own[used].sum(axis=0)
+    total = (precision - guide.precision)[used].sum(axis=0)
     if not np.all(np.linalg.eigvalsh(total / _unit(total)) > 0):
         raise ValueError(
             f"The shards do not add up to a density: {c * n} draws of each are too few to divide "
@@ -82,39 +104,31 @@ def combine_shards(
     covariance = _inverse(total)
     pull = np.einsum("kij,kj->ki", precision, means) - guide.precision @ guide.centre
     mean = covariance @ pull[used].sum(axis=0)
-    apart = disagreement(means, covariances, guide, (mean, covariance), used)
-    root = np.linalg.inv(np.linalg.cholesky(total)).T
-    if method == "consensus":
-        away = (draws - means[:, None, None])[used]
-        step = np.einsum("kij,kcnj->cni", precision[used], away)
-        # With nothing divided out this makes averages weighted with the shards' precisions.
-        step = step @ np.linalg.inv(np.linalg.cholesky(precision[used].sum(axis=0))).T
-    else:
-        step = np.random.default_rng(seed).normal(size=(c, n, m))
-    return Combined(mean + step @ root.T, mean, covariance, apart)
+    return Product(
+        (draws - means[:, None, None])[used],
+        precision[used],
+        mean,
+        covariance,
+        np.linalg.inv(np.linalg.cholesky(total)).T,
+        _disagreement(means, covariances, guide, (mean, covariance), used),
+    )
 
 
-def disagreement(
+def _disagreement(
     means: Float[np.ndarray, "shard joint"],
     covariances: Float[np.ndarray, "shard joint joint"],
     guide: Guide,
-    combined: tuple[Float[np.ndarray, " joint"], Float[np.ndarray, "joint joint"]],
+    product: tuple[Float[np.ndarray, " joint"], Float[np.ndarray, "joint joint"]],
     used: Bool[np.ndarray, " shard"],
 ) -> Float[np.ndarray, "shard joint"]:
-    """Distance of each shard's mean from where the combined mean puts it, in standard deviations.
+    """Distance of each shard's mean from where the product puts it, in standard deviations.
 
-    Data move a shard's mean by its covariance times the score of its pixels, whose variance is
+    Data move a shard's mean by its covariance times the score of its points, whose variance is
     their information. That is taken as an equal share of all: a shard's own is what is left of
-    two large numbers when the guide is divided out.
-
-    Args:
-        means: Mean of each shard's draws.
-        covariances: Their covariance.
-        guide: What every shard was guided by.
-        combined: Mean and covariance of the product.
-        used: Which shards the product contains: it has followed them, so they are less far off.
+    two large numbers when the guide is divided out. The product has followed the shards that it
+    contains, so these are less far off.
     """
-    mean, covariance = combined
+    mean, covariance = product
     count = used.sum()
     expected = mean - covariances @ (guide.precision @ (mean - guide.centre))
     share = _inverse(covariance) / count
@@ -124,16 +138,244 @@ def disagreement(
     return (means - expected) / np.sqrt(np.maximum(variance * left, smallest))
 
 
-def check_method(method: str) -> None:
-    """Refuse an unknown method.
+@dataclass(frozen=True)
+class Consensus:
+    """Averages of draws, weighted with the shards' precisions."""
 
-    Raises:
-        ValueError: If it is unknown.
+    word: ClassVar[str] = "consensus"
+
+    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+        """Draws of the posterior from the product of shards.
+
+        Args:
+            product: The product.
+            whole: The posterior of all points, by the evaluator that is fastest.
+            key: Random key.
+            seed: Seed of what NumPy draws.
+        """
+        step = np.einsum("kij,kcnj->cni", product.precision, product.draws)
+        # With nothing divided out this makes averages weighted with the shards' precisions.
+        step = step @ np.linalg.inv(np.linalg.cholesky(product.precision.sum(axis=0))).T
+        return Weighted(product.mean + step @ product.root.T)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Draws from the Gaussian that is the product of the shards."""
+
+    word: ClassVar[str] = "gaussian"
+
+    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+        step = np.random.default_rng(seed).normal(size=product.draws.shape[1:])
+        return Weighted(product.mean + step @ product.root.T)
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Draws from the product, weighted by the posterior of all points and drawn again.
+
+    Exact where `pareto_k` of the result is below 0.7. That takes one evaluation of all points a
+    draw, where a draw of a chain takes some ten with gradients. Where the weights are worth few
+    draws, the Gaussian takes the mean and covariance that they give, and draws are made anew.
+
+    Attributes:
+        wider: Width of the draws over the Gaussian's: a proposal may be too wide, never too narrow.
+        enough: Share of the draws that weights must be worth, else the Gaussian is matched to them.
+        rounds: How often draws are made at most.
+
+    Reference:
+        Vehtari et al., J. Mach. Learn. Res. 25, 72 (2024) for the weights; Cappé et al., J.
+        Comput. Graph. Stat. 13, 907 (2004) for matching the proposal.
     """
-    if method not in get_args(Combination):
-        raise ValueError(
-            f"combine is {method!r}; expected one of {', '.join(get_args(Combination))}."
-        )
+
+    wider: float = 1.1
+    enough: float = 0.4
+    rounds: int = 3
+    word: ClassVar[str] = "importance"
+
+    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+        place, (_, *shape, _) = whole.place, product.draws.shape
+        mean, covariance = product.mean[place], product.covariance[np.ix_(place, place)]
+        count, size = shape[0] * shape[1], len(mean)
+        for again in range(1, self.rounds + 1):
+            key, own, choice = jax.random.split(key, 3)
+            places, joint, weights, k = self._propose(whole, mean, covariance, count, own)
+            effective = float(1 / np.sum(weights**2))
+            if effective >= self.enough * count or effective < 10 * size or again == self.rounds:
+                break
+            mean = weights @ places
+            covariance = np.cov(places.T, aweights=weights).reshape(size, size)
+        # Equal steps through the summed weights: no draw is repeated more often than it must be.
+        steps = (np.arange(count) + float(jax.random.uniform(choice, ()))) / count
+        chosen = np.minimum(np.searchsorted(np.cumsum(weights), steps), count - 1)
+        chosen = np.asarray(jax.random.permutation(jax.random.fold_in(choice, 1), chosen))
+        return Weighted(joint[chosen].reshape(*shape, -1), k, effective)
+
+    def _propose(
+        self, whole: Posterior, mean: np.ndarray, covariance: np.ndarray, count: int,
+        key: PRNGKeyArray,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:  # fmt: skip
+        """Places drawn from a Gaussian, draws of everything there, their weights, Pareto's k."""
+        from blackjax.diagnostics import psis_weights
+
+        own, at_places = jax.random.split(key)
+        white = jax.random.normal(own, (count, len(mean)), jnp.float64)
+        root = self.wider * np.linalg.cholesky(covariance)
+        places = jnp.asarray(mean) + white @ jnp.asarray(root).T
+        heights, joint = _evaluated(whole, places, jax.random.split(at_places, count))
+        log_weights, k = psis_weights(heights + 0.5 * jnp.sum(white**2, axis=1))
+        return np.asarray(places), np.asarray(joint), np.exp(np.asarray(log_weights)), float(k)
+
+
+COMBINATIONS = {way.word: way for way in (Consensus(), Gaussian(), Importance())}
+
+
+@compiled
+def _evaluated(posterior: Posterior, places: Array, keys: Array) -> tuple[Array, Array]:
+    """Log density at places, and draws of everything there."""
+
+    def one(x: tuple[Array, Array]) -> tuple[Array, Array]:
+        return posterior.log_density(x[0]), posterior.complete(*x)
+
+    return jax.lax.map(one, (places, keys))
+
+
+Covariance = Float[AnyArray, "free free"]
+
+
+class Widths(NamedTuple):
+    """Covariances of the parameters' coordinates, from independent points and robust."""
+
+    naive: Covariance
+    robust: Covariance
+
+
+@dataclass(frozen=True)
+class Independent:
+    """No correction."""
+
+    word: ClassVar[str] = "none"
+    text: ClassVar[str] = (
+        "not corrected: points are taken as independent, so widths are too small for speckle"
+    )
+
+    needs_fit: ClassVar[bool] = False
+
+    def power(self, found: Widths) -> float:
+        """Power of the likelihood that is sampled."""
+        return 1.0
+
+    def corrected(self, joint: Joint, found: Widths | None) -> Joint:
+        """Draws of (parameters, scaling, noise) with their width corrected."""
+        return joint
+
+
+@dataclass(frozen=True)
+class Tempering(Independent):
+    """The likelihood to a power, so that the posterior has the volume of the robust covariance."""
+
+    word = "tempering"
+    needs_fit = True
+    text = (
+        "widened by tempering: the likelihood raised to a power below 1, for the speckle noise "
+        "that points share"
+    )
+
+    def power(self, found: Widths) -> float:
+        return min(1.0, float(temper_power(*map(jnp.asarray, found))))
+
+
+@dataclass(frozen=True)
+class Sandwich(Independent):
+    """Draws mapped about their mean; contrast, offset and noise follow the parameters linearly.
+
+    Reference:
+        Shaby, Bayesian Analysis 9, 585 (2014).
+    """
+
+    word = "sandwich"
+    needs_fit = True
+    text = (
+        "widened by the open-faced sandwich: draws mapped about their mean so that their "
+        "covariance takes the speckle noise that points share into account"
+    )
+
+    def corrected(self, joint: Joint, found: Widths | None) -> Joint:
+        assert found is not None
+        flat, n = joint.reshape(-1, joint.shape[-1]), len(found.naive)
+        linear = np.asarray(open_faced_map(*map(jnp.asarray, found)))
+        change = (flat - flat.mean(axis=0))[:, :n] @ (linear - np.eye(n)).T
+        covariance = np.atleast_2d(np.cov(flat, rowvar=False))
+        follow = np.linalg.lstsq(covariance[:n, :n], covariance[:n, n:], rcond=None)[0]
+        moved = np.concatenate([change, change @ follow], axis=-1)
+        return (flat + moved).reshape(joint.shape)
+
+
+WIDTHS = {width.word: width for width in (Sandwich(), Tempering(), Independent())}
+
+
+def widths(coordinates: Coordinates, fit: NLSQResult) -> Widths:
+    """Covariances of a fit in the sampler's coordinates, with the prior's curvature.
+
+    Args:
+        coordinates: Coordinates of the free parameters.
+        fit: The fit.
+    """
+    free = np.flatnonzero(fit.varying)
+    z = coordinates.from_values(np.asarray(fit.values)[free])
+    slope = np.asarray(coordinates.slope(z))
+    unit = slope[:, None] * slope[None, :]
+    iid, robust = (np.asarray(c) / unit for c in (fit.covariance_iid, fit.covariance))
+    prior = -np.diag(np.asarray(jax.hessian(coordinates.log_prior)(z)))
+    curvature = np.diag(np.maximum(prior, 1e-3))
+    size = np.sqrt(np.maximum(np.diag(iid), 0.0))
+    size = np.where(size > 0, size, 1.0)
+    unit = size[:, None] * size[None, :]
+    # Directions without variance stay out.
+    information = np.linalg.pinv(iid / unit, rcond=1e-13, hermitian=True) / unit
+    naive = np.linalg.inv(information + curvature)
+    wide = naive @ (information @ robust @ information + curvature) @ naive
+    return Widths(0.5 * (naive + naive.T), 0.5 * (wide + wide.T))
+
+
+def temper_power(naive: Covariance, robust: Covariance) -> Float[AnyArray, ""]:
+    """Power of the likelihood that gives the posterior the volume of the robust covariance.
+
+    Args:
+        naive: Covariance from independent points.
+        robust: Covariance to be matched; both positive definite.
+
+    Returns:
+        (det naive / det robust)^(1/n): the ratio of robust to naive information.
+    """
+    ratio = jnp.linalg.slogdet(naive)[1] - jnp.linalg.slogdet(robust)[1]
+    return jnp.exp(ratio / naive.shape[0])
+
+
+def open_faced_map(naive: Covariance, robust: Covariance) -> Float[AnyArray, "free free"]:
+    """Linear map of deviations from the mode that turns the naive covariance into the robust.
+
+    With Q the naive information and P = Q robust Q, the map is Q⁻¹ P^½ Q^½ (symmetric roots, in
+    units of the naive standard deviations).
+
+    Args:
+        naive: Covariance from independent points.
+        robust: Covariance to be matched; both positive definite.
+
+    Reference:
+        Shaby, Bayesian Analysis 9, 585 (2014).
+    """
+    size = jnp.sqrt(jnp.diag(naive))
+    unit = size[:, None] * size[None, :]
+    q = jnp.linalg.inv(naive / unit)
+    p = q @ (robust / unit) @ q
+    linear = (naive / unit) @ _root(p) @ _root(q)
+    return size[:, None] * linear / size[None, :]
+
+
+def _root(matrix: Covariance) -> Covariance:
+    values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
+    return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
 
 
 def _inverse(

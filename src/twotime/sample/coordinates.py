@@ -1,8 +1,10 @@
-"""Coordinates without bounds in which posteriors are sampled, and the prior in them.
+"""Coordinates without bounds in which posteriors are sampled, and the priors in them.
 
 Every free parameter x in its domain (bounds cut to the prior's support) becomes a number z on
 the whole line: z = logit((s(x) - s(low)) / (s(high) - s(low))), with s the logarithm where the
-space says so and the identity elsewhere. The density in z has the factor |dx/dz|.
+space says so and the identity elsewhere. The density in z has the factor |dx/dz|. Contrasts and
+offsets have such coordinates where they are sampled; else they are linear coefficients with a
+normal prior, which are integrated out.
 """
 
 import equinox as eqx
@@ -11,11 +13,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.config import distributions as bijections
+from twotime.config.distributions import PriorType
 from twotime.config.parameter_space import ParameterSpace
 from twotime.config.priors import PriorDistribution
+from twotime.gram.pairs import DATA, MODEL, ONE
 from twotime.models.rates import AnyArray
+from twotime.models.scaling import Individual, Scaling
+from twotime.results.nlsq import NLSQResult
 
-_KEPT_OFF = 1e-4
+_INSIDE = 1e-4
+"""Part of the domain by which values on a bound are moved inside."""
+_NORMAL = (PriorType.NORMAL, PriorType.TRUNCATED_NORMAL)
 
 
 class Coordinates(eqx.Module):
@@ -38,16 +46,14 @@ class Coordinates(eqx.Module):
     def to_values(self, z: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
         """Parameters from coordinates."""
         s = bijections.real_to_interval(z, self.low, self.high)
-        log = np.asarray(self.is_log)
+        log = np.asarray(self.is_log, bool)
         return jnp.where(log, jnp.exp(jnp.where(log, s, 0.0)), s)
 
     def from_values(self, values: Float[AnyArray, "*draw free"]) -> Float[Array, "*draw free"]:
-        """Coordinates of parameters; those on a bound are taken a hair (1e-4) inside it."""
-        log = np.asarray(self.is_log)
-        x = jnp.asarray(values)
-        s = jnp.where(log, jnp.log(jnp.where(log, x, 1.0)), x)
-        hair = _KEPT_OFF * (self.high - self.low)
-        inside = jnp.clip(s, self.low + hair, self.high - hair)
+        """Coordinates of parameters; those on a bound are moved inside by 1e-4 of the domain."""
+        s = _logarithms(jnp.asarray(values), np.asarray(self.is_log, bool))
+        margin = _INSIDE * (self.high - self.low)
+        inside = jnp.clip(s, self.low + margin, self.high - margin)
         return bijections.interval_to_real(inside, self.low, self.high)
 
     def slope(self, z: Float[Array, " free"]) -> Float[Array, " free"]:
@@ -58,7 +64,7 @@ class Coordinates(eqx.Module):
         """Logarithm of dx/dz of each parameter."""
         log_s = bijections.interval_log_jacobian(z, self.low, self.high)
         s = bijections.real_to_interval(z, self.low, self.high)
-        return log_s + jnp.where(np.asarray(self.is_log), s, 0.0)
+        return log_s + jnp.where(np.asarray(self.is_log, bool), s, 0.0)
 
     def log_prior(self, z: Float[Array, " free"]) -> Float[Array, ""]:
         """Log density of the prior in these coordinates, log |dx/dz| included."""
@@ -71,25 +77,155 @@ def parameter_coordinates(space: ParameterSpace) -> Coordinates:
     """Coordinates of the varying physics parameters of a space."""
     index = np.flatnonzero(space.varying)
     names = tuple(space.names[i] for i in index)
-    is_log = tuple(space.log_space[i] for i in index)
-    return _coordinates(space, names, is_log)
-
-
-def scaling_coordinates(space: ParameterSpace, kinds: tuple[str, ...]) -> Coordinates:
-    """Coordinates of sampled contrasts and offsets.
-
-    Args:
-        space: The space.
-        kinds: "contrast" or "offset" for each sampled coefficient.
-    """
-    return _coordinates(space, kinds, (False,) * len(kinds))
+    return _coordinates(space, names, tuple(space.log_space[i] for i in index))
 
 
 def _coordinates(
     space: ParameterSpace, names: tuple[str, ...], is_log: tuple[bool, ...]
 ) -> Coordinates:
-    ends = [space.domain(name) for name in names]
-    low, high = (jnp.asarray([end[k] for end in ends], float) for k in (0, 1))
-    log = np.asarray(is_log, bool)
-    low, high = (jnp.where(log, jnp.log(jnp.where(log, x, 1.0)), x) for x in (low, high))
+    ends = jnp.asarray([space.domain(name) for name in names], float).reshape(-1, 2).T
+    low, high = _logarithms(ends, np.asarray(is_log, bool))
     return Coordinates(low, high, tuple(space.priors[name] for name in names), is_log, names)
+
+
+def _logarithms(x: Array, is_log: np.ndarray) -> Array:
+    return jnp.where(is_log, jnp.log(jnp.where(is_log, x, 1.0)), x)
+
+
+class System(eqx.Module):
+    """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
+
+    square: Float[Array, ""]
+    linear: Float[Array, " free"]
+    normal: Float[Array, "free free"]
+
+    def chi2(self, s: Float[Array, " free"]) -> Float[Array, ""]:
+        """Chi-squared at given coefficients."""
+        return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
+
+
+class LinearScaling(eqx.Module):
+    """Contrasts and offsets as coefficients on which the data depend linearly.
+
+    Coefficients stand in the order (contrasts, offsets); offsets are less the data's shift.
+
+    Attributes:
+        basis: Contrast (or offset) of each angle = basis @ coefficients.
+        fixed: Values of all coefficients; those of free ones do not matter.
+        centre: Mean of the normal prior of the free coefficients.
+        precision: Inverse of its variances.
+        sampled: Coordinates of the free coefficients where they are sampled, offsets whole.
+        shift: What was subtracted from the free coefficients.
+        free: Which coefficients are free.
+    """
+
+    basis: Float[AnyArray, "angle coefficient"]
+    fixed: Float[AnyArray, " all"]
+    centre: Float[AnyArray, " free"]
+    precision: Float[AnyArray, " free"]
+    sampled: Coordinates | None
+    shift: Float[AnyArray, " free"]
+    free: tuple[bool, ...] = eqx.field(static=True)
+
+    def system(self, moments: Float[Array, "angle 3 3"]) -> System:
+        """Chi-squared as a quadratic form of the free coefficients."""
+        b = jnp.asarray(self.basis)
+        mm, m1, n, dm, d1 = (
+            moments[:, i, j]
+            for i, j in ((MODEL, MODEL), (MODEL, ONE), (ONE, ONE), (DATA, MODEL), (DATA, ONE))
+        )
+        cross = b.T @ (m1[:, None] * b)
+        normal = jnp.block([[b.T @ (mm[:, None] * b), cross], [cross, b.T @ (n[:, None] * b)]])
+        linear = jnp.concatenate([b.T @ dm, b.T @ d1])
+        square = jnp.sum(moments[:, DATA, DATA])
+        free, fixed = np.flatnonzero(self.free), np.flatnonzero(~np.asarray(self.free, bool))
+        f = jnp.asarray(self.fixed)[fixed]
+        square = square - 2 * linear[fixed] @ f + f @ normal[np.ix_(fixed, fixed)] @ f
+        linear = linear[free] - normal[np.ix_(free, fixed)] @ f
+        return System(square, linear, normal[np.ix_(free, free)])
+
+    def values(self, zs: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
+        """Free coefficients (less the shift) from their part of a completed draw."""
+        return zs if self.sampled is None else self.sampled.to_values(zs) - self.shift
+
+    def per_angle(self, free: Float[Array, "*draw free"]) -> Float[Array, "*draw angle 2"]:
+        """Contrast and offset (less the shift) of each angle from the free coefficients."""
+        all_ = jnp.broadcast_to(jnp.asarray(self.fixed), (*free.shape[:-1], len(self.free)))
+        all_ = all_.at[..., np.flatnonzero(self.free)].set(free)
+        n = len(self.free) // 2
+        both = [jnp.asarray(x) @ jnp.asarray(self.basis).T for x in (all_[..., :n], all_[..., n:])]
+        return jnp.stack(both, axis=-1)
+
+
+def linear_scaling(
+    scaling: Scaling, space: ParameterSpace, shift: Float[Array, ""], how: str
+) -> LinearScaling:
+    """Contrasts and offsets as a posterior needs them.
+
+    Args:
+        scaling: What is free in a fit; bounds are less the shift.
+        space: Priors.
+        shift: What was subtracted from the data.
+        how: "marginal" or "sampled"; without effect where nothing is free.
+    """
+    lower, upper = (np.asarray(x).T.reshape(-1) for x in (scaling.lower, scaling.upper))
+    free = lower < upper
+    n = lower.shape[0] // 2
+    kinds = tuple(np.repeat(("contrast", "offset"), n)[free].tolist())
+    moved = np.where(np.asarray(kinds) == "offset", float(shift), 0.0)
+    centre = precision = np.zeros(len(kinds))
+    sampled = None
+    if how == "sampled" or not kinds:
+        sampled = _coordinates(space, kinds, (False,) * len(kinds))
+    else:
+        # Waves along the angles have no share in the mean of contrast and offset.
+        is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
+        priors = [space.priors[kind].params for kind in kinds]
+        moved = np.where(is_wave, 0.0, moved)
+        centre = np.where(is_wave, 0.0, np.asarray([p["loc"] for p in priors]) - moved)
+        precision = np.asarray([p["scale"] for p in priors]) ** -2.0
+    return LinearScaling(
+        basis=scaling.basis,
+        fixed=jnp.asarray(lower),
+        centre=jnp.asarray(centre),
+        precision=jnp.asarray(precision),
+        sampled=sampled,
+        shift=jnp.asarray(moved),
+        free=tuple(free.tolist()),
+    )
+
+
+def choose_scaling(
+    space: ParameterSpace, fit: NLSQResult | None, mode: Individual, asked: str
+) -> str:
+    """Resolve scaling="auto": "marginal" where the bounds of contrast and offset are far.
+
+    Args:
+        space: The space.
+        fit: The fit, if there is one.
+        mode: How contrast and offset are shared between angles.
+        asked: "auto", "marginal" or "sampled".
+
+    Raises:
+        ValueError: If the choice is unknown, or the priors do not allow it.
+    """
+    if asked not in ("auto", "marginal", "sampled"):
+        raise ValueError(f"scaling is {asked!r}; expected 'auto', 'marginal' or 'sampled'.")
+    varying = zip(("contrast", "offset"), space.scaling_varying, strict=True)
+    names = [name for name, vary in varying if vary and not mode.is_frozen]
+    other = [n for n in names if space.priors[n].prior_type not in _NORMAL]
+    if asked == "marginal" and other:
+        kind = space.priors[other[0]].prior_type.value
+        raise ValueError(
+            f"scaling='marginal' integrates over normal priors; {other[0]} has a {kind} prior; "
+            "use scaling='sampled' or give it a normal prior."
+        )
+    if mode.is_series and (asked == "sampled" or other):
+        raise ValueError(
+            "per_angle_mode 'fourier' needs normal priors of contrast and offset and "
+            "scaling='marginal': bounds on every angle cannot be put on the coefficients."
+        )
+    if asked != "auto" or mode.is_series:
+        return "marginal" if asked == "auto" else asked
+    is_near = fit is not None and bool(np.any(fit.scaling_at_bound))
+    return "sampled" if other or is_near else "marginal"

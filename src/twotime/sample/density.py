@@ -1,15 +1,16 @@
 """Log densities of posteriors, from the same Gram matrices that fits use.
 
-The likelihood is Gaussian in the pixels with t1 < t2. For a model C its chi-squared is a
+The likelihood is Gaussian in the points with t1 < t2. For a model C its chi-squared is a
 quadratic form of contrasts and offsets whose matrices are sums of products of (data, 1, C):
 the corner of the Gram matrix. The other columns of it are the exact derivative, so one
-evaluation gives density and gradient, and no derivative runs back through the pixels.
+evaluation gives density and gradient, and no derivative runs back through the points.
 
 Contrast and offset are integrated out in closed form (normal prior, bounds left aside) or
 sampled; an unknown noise level is sampled by its logarithm or integrated out, its prior 1/noise.
 """
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -17,33 +18,39 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.choose import Prepared, evaluate_gram
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
-from twotime.models.base import AbstractTwoTimeModel, Pair
+from twotime.gram.problem import make_problem
+from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.rates import AnyArray
-from twotime.sample.coordinates import Coordinates
+from twotime.models.scaling import Individual
+from twotime.sample.coordinates import (
+    Coordinates,
+    LinearScaling,
+    System,
+    linear_scaling,
+    parameter_coordinates,
+)
 
-Noise = Literal["known", "sampled", "marginal"]
+Real = Float[AnyArray, ""]
 
 
 class Plane(eqx.Module):
-    """All usable pixels of the data, evaluated by their Gram matrices."""
+    """All usable points of the data, evaluated by their Gram matrices."""
 
     data: TwoTimeData
     shift: Float[Array, ""]
-    n_pixels: Float[AnyArray, ""]
+    n_points: Float[AnyArray, ""]
     prepared: Prepared
     evaluator: str = eqx.field(static=True)
 
     def moments(
-        self,
-        model: AbstractTwoTimeModel,
-        params: Float[Array, " param"],
-        free: tuple[bool, ...],
+        self, model: AbstractTwoTimeModel, params: Float[Array, " param"], varying: tuple[bool, ...]
     ) -> Float[Array, "angle 3 3"]:
         """Weighted sums of products of (data, 1, model) of each angle."""
-        index = np.flatnonzero(free)
+        index = np.flatnonzero(varying)
         others = jax.lax.stop_gradient(params)
 
         def rows(x: Array, free: tuple[bool, ...]) -> Array:
@@ -53,11 +60,11 @@ class Plane(eqx.Module):
 
         @jax.custom_jvp
         def corner(x: Array) -> Array:
-            return rows(x, (False,) * len(free))
+            return rows(x, (False,) * len(varying))
 
         @corner.defjvp
         def corner_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-            gram = rows(primals[0], free)
+            gram = rows(primals[0], varying)
             by = gram[:, :, FIRST:] @ tangents[0]
             zero = jnp.zeros_like(by[:, 0])
             changes = (
@@ -71,8 +78,8 @@ class Plane(eqx.Module):
         return corner(params[index])
 
 
-class PixelList(eqx.Module):
-    """Some pixels of each angle, one after the other; those of weight 0 fill the lists up.
+class PointList(eqx.Module):
+    """Some points of each angle, one after the other; those of weight 0 fill the lists up.
 
     Attributes:
         t: Frame times [s].
@@ -82,39 +89,35 @@ class PixelList(eqx.Module):
         late: Frame of t2.
         c2: Data less their shift.
         weight: 1/sigma², or 1 where sigma is not known.
-        n_pixels: Pixels that count.
+        n_points: Points that count.
     """
 
     t: Float[AnyArray, " time"]
     q: Float[AnyArray, ""]
     phi: Float[AnyArray, " angle"]
-    early: Int[AnyArray, "angle pixel"]
-    late: Int[AnyArray, "angle pixel"]
-    c2: Float[AnyArray, "angle pixel"]
-    weight: Float[AnyArray, "angle pixel"]
-    n_pixels: Float[AnyArray, ""]
+    early: Int[AnyArray, "angle point"]
+    late: Int[AnyArray, "angle point"]
+    c2: Float[AnyArray, "angle point"]
+    weight: Float[AnyArray, "angle point"]
+    n_points: Float[AnyArray, ""]
 
     def moments(
-        self,
-        model: AbstractTwoTimeModel,
-        params: Float[Array, " param"],
-        free: tuple[bool, ...],
+        self, model: AbstractTwoTimeModel, params: Float[Array, " param"], varying: tuple[bool, ...]
     ) -> Float[Array, "angle 3 3"]:
         """Weighted sums of products of (data, 1, model) of each angle."""
-        del free
+        del varying
 
         def one(k: Array) -> Array:
             channels = model.channels(params, self.t, t=self.t, q=self.q, phi=self.phi[k])
-            early, late = self.early[k], self.late[k]
-            values = model.correlation(_pixels(channels, early, late))
+            values = model.correlation(_pair(channels, self.early[k], self.late[k]))
             basis = jnp.stack([self.c2[k], jnp.ones_like(values), values])
             return (basis * self.weight[k]) @ basis.T
 
         return jax.lax.map(one, jnp.arange(self.phi.shape[0]))
 
 
-def _pixels(channels, early: Array, late: Array) -> Pair:
-    """Pixels of a list of frames; sine and cosine of differences by sums of products."""
+def _pair(channels: Channels, early: Array, late: Array) -> Pair:
+    """Channels at a list of frames; sine and cosine of differences by sums of products."""
     sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
     sin1, cos1, sin2, cos2 = sin[:, early], cos[:, early], sin[:, late], cos[:, late]
     fall = channels.decay[:, early] - channels.decay[:, late]
@@ -128,65 +131,48 @@ def _pixels(channels, early: Array, late: Array) -> Pair:
     )
 
 
-class LinearScaling(eqx.Module):
-    """Contrasts and offsets as coefficients on which the data depend linearly.
+@dataclass(frozen=True)
+class KnownNoise:
+    """Weights are 1/sigma²."""
 
-    Coefficients stand in the order (contrasts, offsets); offsets are less the data's shift.
+    word: ClassVar[str] = "known"
+    size: ClassVar[int] = 0
 
-    Attributes:
-        basis: Contrast (or offset) of each angle = basis @ coefficients.
-        fixed: Values of all coefficients; those of free ones do not matter.
-        centre: Mean of the normal prior of the free coefficients.
-        precision: Inverse of its variances.
-        sampled: Coordinates of the free coefficients where they are sampled, offsets whole.
-        shift: What was subtracted from the free coefficients.
-        free: Which coefficients are free.
-    """
+    def log_likelihood(self, chi2: Array, log_noise: Array, power: Real, count: Real) -> Real:
+        """Logarithm of the likelihood to a power, but the normalisation by a sampled noise."""
+        return -0.5 * power * jnp.exp(-2 * log_noise) * chi2
 
-    basis: Float[AnyArray, "angle coefficient"]
-    fixed: Float[AnyArray, " all"]
-    centre: Float[AnyArray, " free"]
-    precision: Float[AnyArray, " free"]
-    sampled: Coordinates | None
-    shift: Float[AnyArray, " free"]
-    free: tuple[bool, ...] = eqx.field(static=True)
-
-    def system(self, moments: Float[Array, "angle 3 3"]) -> "System":
-        """Chi-squared as a quadratic form of the free coefficients."""
-        b = jnp.asarray(self.basis)
-        mm, m1, n, dm, d1 = (
-            moments[:, i, j]
-            for i, j in ((MODEL, MODEL), (MODEL, ONE), (ONE, ONE), (DATA, MODEL), (DATA, ONE))
-        )
-        cross = b.T @ (m1[:, None] * b)
-        normal = jnp.block([[b.T @ (mm[:, None] * b), cross], [cross, b.T @ (n[:, None] * b)]])
-        linear = jnp.concatenate([b.T @ dm, b.T @ d1])
-        square = jnp.sum(moments[:, DATA, DATA])
-        free, held = np.flatnonzero(self.free), np.flatnonzero(~np.asarray(self.free, bool))
-        f = jnp.asarray(self.fixed)[held]
-        square = square - 2 * linear[held] @ f + f @ normal[np.ix_(held, held)] @ f
-        linear = linear[free] - normal[np.ix_(free, held)] @ f
-        return System(square, linear, normal[np.ix_(free, free)])
-
-    def per_angle(self, free: Float[Array, "*draw free"]) -> Float[Array, "*draw angle 2"]:
-        """Contrast and offset (less the shift) of each angle from the free coefficients."""
-        all_ = jnp.broadcast_to(jnp.asarray(self.fixed), (*free.shape[:-1], len(self.free)))
-        all_ = all_.at[..., np.flatnonzero(self.free)].set(free)
-        n = len(self.free) // 2
-        both = [jnp.asarray(x) @ jnp.asarray(self.basis).T for x in (all_[..., :n], all_[..., n:])]
-        return jnp.stack(both, axis=-1)
+    def draw(self, chi2: Real, log_noise: Array, count: Real, key: PRNGKeyArray) -> Array:
+        """Coordinates of the noise in completed draws; `count` points have this chi-squared."""
+        return jnp.zeros(0)
 
 
-class System(eqx.Module):
-    """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
+@dataclass(frozen=True)
+class SampledNoise(KnownNoise):
+    """An unknown noise level, sampled by its logarithm."""
 
-    square: Float[Array, ""]
-    linear: Float[Array, " free"]
-    normal: Float[Array, "free free"]
+    word = "sampled"
+    size = 1
 
-    def chi2(self, s: Float[Array, " free"]) -> Float[Array, ""]:
-        """Chi-squared at given coefficients."""
-        return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
+    def draw(self, chi2: Real, log_noise: Array, count: Real, key: PRNGKeyArray) -> Array:
+        return log_noise[None]
+
+
+@dataclass(frozen=True)
+class MarginalNoise(KnownNoise):
+    """An unknown noise level integrated out in closed form."""
+
+    word = "marginal"
+
+    def log_likelihood(self, chi2: Array, log_noise: Array, power: Real, count: Real) -> Real:
+        return -0.5 * power * count * jnp.log(chi2)
+
+    def draw(self, chi2: Real, log_noise: Array, count: Real, key: PRNGKeyArray) -> Array:
+        precision = jax.random.gamma(key, 0.5 * count) / (0.5 * chi2)
+        return jnp.asarray(-0.5 * jnp.log(precision)[None])
+
+
+NOISES = {noise.word: noise for noise in (SampledNoise(), MarginalNoise())}
 
 
 class Guide(eqx.Module):
@@ -213,27 +199,33 @@ class Posterior(eqx.Module):
 
     Attributes:
         model: The model.
-        source: The pixels.
+        source: The points.
         start: All parameters; those of the free ones do not matter.
         coordinates: Coordinates and prior of the free parameters.
         scaling: Contrasts and offsets.
         share: Power of the prior: 1 / shards.
         power: Power of the likelihood: 1, or less where it is tempered.
         varying: Which parameters are free.
-        noise: "known" (weights are 1/sigma²), "sampled" or "marginal".
+        noise: How the noise level is treated.
         guide: What a shard is multiplied by, if anything.
     """
 
     model: AbstractTwoTimeModel
-    source: Plane | PixelList
+    source: Plane | PointList
     start: Float[AnyArray, " param"]
     coordinates: Coordinates
     scaling: LinearScaling
     share: Float[AnyArray, ""]
     power: Float[AnyArray, ""]
     varying: tuple[bool, ...] = eqx.field(static=True)
-    noise: Noise = eqx.field(static=True)
+    noise: KnownNoise = eqx.field(static=True)
     guide: Guide | None = None
+
+    @property
+    def plane(self) -> Plane:
+        """The source of a posterior of all points."""
+        assert isinstance(self.source, Plane)
+        return self.source
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -242,7 +234,7 @@ class Posterior(eqx.Module):
         return (
             len(self.coordinates.names),
             0 if sampled is None else len(sampled.names),
-            int(self.noise == "sampled"),
+            self.noise.size,
         )
 
     @property
@@ -255,18 +247,14 @@ class Posterior(eqx.Module):
         """Log density up to a constant; -inf where it is not finite."""
         z, zs, log_noise = self._split(position)
         value = self.share * self.coordinates.log_prior(z)
-        system = self._system(z)
-        count = self.power * self.source.n_pixels
+        system = self.system(z)
         if self.scaling.sampled is None:
             value += self._marginal(system, log_noise)
         else:
             value += self.share * self.scaling.sampled.log_prior(zs)
-            chi2 = system.chi2(self.scaling.sampled.to_values(zs) - self.scaling.shift)
-            if self.noise == "marginal":
-                value -= 0.5 * count * jnp.log(chi2)
-            else:
-                value -= 0.5 * self.power * jnp.exp(-2 * log_noise) * chi2
-        value -= count * log_noise
+            chi2 = system.chi2(self.scaling.values(zs))
+            value += self.noise.log_likelihood(chi2, log_noise, self.power, self.source.n_points)
+        value -= self.power * self.source.n_points * log_noise
         if self.guide is not None:
             value += self.guide.log_density(position)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
@@ -285,38 +273,28 @@ class Posterior(eqx.Module):
             scaling that was integrated out is its own coordinate.
         """
         z, zs, log_noise = self._split(position)
-        system = self._system(z)
+        system = self.system(z)
         if self.scaling.sampled is None:
             factor, best = self._conditional(system, log_noise)
             white = jax.random.normal(key, best.shape, best.dtype)
             zs = best + jax.scipy.linalg.solve_triangular(factor.T, white, lower=False)
-        if self.noise == "known":
-            return jnp.concatenate([z, zs])
-        if self.noise == "marginal" and self.scaling.sampled is not None:
-            chi2 = system.chi2(self.scaling.sampled.to_values(zs) - self.scaling.shift)
-            half = 0.5 * self.power * self.source.n_pixels
-            precision = jax.random.gamma(key, half) / (0.5 * self.power * chi2)
-            log_noise = -0.5 * jnp.log(precision)
-        return jnp.concatenate([z, zs, log_noise[None]])
-
-    def scaling_values(self, zs: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
-        """Free coefficients (less the shift) from their part of a completed draw."""
-        sampled = self.scaling.sampled
-        return zs if sampled is None else sampled.to_values(zs) - self.scaling.shift
+        chi2 = self.power * system.chi2(self.scaling.values(zs))
+        noise = self.noise.draw(chi2, log_noise, self.power * self.source.n_points, key)
+        return jnp.concatenate([z, zs, noise])
 
     def params(self, z: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the coordinates of the free ones."""
         index = np.flatnonzero(self.varying)
         return jnp.asarray(self.start).at[index].set(self.coordinates.to_values(z))
 
-    def _split(self, position: Array) -> tuple[Array, Array, Array]:
-        n, m, _ = self.sizes
-        log_noise = position[n + m] if self.noise == "sampled" else jnp.zeros(())
-        return position[:n], position[n : n + m], log_noise
-
-    def _system(self, z: Array) -> System:
+    def system(self, z: Float[Array, " free"]) -> System:
+        """Chi-squared as a function of contrasts and offsets."""
         moments = self.source.moments(self.model, self.params(z), self.varying)
         return self.scaling.system(moments)
+
+    def _split(self, position: Array) -> tuple[Array, Array, Array]:
+        n, m, k = self.sizes
+        return position[:n], position[n : n + m], position[n + m] if k else jnp.zeros(())
 
     def _conditional(self, system: System, log_noise: Array) -> tuple[Array, Array]:
         """Cholesky factor of the precision of the scaling given the rest, and its mean."""
@@ -334,3 +312,49 @@ class Posterior(eqx.Module):
         misfit = tau * system.chi2(best)
         misfit += self.share * jnp.sum(self.scaling.precision * away**2)
         return jnp.asarray(-0.5 * misfit - jnp.sum(jnp.log(jnp.diag(factor))))
+
+
+def make_posterior(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    mode: Individual,
+    evaluator: str,
+    *,
+    scaling: str,
+    noise: KnownNoise,
+) -> Posterior:
+    """The posterior of all points.
+
+    Args:
+        model: The model.
+        data: The data, as `choose_evaluator` returns them.
+        space: Bounds, priors and what varies.
+        mode: How contrast and offset are shared between angles.
+        evaluator: Resolved evaluator.
+        scaling: "marginal" or "sampled".
+        noise: How an unknown noise level is treated; without effect where the data have sigma.
+
+    Raises:
+        ValueError: If contrast and offset cannot be treated as asked.
+    """
+    problem = make_problem(model, data, space, mode, evaluator)
+    treatment = noise if data.sigma is None else KnownNoise()
+    linear = linear_scaling(problem.scaling, space, problem.shift, scaling)
+    if treatment == MarginalNoise() and linear.sampled is None:
+        raise ValueError(
+            "noise='marginal' cannot go with scaling='marginal': with a normal prior of contrast "
+            "and offset the two have no closed form together; sample one of them."
+        )
+    count = problem.n_pixels.astype(float)
+    return Posterior(
+        model=model,
+        source=Plane(data, problem.shift, count, problem.prepared, evaluator),
+        start=problem.start,
+        coordinates=parameter_coordinates(space),
+        scaling=linear,
+        share=jnp.ones(()),
+        power=jnp.ones(()),
+        varying=problem.varying,
+        noise=treatment,
+    )

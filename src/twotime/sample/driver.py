@@ -1,24 +1,45 @@
-"""Chains of several posteriors at once, on any number of devices: NUTS or HMC by BlackJAX.
+"""Chains of several posteriors at once, on any number of devices and processes, kept on disk.
 
-The host runs blocks of draws, all by one compiled program (`chains`, placed on devices by
-`placement`), and between them it reports, stops, saves and adapts (`warmup`). Neither blocks nor
-devices change a draw.
+The host runs blocks of draws, all by one compiled program, and between them it reports, stops,
+saves and adapts. Neither blocks nor devices change a draw.
 """
 
+import hashlib
+import io
+import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from twotime.sample.chains import Piece, Settings, State, Trace, first_state, make_plan, next_state
+from twotime.errors import ResultError
+from twotime.gram.devices import device_mesh, fetch
+from twotime.results.storage import writing
+from twotime.sample.chains import (
+    AbstractSampler,
+    Clock,
+    Frame,
+    Piece,
+    State,
+    Trace,
+    draw_block,
+    first_state,
+    make_plan,
+    next_state,
+)
 from twotime.sample.density import Posterior
-from twotime.sample.devices import Program, spread
 
 
 class Progress(NamedTuple):
-    """What is told after every block.
+    """What is reported after every block.
 
     Attributes:
         stage: "warm-up" or "sampling".
@@ -39,31 +60,18 @@ class Progress(NamedTuple):
     divergences: int
 
 
-@runtime_checkable
-class Saver(Protocol):
-    """Keeps blocks where they survive the process."""
-
-    def load(self) -> list[tuple[State, Trace | None]]:
-        """Blocks that were saved, in order."""
-
-    def save(self, index: int, state: State, trace: Trace | None) -> None:
-        """Save a block."""
-
-
-class Result(NamedTuple):
+class Drawn(NamedTuple):
     """What sampling gives.
 
     Attributes:
         trace: Kept draws; fewer than asked for if it was interrupted.
         step: Step of each posterior.
-        root: Shape of each posterior at the end.
         n_gradients: Evaluations of density and gradient, warm-up included.
         is_complete: Whether all draws were made.
     """
 
     trace: Trace
     step: Float[np.ndarray, " posterior"]
-    root: Float[np.ndarray, "posterior coordinate coordinate"]
     n_gradients: int
     is_complete: bool
 
@@ -74,12 +82,12 @@ def sample(
     roots: Float[np.ndarray, "posterior coordinate coordinate"],
     starts: Float[np.ndarray, "posterior chain coordinate"],
     key: PRNGKeyArray,
-    settings: Settings,
+    sampler: AbstractSampler,
     *,
     devices: Sequence[Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
-    saver: Saver | None = None,
-) -> Result:
+    saver: "Checkpoint | None" = None,
+) -> Drawn:
     """Sample several posteriors of equal shape.
 
     Args:
@@ -88,7 +96,7 @@ def sample(
         roots: First guess of each one's shape.
         starts: Where the chains start, as y.
         key: Random key.
-        settings: How to sample.
+        sampler: How to sample.
         devices: Devices to spread posteriors and chains over; None takes one.
         progress: Called after every block; a KeyboardInterrupt in it, or from the keyboard,
             ends the sampling and keeps what was drawn after the warm-up.
@@ -100,67 +108,304 @@ def sample(
     """
     import blackjax  # noqa: F401  loading it starts XLA, and may not happen while tracing
 
-    used = spread(devices, *starts.shape[:2])
-    program = Program(posteriors, modes, key, settings, used)
-    plan = make_plan(settings)
+    program = Program(posteriors, modes, key, sampler, devices)
+    plan = make_plan(sampler)
     saved = [] if saver is None else saver.load()
     traces = [trace for _, trace in saved if trace is not None]
-    state = saved[-1][0] if saved else first_state(roots, starts, settings)
+    state = saved[-1][0] if saved else first_state(roots, starts, sampler)
     clock = _Clock(plan, len(saved))
     try:
         for index in range(len(saved), len(plan)):
-            done, piece = sum(p.n_draws for p in plan[:index]), plan[index]
-            position, averaging, trace = program.run(state, done, piece)
+            piece = plan[index]
+            position, averaging, trace = program.run(state, clock.done(index), piece)
             if index == 0 and not np.isfinite(trace.log_density[:, :, 0]).all():
                 raise ValueError(
                     "The posterior is zero or not finite where a chain starts; move the start "
                     "inside bounds and priors, or start from a fit."
                 )
-            state = next_state(state, position, averaging, trace, piece, settings)
-            clock.count(trace)
+            state = next_state(state, position, averaging, trace, piece, sampler)
             if not piece.is_warmup:
                 traces.append(trace)
             if saver is not None:
                 saver.save(index, state, None if piece.is_warmup else trace)
+            now = clock.progress(index, trace)
             if progress is not None:
-                progress(clock.progress(index))
+                progress(now)
     except KeyboardInterrupt:
         if not traces:
             raise
     whole = Trace(*(np.concatenate(parts, axis=2) for parts in zip(*traces, strict=True)))
-    complete = whole.position.shape[2] == settings.n_samples
-    return Result(whole, state.step, state.root, clock.gradients, complete)
+    is_complete = whole.position.shape[2] == sampler.n_samples
+    return Drawn(whole, state.step, clock.gradients, is_complete)
 
 
 class _Clock:
-    """Counts gradients and tells how long the rest will take."""
+    """Counts gradients and estimates how long the rest will take."""
 
     def __init__(self, plan: list[Piece], first: int):
-        self.gradients = 0
-        self.divergences = 0
+        self.gradients = self.divergences = 0
         self._plan, self._first = plan, first
+        self._sizes = [piece.n_draws for piece in plan]
         self._begun = self._steady = time.perf_counter()
 
-    def count(self, trace: Trace) -> None:
-        self.gradients += int(trace.n_steps.sum())
-        self._divergent = int(trace.divergent.sum())
+    def done(self, index: int) -> int:
+        """Draws of each chain before a block."""
+        return sum(self._sizes[:index])
 
-    def progress(self, index: int) -> Progress:
+    def progress(self, index: int, trace: Trace) -> Progress:
+        """What is reported after a block."""
         now = time.perf_counter()
-        sizes = [piece.n_draws for piece in self._plan]
+        is_warmup = self._plan[index].is_warmup
+        sizes = self._sizes
+        self.gradients += int(trace.n_steps.sum())
+        self.divergences += 0 if is_warmup else int(trace.divergent.sum())
         if index == self._first:  # compiled by now
             self._steady = now
-        if not self._plan[index].is_warmup:
-            self.divergences += self._divergent
         made = sum(sizes[self._first + 1 : index + 1])
-        left = sum(sizes[index + 1 :])
         pace = (now - self._steady) / made if made else (now - self._begun) / sizes[index]
         return Progress(
-            stage="warm-up" if self._plan[index].is_warmup else "sampling",
+            stage="warm-up" if is_warmup else "sampling",
             done=sum(sizes[: index + 1]),
             total=sum(sizes),
             seconds=now - self._begun,
-            seconds_left=left * pace,
+            seconds_left=sum(sizes[index + 1 :]) * pace,
             gradients=self.gradients / max(now - self._begun, 1e-9),
             divergences=self.divergences,
         )
+
+
+class Program:
+    """The compiled block with the posteriors placed on the devices.
+
+    Chains run in groups of fixed size, each group by itself on one device: few on CPUs, where
+    the slowest of them sets the pace.
+
+    Args:
+        posteriors: Posteriors stacked along the first axis of their arrays.
+        modes: Origin of each one's positions.
+        key: Random key.
+        sampler: How to sample.
+        devices: Devices, of which no more are taken than are of use; None takes one.
+
+    Raises:
+        ValueError: If a process has none of the devices.
+    """
+
+    def __init__(
+        self, posteriors: Posterior, modes: np.ndarray, key: PRNGKeyArray,
+        sampler: AbstractSampler, devices: Sequence[Any] | None,
+    ):  # fmt: skip
+        self._sampler, self._modes = sampler, modes
+        self._shape = n, c = len(modes), sampler.n_chains
+        found = list(devices) if devices else jax.local_devices()[:1]
+        size = c if found[0].platform != "cpu" else 2 if c % 2 == 0 else 1
+        n_groups, n_processes = n * c // size, jax.process_count()
+        if n_processes == 1:
+            found = found[: n_groups * min(size, max(1, len(found) // n_groups))]
+        if len({device.process_index for device in found}) < n_processes:
+            raise ValueError(
+                f"Not each of the {n_processes} processes has one of the devices {found}; give "
+                "devices=jax.devices()."
+            )
+        mesh = device_mesh(found)
+        assert mesh is not None
+        self._mesh = mesh
+        self._share = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
+        self._chains, self._is_new = slots(n_groups, size, len(found))
+        own = self._is_new[..., None] & (self._chains % size == np.arange(size))
+        self._back = np.flatnonzero(own)[np.argsort(self._chains[own])]
+        self._owners = self._chains[:, :, 0] // c
+        arrays, self._static = eqx.partition(posteriors, eqx.is_array_like)
+        once = {tuple(k): self._put(arrays, k) for k in self._owners}  # calls on the same share it
+        self._arrays = [once[tuple(k)] for k in self._owners]
+        self._impl = str(jax.random.key_impl(key))
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        keys = jax.vmap(fold, (0, None))(fold(key, jnp.arange(n)), jnp.arange(c))
+        self._keys = np.asarray(jax.random.key_data(keys))
+
+    def run(self, state: State, done: int, piece: Piece) -> tuple[np.ndarray, np.ndarray, Trace]:
+        """Make the draws of a block, `done` draws after the first.
+
+        Returns:
+            Positions and states of the dual averaging after it, and the draws.
+        """
+        is_adapting = piece.is_warmup and self._sampler.adapt_step
+        clock = Clock(done, piece.is_warmup, is_adapting, self._sampler.target_accept)
+        clock = Clock(*map(np.asarray, clock))
+        frame = Frame(self._modes, state.root, state.step)
+        moving = self._keys, state.position, state.averaging
+        moving = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moving)
+        calls = []
+        for arrays, k, chains, new in zip(
+            self._arrays, self._owners, self._chains, self._is_new, strict=True
+        ):
+            n_draws = self._put(np.where(new, piece.n_draws, 0), np.arange(len(new)))
+            by_group = arrays, self._put(frame, k), self._put(moving, chains), n_draws
+            static = self._static, self._sampler.compiled, self._impl, self._mesh
+            calls.append(draw_block(*static, by_group, clock))
+        found = calls if jax.process_count() == 1 else fetch(self._mesh, calls)
+        position, averaging, trace = jax.tree.map(self._by_chain, *found)
+        return position, averaging, Trace(*(x[:, :, : piece.n_draws] for x in trace))
+
+    def _put(self, tree: Any, rows: np.ndarray) -> Any:
+        """Rows of arrays, the first axis over the devices."""
+
+        def one(x: Any) -> Array:
+            def part(at: Any) -> np.ndarray:
+                return np.asarray(x)[rows[at[0]]]
+
+            shape = (*rows.shape, *np.shape(x)[1:])
+            return jax.make_array_from_callback(shape, self._share, part)
+
+        return jax.tree.map(one, tree)
+
+    def _by_chain(self, *calls: Array) -> np.ndarray:
+        """What all calls gave, by posterior and chain."""
+        x = np.stack([np.asarray(call) for call in calls])
+        return x.reshape(-1, *x.shape[3:])[self._back].reshape(*self._shape, *x.shape[3:])
+
+
+def slots(
+    n_groups: int, size: int, n_devices: int
+) -> tuple[Int[np.ndarray, "call device lane"], Bool[np.ndarray, "call device"]]:
+    """Which chains run in each call on each device, in equal shares that repeats fill up.
+
+    Where there are devices enough, groups are split: lanes of the other parts repeat a chain. A
+    chain that is kept runs in its own lane.
+
+    Args:
+        n_groups: Groups of chains.
+        size: Chains of a group.
+        n_devices: Devices.
+
+    Returns:
+        The chains, and whether a group of them is not a repeat (which makes no draws).
+    """
+    groups, lane = np.arange(n_groups * size).reshape(n_groups, size), np.arange(size)
+    n_parts = min(size, max(1, n_devices // n_groups))
+    parts = [np.where(lane % n_parts == p, groups, groups[:, p, None]) for p in range(n_parts)]
+    shares = np.array_split(np.concatenate(parts), n_devices)
+    calls = range(len(shares[0]))
+    full = [share if len(share) else groups[:1] for share in shares]
+    chains = np.stack([[share[min(call, len(share) - 1)] for share in full] for call in calls])
+    return chains, np.stack([[call < len(share) for share in shares] for call in calls])
+
+
+_FINGERPRINT = "fingerprint.txt"
+_BLOCK = "block-{:06d}.npz"
+
+
+class Checkpoint:
+    """A folder in which a run is kept block by block, so that one that was killed can go on.
+
+    Every block is a file of its own, written under another name and then renamed, so a kill
+    leaves whole files only. A fingerprint of data, posterior, settings and key says whether a run
+    may go on. Of several processes the first reads and writes, and passes on what it found.
+
+    Args:
+        folder: The folder, made if need be.
+        identity: What the run depends on: values, arrays and keys.
+        resume: Whether to go on with the run that is kept there, if there is one.
+
+    Raises:
+        ResultError: If the folder holds another run, or one that shall not be resumed.
+    """
+
+    def __init__(self, folder: Path, identity: Any, *, resume: bool):
+        self._folder = folder
+        from_first(lambda: self._open(fingerprint(identity), resume))
+
+    def load(self) -> list[tuple[State, Trace | None]]:
+        """Blocks that were saved, in order."""
+        blocks: list[tuple[State, Trace | None]] = []
+        while content := from_first(lambda: self._read(len(blocks))):
+            with np.load(io.BytesIO(content), allow_pickle=False) as found:
+                state = State(*(found[f"state_{name}"] for name in State._fields))
+                names = [f"trace_{name}" for name in Trace._fields]
+                trace = Trace(*(found[n] for n in names)) if names[0] in found else None
+            blocks.append((state, trace))
+        return blocks
+
+    def save(self, index: int, state: State, trace: Trace | None) -> None:
+        """Save a block."""
+        arrays = {f"state_{name}": x for name, x in state._asdict().items()}
+        if trace is not None:
+            arrays |= {f"trace_{name}": x for name, x in trace._asdict().items()}
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        from_first(lambda: self._write(_BLOCK.format(index), content.getvalue()))
+
+    def _open(self, mark: str, resume: bool) -> bytes:
+        path = self._folder / _FINGERPRINT
+        if path.exists() and not resume:
+            raise ResultError(
+                f"{self._folder}: already keeps a run; say that it shall go on (--resume, "
+                "resume=True), or name another folder."
+            )
+        if path.exists() and path.read_text(encoding="utf-8") != mark:
+            raise ResultError(
+                f"{self._folder}: keeps a run with other data, settings or key; go on with the "
+                "same, or name another folder."
+            )
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        return self._write(_FINGERPRINT, mark.encode())
+
+    def _read(self, index: int) -> bytes:
+        path = self._folder / _BLOCK.format(index)
+        return path.read_bytes() if path.exists() else b""
+
+    def _write(self, name: str, content: bytes) -> bytes:
+        path = self._folder / name
+        temporary = path.with_name(f".{name}.{os.getpid()}")
+        with writing(self._folder), temporary.open("wb") as target:
+            target.write(content)
+            target.flush()
+            os.fsync(target.fileno())
+            temporary.replace(path)
+        return b""
+
+
+def from_first(make: Callable[[], bytes]) -> bytes:
+    """What the first process makes, on all of them.
+
+    Raises:
+        ResultError: On every process, if the first raises it.
+    """
+    if jax.process_count() == 1:
+        return make()
+    content, is_error = b"", False
+    if jax.process_index() == 0:
+        try:
+            content = make()
+        except ResultError as exc:
+            content, is_error = str(exc).encode(), True
+    size, is_error = multihost_utils.broadcast_one_to_all(np.asarray([len(content), is_error]))
+    body = np.zeros(int(size) + 1, np.uint8)
+    body[: len(content)] = np.frombuffer(content, np.uint8)
+    content = np.asarray(multihost_utils.broadcast_one_to_all(body))[:-1].tobytes()
+    if is_error:
+        raise ResultError(content.decode())
+    return content
+
+
+def fingerprint(identity: Any) -> str:
+    """A checksum of all numbers and static facts of a value."""
+    digest = hashlib.sha256()
+    leaves, structure = jax.tree.flatten(identity)
+    digest.update(str(structure).encode())
+    for leaf in leaves:
+        if eqx.is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        if eqx.is_array_like(leaf):
+            array = np.ascontiguousarray(leaf)
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        else:
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()
+
+
+def meet() -> None:
+    """Wait for the other processes, if there are any: connections are made while all are near."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("twotime")

@@ -1,4 +1,8 @@
-"""What chains found, made into a result: shards combined, widths corrected, everything named."""
+"""Draws of chains made into a result: judged, combined, their width corrected, everything named.
+
+R-hat and effective sample sizes depend on the ranks of draws alone, so they are the same for a
+parameter and for its coordinate on the whole line.
+"""
 
 from typing import Any, NamedTuple
 
@@ -13,86 +17,87 @@ from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation
 from twotime.results.cmc import CMCResult, Limits
-from twotime.sample import diagnostics
-from twotime.sample.chains import Settings
-from twotime.sample.combine import Combined, combine_shards
-from twotime.sample.density import Guide, Plane, Posterior
-from twotime.sample.driver import Result
-from twotime.sample.importance import reweighted
-from twotime.sample.shards import Dealing
-from twotime.sample.width import WIDTHS, Widths, widen
+from twotime.sample.chains import AbstractSampler, Trace
+from twotime.sample.combine import (
+    Consensus,
+    Gaussian,
+    Importance,
+    Independent,
+    Joint,
+    Weighted,
+    Widths,
+    product_of_shards,
+)
+from twotime.sample.density import Guide, Posterior
+from twotime.sample.driver import Drawn
+from twotime.sample.shards import Sharding
 
 _SHOWN = 400
 
 
-class Facts(NamedTuple):
-    """What was sampled and how, beside the draws.
+class Setup(NamedTuple):
+    """What is sampled and how.
 
     Attributes:
         model: The model.
         space: The space.
-        posterior: The posterior of all pixels.
-        whole: The same, by the evaluator that is fastest.
         mode: Resolved `per_angle_mode`.
-        evaluator: What computed the likelihood.
-        settings: How it was sampled.
-        dealing: How pixels were dealt.
-        guide: What shards were guided by.
-        combine: How they are combined.
+        evaluator: What computes the likelihood.
+        posterior: The posterior of all points.
+        whole: The same, by the evaluator that is fastest.
+        guide: What shards are guided by.
+        combine: How draws of shards are combined.
         width: How the width is corrected.
-        correction: The covariances it is corrected by.
+        widths: The covariances it is corrected by.
+        sampler: How chains are run.
+        sharding: How points are dealt.
         limits: What chains must keep.
-        exclude: Whether shards that do not are left out.
         key: Random key of the run.
+        seed: Seed of what NumPy draws.
     """
 
     model: AbstractTwoTimeModel
     space: ParameterSpace
-    posterior: Posterior
-    whole: Posterior
     mode: str
     evaluator: str
-    settings: Settings
-    dealing: Dealing
+    posterior: Posterior
+    whole: Posterior
     guide: Guide | None
-    combine: str
-    width: str
-    correction: Widths | None
+    combine: Consensus | Gaussian | Importance
+    width: Independent
+    widths: Widths | None
+    sampler: AbstractSampler
+    sharding: Sharding
     limits: Limits
-    exclude: bool
     key: PRNGKeyArray
+    seed: int
 
 
-def make_result(facts: Facts, result: Result) -> CMCResult:
-    """Combine, widen and judge draws; `seconds` is left to the caller.
+def make_result(setup: Setup, drawn: Drawn, seconds: float) -> CMCResult:
+    """Combine, widen and judge draws.
 
     Args:
-        facts: What was sampled and how.
-        result: The draws.
+        setup: What was sampled and how.
+        drawn: The draws.
+        seconds: Time that it took [s].
 
     Raises:
         ValueError: If no shard is left, or draws are too few to combine.
     """
-    posterior, trace = facts.posterior, result.trace
-    n, n_shards = posterior.sizes[0], facts.dealing.n_shards
-    found = diagnostics.convergence(
-        trace.position, trace.energy, trace.divergent, trace.depth, facts.settings.max_tree_depth
-    )
-    kept = diagnostics.converged_shards(found, *_numbers(facts.limits))
-    excluded = _excluded(kept, facts.exclude)
-    used = np.ones(n_shards, bool)
-    used[list(excluded)] = False
-    guide = None if facts.guide is None else _of_joint(facts.guide, posterior, trace.joint.shape)
-    combined = combine_shards(trace.joint, facts.combine, facts.dealing.seed, guide, used)
-    joint, pareto_k, effective = _weighted(facts, combined)
-    joint, ratio = _widened(facts, joint)
+    posterior, trace, n = setup.posterior, drawn.trace, setup.posterior.sizes[0]
+    found = convergence(trace, getattr(setup.sampler, "max_tree_depth", np.inf))
+    kept = converged_shards(found, setup.limits)
+    excluded = _excluded(kept, setup.sharding.exclude)
+    combined, disagreement = _combined(setup, trace.joint, excluded)
+    joint = setup.width.corrected(combined.draws, setup.widths)
+    spread, before = (x[..., :n].std(axis=(0, 1)) for x in (joint, combined.draws))
     draws, contrast, offset, noise = _physical(posterior, joint)
     values = np.array(posterior.start)
     values[np.flatnonzero(posterior.varying)] = np.median(draws, axis=(0, 1))
     return CMCResult(
-        **_names(facts),
+        **_names(setup),
         excluded=excluded,
-        is_complete=result.is_complete,
+        is_complete=drawn.is_complete,
         draws=draws,
         contrast=contrast,
         offset=offset,
@@ -103,7 +108,7 @@ def make_result(facts: Facts, result: Result) -> CMCResult:
         acceptance=trace.acceptance.mean(axis=(1, 2)),
         tree_depth=trace.depth.mean(axis=(1, 2)),
         deepest=found.deepest,
-        step=result.step,
+        step=drawn.step,
         shard_r_hat=found.r_hat,
         shard_ess_bulk=found.ess_bulk,
         shard_ess_tail=found.ess_tail,
@@ -111,44 +116,108 @@ def make_result(facts: Facts, result: Result) -> CMCResult:
         shard_divergences=found.divergences,
         shard_converged=kept,
         shard_draws=np.asarray(posterior.coordinates.to_values(_some(trace.joint[..., :n]))),
-        disagreement=combined.disagreement[:, :n],
-        pareto_k=np.asarray(pareto_k),
-        ess_weights=np.asarray(effective),
+        disagreement=disagreement[:, :n],
+        pareto_k=np.asarray(combined.pareto_k),
+        ess_weights=np.asarray(combined.effective),
         power=np.asarray(float(posterior.power)),
-        width_ratio=ratio,
-        n_points=np.asarray(float(posterior.source.n_pixels)),
-        n_gradients=np.asarray(float(result.n_gradients)),
-        seconds=np.asarray(np.nan),
+        width_ratio=spread / before * float(posterior.power) ** -0.5,
+        n_points=np.asarray(float(posterior.source.n_points)),
+        n_gradients=np.asarray(float(drawn.n_gradients)),
+        seconds=np.asarray(seconds),
     )
 
 
-def _names(facts: Facts) -> dict[str, Any]:
+def _names(setup: Setup) -> dict[str, Any]:
     """The part of a result that is known before sampling."""
-    posterior, many = facts.posterior, facts.dealing.n_shards > 1
-    plane = posterior.source
-    assert isinstance(plane, Plane)
+    posterior, is_cut = setup.posterior, setup.sharding.n_shards > 1
+    names, sampled = posterior.coordinates.names, posterior.scaling.sampled
+    if sampled is not None:
+        kinds = sampled.names
+        names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
     return {
-        "all_names": tuple(facts.space.names),
+        "all_names": tuple(setup.space.names),
         "varying": posterior.varying,
-        "units": tuple(facts.space.units),
-        "model": type(facts.model).__name__,
-        "per_angle_mode": facts.mode,
-        "evaluator": facts.evaluator,
-        "sampler": facts.settings.sampler,
-        "scaling_kind": "sampled" if posterior.scaling.sampled is not None else "marginal",
-        "noise_kind": posterior.noise,
-        "combination": facts.combine if many else "",
-        "strategy": facts.dealing.strategy if many else "",
-        "width_kind": facts.width,
-        "width_text": WIDTHS[facts.width],
-        "coordinate_names": _coordinate_names(posterior),
-        "limits": facts.limits,
-        "phi": np.asarray(plane.data.phi, float),
+        "units": tuple(setup.space.units),
+        "model": type(setup.model).__name__,
+        "per_angle_mode": setup.mode,
+        "evaluator": setup.evaluator,
+        "sampler": setup.sampler.word,
+        "scaling_kind": "sampled" if sampled is not None and sampled.names else "marginal",
+        "noise_kind": posterior.noise.word,
+        "combination": setup.combine.word if is_cut else "",
+        "strategy": setup.sharding.strategy if is_cut else "",
+        "width_kind": setup.width.word,
+        "width_text": setup.width.text,
+        "coordinate_names": names + ("noise",) * posterior.noise.size,
+        "limits": setup.limits,
+        "phi": np.asarray(posterior.plane.data.phi, float),
     }
 
 
-def _numbers(limits: Limits) -> tuple[float, float, float, int]:
-    return limits.max_r_hat, limits.min_ess, limits.min_bfmi, limits.max_divergences
+class Convergence(NamedTuple):
+    """Diagnostics of several posteriors.
+
+    Attributes:
+        r_hat: Rank-normalised split R-hat; NaN for a single chain of few draws.
+        ess_bulk: Effective sample size for means and medians.
+        ess_tail: Effective sample size for the 5 and 95 % quantiles.
+        bfmi: Bayesian fraction of missing information of each chain.
+        divergences: Divergent draws.
+        deepest: Part of the draws whose trajectory was cut at the largest tree depth.
+    """
+
+    r_hat: Float[np.ndarray, "posterior coordinate"]
+    ess_bulk: Float[np.ndarray, "posterior coordinate"]
+    ess_tail: Float[np.ndarray, "posterior coordinate"]
+    bfmi: Float[np.ndarray, "posterior chain"]
+    divergences: Float[np.ndarray, " posterior"]
+    deepest: Float[np.ndarray, " posterior"]
+
+
+def convergence(trace: Trace, max_depth: float) -> Convergence:
+    """Diagnostics of chains.
+
+    Args:
+        trace: Kept draws.
+        max_depth: Where doubling stops.
+
+    Reference:
+        Vehtari et al., Bayesian Analysis 16, 667 (2021); Betancourt, arXiv:1604.00695.
+    """
+    import blackjax  # noqa: F401  loading it starts XLA, and may not happen while tracing
+
+    r_hat, bulk, tail = (np.asarray(x) for x in _ranked(jnp.asarray(trace.position)))
+    change = np.mean(np.diff(trace.energy, axis=2) ** 2, axis=2)
+    return Convergence(
+        r_hat=r_hat,
+        ess_bulk=bulk,
+        ess_tail=tail,
+        bfmi=change / np.maximum(np.var(trace.energy, axis=2), np.finfo(float).tiny),
+        divergences=np.sum(trace.divergent, axis=(1, 2)),
+        deepest=np.mean(trace.depth >= max_depth, axis=(1, 2)),
+    )
+
+
+@jax.jit
+def _ranked(draws: Array) -> tuple[Array, Array, Array]:
+    from blackjax.diagnostics import ess_bulk, ess_tail, rhat
+
+    k, c, n, m = draws.shape
+    lanes = jnp.moveaxis(draws, 3, 1).reshape(k * m, c, n)
+    found = jax.lax.map(lambda x: (rhat(x), ess_bulk(x), ess_tail(x)), lanes)
+    r_hat, bulk, tail = (jnp.reshape(x, (k, m)) for x in found)
+    return r_hat, bulk, tail
+
+
+def converged_shards(found: Convergence, limits: Limits) -> Bool[np.ndarray, " posterior"]:
+    """Which posteriors keep all the limits; R-hat that is not a number keeps none."""
+    return (
+        np.all(found.r_hat <= limits.max_r_hat, axis=1)
+        & np.all(found.ess_bulk >= limits.min_ess, axis=1)
+        & np.all(found.ess_tail >= limits.min_ess, axis=1)
+        & np.all(found.bfmi >= limits.min_bfmi, axis=1)
+        & (found.divergences <= limits.max_divergences)
+    )
 
 
 def _excluded(kept: Bool[np.ndarray, " shard"], exclude: bool) -> tuple[int, ...]:
@@ -163,74 +232,52 @@ def _excluded(kept: Bool[np.ndarray, " shard"], exclude: bool) -> tuple[int, ...
     return tuple(int(k) for k in np.flatnonzero(~kept))
 
 
-def _of_joint(guide: Guide, posterior: Posterior, shape: tuple[int, ...]) -> Guide:
-    """The guide among all coordinates of draws: of what was integrated out it says nothing."""
-    size, place = shape[-1], posterior.place
-    centre, precision = np.zeros(size), np.zeros((size, size))
-    centre[place] = guide.centre
-    precision[np.ix_(place, place)] = guide.precision
-    return Guide(centre, precision)
-
-
-def _weighted(facts: Facts, combined: Combined) -> tuple[np.ndarray, float, float]:
-    """Draws corrected by the posterior of all pixels, if that is asked for."""
-    if facts.combine != "importance" or facts.dealing.n_shards == 1:
-        return combined.draws, np.nan, np.nan
-    place = facts.posterior.place
-    return reweighted(
-        facts.whole,
-        combined.mean[place],
-        combined.covariance[np.ix_(place, place)],
-        combined.draws.shape[:2],
-        jax.random.fold_in(facts.key, 4),
-    )
-
-
-def _widened(facts: Facts, joint: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Draws with their width corrected, and by how much the parameters' deviations grew."""
-    n = facts.posterior.sizes[0]
-    if facts.width == "tempering":
-        return joint, np.full(n, float(facts.posterior.power) ** -0.5)
-    if facts.correction is None or facts.width != "sandwich":
-        return joint, np.ones(n)
-    wide = widen(joint, facts.correction)
-    return wide, wide[..., :n].std(axis=(0, 1)) / joint[..., :n].std(axis=(0, 1))
+def _combined(
+    setup: Setup, joint: Float[np.ndarray, "shard chain draw joint"], excluded: tuple[int, ...]
+) -> tuple[Weighted, Float[np.ndarray, "shard joint"]]:
+    """Draws of the posterior, and how far the shards disagree."""
+    if len(joint) == 1:
+        return Weighted(joint[0]), np.zeros((1, joint.shape[-1]))
+    used = ~np.isin(np.arange(len(joint)), excluded)
+    guide, place = setup.guide, setup.posterior.place
+    if guide is not None:  # of what was integrated out it says nothing
+        size = joint.shape[-1]
+        centre, precision = np.zeros(size), np.zeros((size, size))
+        centre[place], precision[np.ix_(place, place)] = guide.centre, guide.precision
+        guide = Guide(centre, precision)
+    product = product_of_shards(joint, guide, used)
+    key = jax.random.fold_in(setup.key, 4)
+    combined = setup.combine.draw(product, setup.whole, key, setup.seed)
+    return combined, product.disagreement
 
 
 def _physical(
-    posterior: Posterior, joint: Float[np.ndarray, "chain draw joint"]
+    posterior: Posterior, joint: Joint
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Parameters, contrast, offset and noise level from draws in unbounded coordinates."""
     n, m = posterior.sizes[0], sum(posterior.scaling.free)
-    plane = posterior.source
-    assert isinstance(plane, Plane)
     draws = posterior.coordinates.to_values(jnp.asarray(joint[..., :n]))
-    coefficients = posterior.scaling_values(jnp.asarray(joint[..., n : n + m]))
+    coefficients = posterior.scaling.values(jnp.asarray(joint[..., n : n + m]))
     both = np.asarray(posterior.scaling.per_angle(coefficients))
-    noise = np.full(joint.shape[:2], np.nan)
-    if posterior.noise != "known":
-        noise = np.exp(joint[..., n + m])
-    return np.asarray(draws), both[..., 0], both[..., 1] + float(plane.shift), noise
+    is_known = joint.shape[-1] == n + m
+    noise = np.full(joint.shape[:2], np.nan) if is_known else np.exp(joint[..., n + m])
+    return np.asarray(draws), both[..., 0], both[..., 1] + float(posterior.plane.shift), noise
 
 
-def _coordinate_names(posterior: Posterior) -> tuple[str, ...]:
-    names = list(posterior.coordinates.names)
-    if posterior.scaling.sampled is not None:
-        kinds = posterior.scaling.sampled.names
-        names += [f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds)]
-    return (*names, "noise") if posterior.noise == "sampled" else tuple(names)
-
-
-def _some(draws: Float[np.ndarray, "shard chain draw free"]) -> jax.Array:
+def _some(draws: Float[np.ndarray, "shard chain draw free"]) -> Float[Array, "shard some free"]:
     flat = draws.reshape(draws.shape[0], -1, draws.shape[-1])
-    chosen = np.unique(np.linspace(0, flat.shape[1] - 1, min(_SHOWN, flat.shape[1])).astype(int))
-    return jnp.asarray(flat[:, chosen])
+    return jnp.asarray(flat[:, _spread(flat.shape[1], _SHOWN)])
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    """Places of some draws, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
 
 
 def predictive(
     result: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData, n_draws: int = 200
 ) -> tuple[Float[np.ndarray, "angle time time"], Float[np.ndarray, "angle time time"]]:
-    """Posterior mean of the fitted c2, and the standard deviation of a pixel's prediction.
+    """Posterior mean of the fitted c2, and the standard deviation of a point's prediction.
 
     Args:
         result: The posterior.
@@ -247,15 +294,15 @@ def predictive(
     if n_draws < 1:
         raise ValueError(f"n_draws is {n_draws}; expected at least 1 draw to predict from.")
     draws = result.all_draws()
-    chosen = np.unique(np.linspace(0, len(draws) - 1, min(n_draws, len(draws))).astype(int))
+    chosen = _spread(len(draws), n_draws)
     n_angles = result.contrast.shape[-1]
     contrast, offset = (x.reshape(-1, n_angles)[chosen] for x in (result.contrast, result.offset))
-    noise = result.noise.reshape(-1)[chosen]
-    mean, square = _moments(model, data, *map(jnp.asarray, (draws[chosen], contrast, offset)))
-    spread = np.maximum(np.asarray(square) - np.asarray(mean) ** 2, 0.0)
-    if data.sigma is None:
-        return np.asarray(mean), np.sqrt(spread + np.mean(noise**2))
-    return np.asarray(mean), np.sqrt(spread + np.asarray(data.sigma) ** 2)
+    mean, square = map(
+        np.asarray, _moments(model, data, *map(jnp.asarray, (draws[chosen], contrast, offset)))
+    )
+    noise = np.mean(result.noise.reshape(-1)[chosen] ** 2)
+    noise = noise if data.sigma is None else np.asarray(data.sigma) ** 2
+    return mean, np.sqrt(np.maximum(square - mean**2, 0.0) + noise)
 
 
 @compiled

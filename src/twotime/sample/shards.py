@@ -1,42 +1,235 @@
-"""Pixels dealt to shards of equal shape, and each shard's part of a posterior.
+"""Points dealt to shards of equal shape, each shard's part of a posterior, and what guides it.
 
-Every usable pixel goes to exactly one shard. A shard's density is the likelihood of its own
-pixels times the prior to the power 1/shards, both in the same unbounded coordinates, so that the
+Every usable point goes to exactly one shard. A shard's density is the likelihood of its own
+points times the prior to the power 1/shards, both in the same unbounded coordinates, so that the
 product over the shards is the posterior.
+
+The mode of the posterior and its shape there tell samplers where to begin and make it round. The
+shape comes from differences of the gradient over half a standard deviation in every direction, so
+it knows the curvature of the model and needs no second derivatives. Damped Newton steps with it
+find the mode.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
+from twotime.compilation import compiled
 from twotime.data.dataset import TwoTimeData
-from twotime.sample.density import Guide, LinearScaling, PixelList, Plane, Posterior
-from twotime.sample.mode import Shape
+from twotime.results.nlsq import NLSQResult
+from twotime.sample.chains import check_counts
+from twotime.sample.combine import Consensus, Gaussian, Importance
+from twotime.sample.coordinates import Coordinates
+from twotime.sample.density import Guide, Plane, PointList, Posterior
 
-Strategy = Literal["random", "interleaved", "contiguous", "angles"]
+_REACH = 0.5
+"""Step of the differences of the gradient [standard deviation]."""
+_STEEPEST, _FLATTEST = 1e4, 0.05
+_FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.004)
+_NEAR = 0.3
+_WIDEST = 40.0
+"""Largest coordinate at which priors are looked at."""
+
+Points = tuple[int, np.ndarray, np.ndarray]
+"""An angle's position with the frames t1 and t2 of some of its points."""
+Owner = Int[np.ndarray, " point"]
 
 
-class Dealing(NamedTuple):
-    """How pixels are dealt.
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """How points are dealt to shards, and what becomes of these.
 
     Attributes:
-        n_shards: Number of shards.
+        n_shards: Number of shards; 1 samples all points.
         strategy: "random" within each angle, "interleaved" (every n-th row), "contiguous"
-            (blocks of rows with about equally many pixels) or "angles" (whole angles).
-        n_strata: Bands of t2 - t1 of which every shard gets its part ("random" only).
-        min_pixels: A shard with fewer is an error.
-        seed: Seed of the random dealing.
+            (blocks of rows with about equally many points) or "angles" (whole angles).
+        strata: Bands of t2 - t1 of which every shard gets its part ("random" only).
+        min_points: A shard with fewer points is an error.
+        combine: `Consensus`, `Gaussian` or `Importance`, or its word.
+        devices: Devices to spread shards and chains over (`jax.devices()`); None takes the first.
+        exclude: Leave shards that did not converge out of the combination; their data then do
+            not count, but with "importance". Otherwise all are combined, and the result has not
+            converged.
     """
 
     n_shards: int = 1
     strategy: str = "random"
-    n_strata: int = 1
-    min_pixels: int = 1
-    seed: int = 0
+    strata: int = 1
+    min_points: int = 1
+    combine: Consensus | Gaussian | Importance | str = "importance"
+    devices: Sequence[Any] | None = None
+    exclude: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, n_shards=1, strata=1)
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"strategy (shard_strategy) is {self.strategy!r}; expected one of "
+                f"{', '.join(STRATEGIES)}."
+            )
+
+
+def used_points(data: TwoTimeData) -> list[Points]:
+    """Usable points with t1 < t2 of every angle, in the order of t1 and then t2."""
+    found = [np.nonzero(np.asarray(data.usable(k))) for k in range(len(data.phi))]
+    return [(k, early, late) for k, (early, late) in enumerate(found)]
+
+
+def deal(data: TwoTimeData, sharding: Sharding, seed: int = 0) -> list[list[Points]]:
+    """Deal the points of data to shards.
+
+    Args:
+        data: The data.
+        sharding: How.
+        seed: Seed of the random dealing.
+
+    Returns:
+        For each shard its angles with their points.
+
+    Raises:
+        ValueError: If there are more shards than points (or angles, where these are dealt), or a
+            shard gets too few.
+    """
+    points, n = used_points(data), sharding.n_shards
+    total = sum(len(early) for _, early, _ in points)
+    if n > total:
+        raise ValueError(f"n_shards is {n}, more than the {total} usable points; use fewer shards.")
+    if sharding.strategy == "angles" and n > len(points):
+        raise ValueError(
+            f"n_shards is {n}, more than the {len(points)} angles that are to be dealt whole; "
+            "use fewer shards or another shard_strategy."
+        )
+    rng = np.random.default_rng(seed)
+    shards: list[list[Points]] = [[] for _ in range(n)]
+    first = 0
+    for k, early, late in points:
+        owner = STRATEGIES[sharding.strategy](k, early, late, sharding, rng, first)
+        first = (first + len(early)) % n
+        for shard in np.unique(owner):
+            shards[shard].append((k, early[owner == shard], late[owner == shard]))
+    counts = [sum(len(early) for _, early, _ in shard) for shard in shards]
+    fewest = int(np.argmin(counts))
+    if counts[fewest] < sharding.min_points:
+        raise ValueError(
+            f"Shard {fewest} of {n} gets {counts[fewest]} points; expected at least "
+            f"{sharding.min_points}; use fewer shards or lower min_pairs_per_shard."
+        )
+    return shards
+
+
+def _random(
+    k: int, early: Owner, late: Owner, sharding: Sharding, rng: np.random.Generator, first: int
+) -> Owner:
+    """Equal parts at random of each band of lags; the remainder begins at another shard a time."""
+    lag = late - early
+    bands = np.minimum((lag - 1) * sharding.strata // max(int(lag.max()), 1), sharding.strata - 1)
+    order = np.lexsort((rng.permutation(len(early)), bands))
+    owner = np.empty_like(early)
+    owner[order] = (np.arange(len(early)) + first) % sharding.n_shards
+    return owner
+
+
+def _contiguous(
+    k: int, early: Owner, late: Owner, sharding: Sharding, rng: np.random.Generator, first: int
+) -> Owner:
+    rows = np.bincount(early)
+    centre = np.cumsum(rows) - 0.5 * rows
+    row = np.minimum((centre * sharding.n_shards / len(early)).astype(int), sharding.n_shards - 1)
+    return row[early]
+
+
+STRATEGIES: dict[str, Callable[..., Owner]] = {
+    "random": _random,
+    "interleaved": lambda k, early, late, sharding, *_: early % sharding.n_shards,
+    "contiguous": _contiguous,
+    "angles": lambda k, early, late, sharding, *_: np.full_like(early, k % sharding.n_shards),
+}
+"""Which shard owns each point of an angle, by the word for it."""
+
+
+def shard_posteriors(
+    posterior: Posterior, sharding: Sharding, guide: Guide | None = None, seed: int = 0
+) -> Posterior:
+    """Cut a posterior of all points into shards, stacked along the first axis of the arrays.
+
+    Args:
+        posterior: The posterior, whose source is a `Plane`.
+        sharding: How points are dealt.
+        guide: What every shard's density is multiplied by.
+        seed: Seed of the random dealing.
+
+    Raises:
+        ValueError: If points cannot be dealt so.
+    """
+    shards = deal(posterior.plane.data, sharding, seed)
+    size = max(map(len, shards)), max(len(early) for shard in shards for _, early, _ in shard)
+    share = jnp.asarray(1.0 / sharding.n_shards)
+    basis = np.asarray(posterior.scaling.basis)
+    parts = []
+    for shard in shards:
+        rows = np.zeros((size[0], basis.shape[1]))  # angles that fill up count nothing
+        rows[: len(shard)] = basis[[k for k, _, _ in shard]]
+        parts.append(
+            eqx.tree_at(
+                lambda p: (p.source, p.scaling.basis, p.share, p.guide),
+                posterior,
+                (_point_list(posterior.plane, shard, size), jnp.asarray(rows), share, guide),
+                is_leaf=lambda x: x is None,
+            )
+        )
+    return stacked(parts)
+
+
+def listed(posterior: Posterior) -> Posterior:
+    """The posterior with its points as lists: faster than tiles where memory allows.
+
+    Args:
+        posterior: A posterior whose source is a `Plane`.
+    """
+    plane = posterior.plane
+    points = used_points(plane.data)
+    size = len(points), max(len(early) for _, early, _ in points)
+    return eqx.tree_at(lambda p: p.source, posterior, _point_list(plane, points, size))
+
+
+def stacked(parts: list[Posterior]) -> Posterior:
+    """Posteriors of equal shape as one with a first axis."""
+    split = [eqx.partition(part, eqx.is_array_like) for part in parts]
+    arrays = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *(a for a, _ in split))
+    return eqx.combine(arrays, split[0][1])
+
+
+def _point_list(plane: Plane, points: list[Points], size: tuple[int, int]) -> PointList:
+    """Points of some angles as lists of equal length."""
+    data = plane.data
+    early, late = np.zeros(size, np.int32), np.zeros(size, np.int32)
+    c2, weight, phi = np.zeros(size), np.zeros(size), np.zeros(size[0])
+    for row, (k, i, j) in enumerate(points):
+        filled = row, slice(len(i))
+        early[filled], late[filled], phi[row] = i, j, float(data.phi[k])
+        c2[filled] = np.asarray(data.c2[k])[i, j].astype(float) - float(plane.shift)
+        weight[filled] = np.asarray(data.weights(k))[i, j]
+    count = float(sum(len(i) for _, i, _ in points))
+    arrays = np.asarray(data.t), np.asarray(data.q), phi, early, late, c2, weight, count
+    return PointList(*map(jnp.asarray, arrays))
+
+
+class Shape(NamedTuple):
+    """A Gaussian about the mode.
+
+    Attributes:
+        mode: Where the density is largest.
+        root: Matrix whose columns are independent directions one standard deviation long.
+    """
+
+    mode: Float[np.ndarray, " coordinate"]
+    root: Float[np.ndarray, "coordinate coordinate"]
 
 
 def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
@@ -47,7 +240,7 @@ def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
     that are known from draws alone: with this power the product is known as well as one shard.
 
     Args:
-        shape: Mode and shape of the posterior of all pixels.
+        shape: Mode and shape of the posterior of all points.
         n_shards: Number of shards.
 
     Returns:
@@ -60,172 +253,118 @@ def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
     return Guide(shape.mode, power * 0.5 * (information + information.T)), n_shards**0.25
 
 
-def shard_posteriors(
-    posterior: Posterior, dealing: Dealing, guide: Guide | None = None
-) -> Posterior:
-    """Cut a posterior of all pixels into shards, stacked along the first axis of the arrays.
+def position_of_fit(
+    posterior: Posterior, fit: NLSQResult
+) -> tuple[Float[np.ndarray, " coordinate"], Float[np.ndarray, " coordinate"]]:
+    """Position of a fit, and a guess of the standard deviation of every coordinate."""
+    free = np.flatnonzero(posterior.varying)
+    z = posterior.coordinates.from_values(np.asarray(fit.values)[free])
+    variance = np.maximum(np.diag(np.asarray(fit.covariance_iid)), 0.0)
+    width = np.sqrt(variance) / np.asarray(posterior.coordinates.slope(z))
+    parts, widths = [np.asarray(z)], [np.where((width > 1e-9) & (width < 1.0), width, 1.0)]
+    if posterior.scaling.sampled is not None:  # one for each angle, or one for all
+        n = len(posterior.scaling.free) // 2
+        both = np.concatenate([np.asarray(fit.contrast)[:n], np.asarray(fit.offset)[:n]])
+        values = both[np.flatnonzero(posterior.scaling.free)]
+        parts.append(np.asarray(posterior.scaling.sampled.from_values(values)))
+        widths.append(np.full(len(values), 0.1))
+    if posterior.noise.size:
+        parts.append(np.asarray([0.5 * np.log(float(fit.chi2) / float(fit.n_points))]))
+        widths.append(np.asarray([(2 * float(fit.n_points)) ** -0.5]))
+    return np.concatenate(parts), np.concatenate(widths)
+
+
+def find_shape(
+    posterior: Posterior,
+    start: Float[np.ndarray, " coordinate"],
+    width: Float[np.ndarray, " coordinate"],
+    max_steps: int = 20,
+) -> Shape:
+    """Climb to the mode and measure the shape there.
 
     Args:
-        posterior: The posterior, whose source is a `Plane`.
-        dealing: How pixels are dealt.
-        guide: What every shard's density is multiplied by.
+        posterior: The density.
+        start: Where to begin.
+        width: Guess of the standard deviation of each coordinate.
+        max_steps: Largest number of Newton steps.
 
     Raises:
-        ValueError: If there are more shards than pixels (or angles, where these are dealt), a
-            shard gets too few, or the strategy is unknown.
+        ValueError: If the density is zero or not finite at the start.
     """
-    if dealing.n_shards == 1:
-        return stacked([posterior])
-    plane = posterior.source
-    assert isinstance(plane, Plane)
-    pixels = used_pixels(plane.data)
-    shards = deal(pixels, len(plane.data.phi), dealing)
-    counts = [sum(len(early) for _, early, _ in shard) for shard in shards]
-    fewest = int(np.argmin(counts))
-    if counts[fewest] < dealing.min_pixels:
-        raise ValueError(
-            f"Shard {fewest} of {dealing.n_shards} gets {counts[fewest]} pixels; expected at least "
-            f"{dealing.min_pixels}; use fewer shards or lower min_pairs_per_shard."
+    place, root = np.asarray(start), np.diag(width)
+    for step in range(max_steps + 1):
+        value, slope, turn = map(
+            np.asarray, _local(posterior, jnp.asarray(place), jnp.asarray(root))
         )
-    n_angles = max(len(shard) for shard in shards)
-    n_pixels = max(len(early) for shard in shards for _, early, _ in shard)
-    share = jnp.asarray(1.0 / dealing.n_shards)
-    parts = []
-    for shard, count in zip(shards, counts, strict=True):
-        source = _pixel_list(plane, shard, n_angles, n_pixels, count)
-        scaling = _of_angles(posterior.scaling, [k for k, _, _ in shard], n_angles)
-        parts.append(
-            eqx.tree_at(
-                lambda p: (p.source, p.scaling, p.share, p.guide),
-                posterior,
-                (source, scaling, share, guide),
-                is_leaf=lambda x: x is None,
-            )
-        )
-    return stacked(parts)
-
-
-def listed(posterior: Posterior) -> Posterior:
-    """The posterior with its pixels as lists: faster than tiles where memory allows.
-
-    Args:
-        posterior: A posterior whose source is a `Plane`.
-    """
-    plane = posterior.source
-    assert isinstance(plane, Plane)
-    pixels = used_pixels(plane.data)
-    longest = max(len(early) for _, early, _ in pixels)
-    count = sum(len(early) for _, early, _ in pixels)
-    source = _pixel_list(plane, pixels, len(pixels), longest, count)
-    return eqx.tree_at(lambda p: p.source, posterior, source)
-
-
-Pixels = tuple[int, np.ndarray, np.ndarray]
-"""An angle's position with the frames t1 and t2 of some of its pixels."""
-
-
-def used_pixels(data: TwoTimeData) -> list[Pixels]:
-    """Usable pixels with t1 < t2 of every angle, in the order of t1 and then t2."""
-    return [(k, *np.nonzero(np.asarray(data.usable(k)))) for k in range(data.c2.shape[0])]
-
-
-def deal(pixels: list[Pixels], n_angles: int, dealing: Dealing) -> list[list[Pixels]]:
-    """Deal pixels to shards.
-
-    Args:
-        pixels: Usable pixels of every angle.
-        n_angles: Number of angles.
-        dealing: How.
-
-    Returns:
-        For each shard its angles with their pixels.
-
-    Raises:
-        ValueError: If there are more shards than pixels (or angles, where these are dealt).
-    """
-    n = dealing.n_shards
-    total = sum(len(early) for _, early, _ in pixels)
-    if n > total:
-        raise ValueError(f"n_shards is {n}, more than the {total} usable pixels; use fewer shards.")
-    if dealing.strategy not in get_args(Strategy):
-        raise ValueError(
-            f"shard_strategy is {dealing.strategy!r}; expected one of "
-            f"{', '.join(get_args(Strategy))}."
-        )
-    if dealing.strategy == "angles":
-        if n > n_angles:
+        if not np.isfinite(value) or not np.isfinite(turn).all():
             raise ValueError(
-                f"n_shards is {n}, more than the {n_angles} angles that are to be dealt whole; "
-                "use fewer shards or another shard_strategy."
+                "The posterior is zero or not finite where sampling starts; move the start "
+                "inside bounds and priors, or fit the data first."
             )
-        return [[p for p in pixels if p[0] % n == shard] for shard in range(n)]
-    rng = np.random.default_rng(dealing.seed)
-    shards: list[list[Pixels]] = [[] for _ in range(n)]
-    first = 0
-    for k, early, late in pixels:
-        owner = _owner(early, late, dealing, rng, first)
-        first = (first + len(early)) % n
-        for shard in range(n):
-            mine = owner == shard
-            shards[shard].append((k, early[mine], late[mine]))
-    return shards
+        curvature, axes = np.linalg.eigh(-0.5 * (turn + turn.T))
+        size = np.clip(np.abs(curvature), _FLATTEST, _STEEPEST) ** -0.5
+        is_near = np.linalg.norm(slope) < _NEAR and np.all((curvature > 0.5) & (curvature < 2))
+        root = root @ (axes * size)
+        if is_near or step == max_steps:
+            break
+        move = root @ (size * (axes.T @ slope))
+        trials = place + np.asarray(_FRACTIONS)[:, None] * move
+        heights = np.asarray(_heights(posterior, jnp.asarray(trials)))
+        if heights.max() > value:
+            place = trials[int(np.argmax(heights))]
+    return Shape(place, root)
 
 
-def _owner(
-    early: Int[np.ndarray, " pixel"],
-    late: Int[np.ndarray, " pixel"],
-    dealing: Dealing,
-    rng: np.random.Generator,
-    first: int,
-) -> Int[np.ndarray, " pixel"]:
-    """Shard of each pixel of an angle; what is left over begins at another shard each time."""
-    n = dealing.n_shards
-    if dealing.strategy == "interleaved":
-        return early % n
-    place = np.arange(len(early))
-    if dealing.strategy == "contiguous":
-        middle = np.bincount(early, minlength=int(early.max()) + 1)
-        centre = np.cumsum(middle) - 0.5 * middle
-        row = np.minimum((centre * n / len(early)).astype(int), n - 1)
-        return row[early]
-    lag = late - early
-    bands = np.minimum((lag - 1) * dealing.n_strata // max(int(lag.max()), 1), dealing.n_strata - 1)
-    order = np.lexsort((rng.permutation(len(early)), bands))
-    owner = np.empty_like(place)
-    owner[order] = (place + first) % n
-    return owner
+def prior_shape(posterior: Posterior) -> Shape:
+    """Mean and spread of the prior, the noise level that of the data about their mean."""
+    sampled = posterior.scaling.sampled
+    parts = [_prior_moments(posterior.coordinates)]
+    parts += [] if sampled is None else [_prior_moments(sampled)]
+    if posterior.noise.size:
+        moments = posterior.source.moments(
+            posterior.model, jnp.asarray(posterior.start), posterior.varying
+        )
+        square, count = (float(jnp.sum(moments[:, i, i])) for i in (0, 1))
+        parts.append(np.asarray([[0.5 * np.log(square / count)], [0.1]]))
+    middle, spread = np.concatenate(parts, axis=1)
+    return Shape(middle, np.diag(spread))
 
 
-def _pixel_list(
-    plane: Plane, shard: list[Pixels], n_angles: int, n_pixels: int, count: int
-) -> PixelList:
-    data = plane.data
-    early = np.zeros((n_angles, n_pixels), np.int32)
-    late = np.zeros_like(early)
-    c2, weight = np.zeros((n_angles, n_pixels)), np.zeros((n_angles, n_pixels))
-    phi = np.zeros(n_angles)
-    for row, (k, i, j) in enumerate(shard):
-        size = len(i)
-        early[row, :size], late[row, :size] = i, j
-        c2[row, :size] = np.asarray(data.c2[k])[i, j].astype(float) - float(plane.shift)
-        weight[row, :size] = np.asarray(data.weights(k))[i, j]
-        phi[row] = float(data.phi[k])
-    t = np.asarray(data.t)
-    return PixelList(
-        *map(jnp.asarray, (t, np.asarray(data.q), phi, early, late, c2, weight, float(count)))
-    )
+def _prior_moments(coordinates: Coordinates) -> Float[np.ndarray, "2 free"]:
+    """Mean and standard deviation of the prior of each coordinate, by sums over a grid."""
+    found = np.zeros((2, len(coordinates.names)))
+    for i in range(found.shape[1]):
+        middle, reach, spread, step = 0.0, _WIDEST, 0.0, 1.0
+        while spread < 4 * step:  # a grid too coarse is made finer about the mean
+            grid, step = np.linspace(middle - reach, middle + reach, 401, retstep=True)
+            weight = np.asarray(_along(coordinates, jnp.asarray(grid), jnp.asarray(i)))
+            middle = float(weight @ grid)
+            spread, reach = float(weight @ (grid - middle) ** 2) ** 0.5, 40 * step
+        found[:, i] = middle, spread
+    return found
 
 
-def _of_angles(scaling: LinearScaling, angles: list[int], n_angles: int) -> LinearScaling:
-    """The scaling with the rows of some angles; rows that fill up are zero."""
-    basis = np.asarray(scaling.basis)
-    rows = np.zeros((n_angles, basis.shape[1]))
-    rows[: len(angles)] = basis[angles]
-    return eqx.tree_at(lambda s: s.basis, scaling, jnp.asarray(rows))
+@compiled
+def _along(coordinates: Coordinates, grid: Array, i: Array) -> Array:
+    """Relative density of the prior along one coordinate."""
+    others = jnp.zeros(len(coordinates.names))
+    return jax.nn.softmax(jax.vmap(lambda z: coordinates.log_prior(others.at[i].set(z)))(grid))
 
 
-def stacked(parts: list[Posterior]) -> Posterior:
-    """Posteriors of equal shape as one with a first axis."""
-    split = [eqx.partition(part, eqx.is_array_like) for part in parts]
-    arrays = jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *(a for a, _ in split))
-    return eqx.combine(arrays, split[0][1])
+@compiled
+def _local(posterior: Posterior, place: Array, root: Array) -> tuple[Array, Array, Array]:
+    """Density, gradient and Hessian in units of the columns of `root`."""
+
+    def of_units(y: Array) -> Array:
+        return posterior.log_density(place + root @ y)
+
+    size = place.shape[0]
+    steps = _REACH * jnp.concatenate([jnp.zeros((1, size)), jnp.eye(size), -jnp.eye(size)])
+    values, slopes = jax.lax.map(jax.value_and_grad(of_units), steps)
+    turn = (slopes[1 : size + 1] - slopes[size + 1 :]) / (2 * _REACH)
+    return values[0], slopes[0], 0.5 * (turn + turn.T)
+
+
+@compiled
+def _heights(posterior: Posterior, places: Array) -> Array:
+    return jax.lax.map(posterior.log_density, places)

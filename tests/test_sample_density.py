@@ -5,33 +5,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sampling import static_case
 
 import twotime as tt
 from twotime.gram.choose import choose_evaluator
-from twotime.sample.coordinates import parameter_coordinates
+from twotime.models.scaling import Fourier, Frozen, Individual
+from twotime.sample.coordinates import choose_scaling, parameter_coordinates
+from twotime.sample.density import NOISES, make_posterior
 from twotime.sample.shards import listed
-from twotime.sample.target import choose_scaling, make_posterior
 
-FRAMES = 24
-
-
-def static_case(sigma=None, phi=(0.0,)):
-    t = jnp.arange(1, FRAMES + 1) * 0.1
-    model, values = tt.StaticDiffusion(), {"D0": 1e4, "alpha": -0.3, "D_offset": 0.0}
-    data = tt.simulate(
-        model, jnp.asarray(list(values.values())), t=t, q=0.01, phi=jnp.asarray(phi),
-        contrast=0.3, offset=1.0, noise=0.03, key=jax.random.key(1),
-    )  # fmt: skip
-    if sigma is not None:
-        data = tt.TwoTimeData(data.c2, t, data.q, data.phi, sigma=sigma)
-    space = tt.ParameterSpace.from_config({"analysis_mode": "static"}).with_values(values)
-    return model, data, space.with_vary({"D_offset": False})
+FRAMES = 16
 
 
-def posterior(scaling="marginal", noise="sampled", mode="individual", **kwargs):
-    model, data, space = static_case(**kwargs)
+def posterior(scaling="marginal", noise="sampled", space=None, **kwargs):
+    model, data, usual = static_case(FRAMES, noise=0.03, **kwargs)
     plain, evaluator = choose_evaluator(model, data, "auto")
-    return make_posterior(model, plain, space, mode, evaluator, scaling=scaling, noise=noise)
+    return make_posterior(
+        model, plain, space or usual, Individual(), evaluator, scaling=scaling, noise=NOISES[noise]
+    )
 
 
 def position(p, seed=0):
@@ -42,11 +33,11 @@ def position(p, seed=0):
     return jnp.asarray(np.concatenate([z, scaling, np.full(k, -3.4)]))
 
 
-CASES = [("marginal", "sampled"), ("sampled", "sampled"), ("sampled", "marginal")]
-
-
-@pytest.mark.parametrize(("scaling", "noise"), CASES)
-def test_gradients_are_those_of_differences_and_of_lists_of_pixels(scaling, noise):
+@pytest.mark.parametrize(
+    ("scaling", "noise"),
+    [("marginal", "sampled"), ("sampled", "sampled"), ("sampled", "marginal")],
+)
+def test_gradients_are_those_of_differences_and_of_lists_of_points(scaling, noise):
     p = posterior(scaling, noise)
     density = eqx.filter_jit(lambda p, v: jax.value_and_grad(p.log_density)(v))
     v = position(p)
@@ -63,18 +54,17 @@ def test_gradients_are_those_of_differences_and_of_lists_of_pixels(scaling, nois
 def test_contrast_and_offset_are_integrated_exactly():
     """The closed form against a sum over a grid of contrasts and offsets."""
     marginal = posterior("marginal")
-    model, data, space = static_case()
+    model, data, _ = static_case(FRAMES, noise=0.03)
     log_noise, scale = -3.4, np.array([0.25, 0.25])
     c, o = np.meshgrid(np.linspace(0.1, 0.9, 1601), np.linspace(0.4, 1.3, 1801), indexing="ij")
     i, j = np.triu_indices(FRAMES, 1)
-    pixels = np.asarray(data.c2[0])[i, j]
+    points = np.asarray(data.c2[0])[i, j]
 
     def by_hand(z):
         params = marginal.params(z)
         m = np.asarray(tt.correlation(model, params, t=data.t, q=data.q, phi=data.phi))[0, i, j]
-        d = pixels
-        chi2 = d @ d - 2 * c * (d @ m) - 2 * o * d.sum() + c**2 * (m @ m)
-        chi2 += 2 * c * o * m.sum() + o**2 * len(d)
+        chi2 = points @ points - 2 * c * (points @ m) - 2 * o * points.sum() + c**2 * (m @ m)
+        chi2 += 2 * c * o * m.sum() + o**2 * len(points)
         log = -0.5 * chi2 * np.exp(-2 * log_noise)
         log -= 0.5 * ((c - 0.5) / scale[0]) ** 2 + 0.5 * ((o - 1.0) / scale[1]) ** 2
         return np.log(np.sum(np.exp(log - log.max()))) + log.max()
@@ -87,14 +77,46 @@ def test_contrast_and_offset_are_integrated_exactly():
     )
 
 
+def test_the_noise_is_integrated_exactly():
+    """The closed form against a sum over a grid of noise levels, prior 1/noise."""
+    marginal, sampled = posterior("sampled", "marginal"), posterior("sampled", "sampled")
+    log_noise = jnp.linspace(-4.5, -2.0, 4001)
+
+    def by_hand(v):
+        each = jax.vmap(lambda x: sampled.log_density(jnp.append(v, x)))(log_noise)
+        return jax.scipy.special.logsumexp(each)
+
+    places = [position(marginal, seed) for seed in (0, 1)]
+    found = [float(marginal.log_density(v)) for v in places]
+    expected = [float(by_hand(v)) for v in places]
+    assert found[0] - found[1] == pytest.approx(expected[0] - expected[1], rel=1e-6)
+
+
+def test_a_noise_integrated_out_needs_no_free_contrast():
+    """With contrast and offset known, chi-squared alone determines the noise."""
+    _, _, space = static_case()
+    known = space.with_values({"contrast": 0.3, "offset": 1.0})
+    known = known.with_vary({"contrast": False, "offset": False})
+    p = posterior("marginal", "marginal", space=known)
+    places = [position(p, seed) for seed in (0, 1)]
+    assert p.sizes == (2, 0, 0)
+    chi2 = [float(p.system(v).chi2(jnp.zeros(0))) for v in places]
+    prior = [float(p.coordinates.log_prior(v)) for v in places]
+    found = [float(p.log_density(v)) for v in places]
+    half = 0.5 * FRAMES * (FRAMES - 1) / 2
+    expected = prior[0] - prior[1] - half * np.log(chi2[0] / chi2[1])
+    assert found[0] - found[1] == pytest.approx(expected, rel=1e-9)
+    log_noise = float(p.complete(places[0], jax.random.key(0))[-1])
+    assert log_noise == pytest.approx(0.5 * np.log(chi2[0] / (2 * half)), abs=0.3)
+
+
 def test_what_was_integrated_out_is_drawn_from_its_conditional():
     p = posterior("marginal")
     v = position(p)
-    draws = np.asarray(
-        jax.vmap(lambda k: p.complete(v, k))(jax.random.split(jax.random.key(0), 4000))
-    )
+    keys = jax.random.split(jax.random.key(0), 4000)
+    draws = np.asarray(jax.vmap(lambda k: p.complete(v, k))(keys))
     assert np.all(draws[:, :2] == np.asarray(v[:2])) and np.all(draws[:, -1] == float(v[2]))
-    system = p._system(v[:2])
+    system = p.system(v[:2])
     precision = np.asarray(system.normal) * np.exp(6.8) + np.diag(np.asarray(p.scaling.precision))
     covariance = np.linalg.inv(precision)
     assert np.allclose(np.cov(draws[:, 2:4].T), covariance, rtol=0.1, atol=1e-8)
@@ -105,22 +127,25 @@ def test_noise_integrated_out_is_drawn_from_its_conditional():
     v = position(p)
     keys = jax.random.split(jax.random.key(0), 4000)
     log_noise = np.asarray(jax.vmap(lambda k: p.complete(v, k))(keys))[:, -1]
-    chi2 = float(p._system(v[:2]).chi2(p.scaling.sampled.to_values(v[2:]) - p.scaling.shift))
-    count = float(p.source.n_pixels)
+    chi2 = float(p.system(v[:2]).chi2(p.scaling.values(v[2:])))
+    count = float(p.source.n_points)
     assert np.exp(-2 * log_noise).mean() == pytest.approx(count / chi2, rel=0.01)
     assert log_noise.std() == pytest.approx((2 * count) ** -0.5, rel=0.05)
 
 
-def test_shares_of_the_prior_multiply_to_the_prior():
+def test_powers_of_prior_and_likelihood_multiply_to_the_posterior():
     p = posterior("sampled", "sampled")
     v = position(p)
     parts = eqx.tree_at(lambda q: (q.share, q.power), p, (jnp.asarray(0.25), jnp.asarray(0.25)))
     assert float(4 * parts.log_density(v)) == pytest.approx(float(p.log_density(v)), rel=1e-12)
+    prior = p.coordinates.log_prior(v[:2]) + p.scaling.sampled.log_prior(v[2:4])
+    part = eqx.tree_at(lambda q: q.share, p, jnp.asarray(0.25))
+    assert float(p.log_density(v) - part.log_density(v)) == pytest.approx(float(0.75 * prior))
 
 
 def test_known_sigma_fixes_the_noise():
     p = posterior("marginal", sigma=0.03)
-    assert p.noise == "known" and p.sizes == (2, 0, 0)
+    assert p.noise.word == "known" and p.sizes == (2, 0, 0)
     assert p.complete(position(p), jax.random.key(0)).shape == (4,)
 
 
@@ -142,15 +167,15 @@ def test_coordinates_go_there_and_back_and_carry_the_prior():
 
 def test_priors_decide_how_contrast_and_offset_are_treated():
     space = static_case()[2]
-    assert choose_scaling(space, None, "individual", "auto") == "marginal"
+    assert choose_scaling(space, None, Individual(), "auto") == "marginal"
     flat = space.with_priors({"contrast": tt.PriorDistribution.uniform(0.0, 1.0)})
-    assert choose_scaling(flat, None, "individual", "auto") == "sampled"
-    assert choose_scaling(flat, None, "constant", "auto") == "marginal"
+    assert choose_scaling(flat, None, Individual(), "auto") == "sampled"
+    assert choose_scaling(flat, None, Frozen(), "auto") == "marginal"
     with pytest.raises(ValueError, match="contrast has a uniform prior"):
-        choose_scaling(flat, None, "individual", "marginal")
+        choose_scaling(flat, None, Individual(), "marginal")
     with pytest.raises(ValueError, match="fourier"):
-        choose_scaling(space, None, "fourier", "sampled")
+        choose_scaling(space, None, Fourier(), "sampled")
     with pytest.raises(ValueError, match="expected 'auto'"):
-        choose_scaling(space, None, "individual", "some")
+        choose_scaling(space, None, Individual(), "some")
     with pytest.raises(ValueError, match="no closed form"):
         posterior("marginal", "marginal")

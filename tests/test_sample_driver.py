@@ -1,0 +1,124 @@
+"""Runs: the same draws in blocks, after a kill, and on any number of devices and processes."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from sampling import drawn, elsewhere, finish
+
+from twotime.errors import ResultError
+from twotime.sample.chains import BLOCK, Nuts
+from twotime.sample.driver import Checkpoint, fingerprint, slots
+
+
+@pytest.mark.parametrize("n_devices", [1, 2, 3, 4, 7, 8])
+@pytest.mark.parametrize(("n_groups", "size"), [(1, 2), (5, 1), (4, 2), (2, 4)])
+def test_every_chain_runs_once_in_its_own_lane(n_groups, size, n_devices):
+    chains, is_new = slots(n_groups, size, n_devices)
+    assert chains.shape == (*is_new.shape, size) and chains.shape[1] == n_devices
+    own = is_new[..., None] & (chains % size == np.arange(size))
+    assert sorted(chains[own]) == list(range(n_groups * size))
+    assert np.all(chains // size == chains[..., :1] // size)  # a device needs one shard a call
+    groups = n_groups * min(size, max(1, n_devices // n_groups))
+    assert len(is_new) == -(-groups // n_devices) and is_new.sum() == groups
+    assert is_new.any(axis=0).sum() == min(n_devices, groups)
+
+
+def test_devices_share_the_work_and_change_no_bit(tmp_path):
+    lines = finish(elsewhere(tmp_path, devices=4)).split("\n")[:-1]
+    assert lines == ["5 1 4 4 True True", "1 4 4 4 True True", "3 2 2 2 True True"]
+
+
+def test_two_processes_share_a_new_checkpoint(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    for process in [elsewhere(tmp_path, PORT=port, RANK=rank) for rank in "01"]:
+        out = finish(process)
+        assert "already keeps a run" in out and "other data, settings or key" in out
+    ranks = [np.load(tmp_path / f"rank{rank}.npy") for rank in (0, 1)]
+    assert np.array_equal(*ranks)
+    assert np.array_equal(ranks[0], drawn(3, 2).trace.joint)
+
+
+def test_devices_of_no_use_and_none_are_dropped(monkeypatch):
+    with pytest.raises(ValueError, match="none twice"):
+        drawn(2, 4, devices=jax.devices() * 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="Not each of the 2 processes"):
+        drawn()
+
+
+def test_interrupted_sampling_keeps_what_was_drawn_and_goes_on(tmp_path):
+    told = []
+
+    def stop(progress):
+        told.append(progress)
+        if progress.stage == "sampling":
+            raise KeyboardInterrupt
+
+    part = drawn(saver=Checkpoint(tmp_path, "run", resume=False), progress=stop)
+    assert not part.is_complete and part.trace.position.shape[:3] == (1, 4, BLOCK)
+    assert told[-1].done == 20 + BLOCK and told[-1].total == 50 and told[-1].seconds_left >= 0
+    with pytest.raises(ResultError, match="already keeps a run"):
+        Checkpoint(tmp_path, "run", resume=False)
+    with pytest.raises(ResultError, match="other data, settings or key"):
+        Checkpoint(tmp_path, "other", resume=True)
+    rest = drawn(saver=Checkpoint(tmp_path, "run", resume=True))
+    whole = drawn()
+    assert rest.is_complete
+    assert np.array_equal(rest.trace.joint, whole.trace.joint)
+    assert np.array_equal(part.trace.joint, whole.trace.joint[:, :, :BLOCK])
+
+
+def test_an_interrupt_before_any_draw_is_passed_on():
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn(progress=stop)
+
+
+def test_a_density_that_is_not_finite_at_a_start_is_refused():
+    with pytest.raises(ValueError, match="zero or not finite where a chain starts"):
+        drawn(start=np.inf)
+
+
+def test_an_unfinished_file_is_not_a_block(tmp_path):
+    kept = Checkpoint(tmp_path, {"a": np.ones(3)}, resume=False)
+    (tmp_path / ".block-000000.npz.123").write_bytes(b"half")
+    assert kept.load() == []
+
+
+def test_fingerprints_tell_values_shapes_types_and_keys_apart():
+    key = jax.random.key(0)
+    marks = [fingerprint(x) for x in (
+        (np.ones(2), key), (np.ones(2), jax.random.key(1)), (np.ones(2, np.float32), key),
+        (np.ones((1, 2)), key), (np.array([1.0, 2.0]), key), (Nuts(), key), (Nuts(n_chains=2), key),
+    )]  # fmt: skip
+    assert len(set(marks)) == len(marks)
+    assert fingerprint((np.ones(2), key)) == marks[0]
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_goes_on_gives_the_same_draws(tmp_path):
+    killed = elsewhere(tmp_path, SLOW="1")
+    while int(killed.stdout.readline()) < 45:  # in the middle of sampling
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    blocks = len(list(tmp_path.glob("kept/block*")))
+    assert blocks > 5
+    rest = drawn(n_samples=100, saver=Checkpoint(tmp_path / "kept", "run", resume=True))
+    assert np.array_equal(rest.trace.joint, drawn(n_samples=100).trace.joint)
+
+
+def test_blackjax_is_not_loaded_before_it_is_needed():
+    code = "import sys, twotime as tt; tt.fit_cmc; print(int('blackjax' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
