@@ -1,10 +1,9 @@
-"""A model of one's own: names, channels per frame, and the correlation of a pixel.
+"""A model of your own: its parameters, channels for each frame, and the correlation of a pair.
 
 Stretched relaxation: C = exp(-2 (t2^b - t1^b)/tau^b), whose clock is a function of time, so that
 everything else (plane, pairs, fit, derivatives) follows.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +16,10 @@ jax.config.update("jax_enable_x64", True)
 class Stretched(tt.AbstractTwoTimeModel):
     """Relaxation with a stretched clock; `tau` [s], `stretch`."""
 
-    names: tuple[str, ...] = eqx.field(default=("tau", "stretch"), static=True, init=False)
+    parameters = (
+        tt.ParameterInfo("tau", 1.0, 1e-3, 1e3, "Relaxation time", unit="s", log_space=True),
+        tt.ParameterInfo("stretch", 1.0, 0.2, 3.0, "Stretching exponent"),
+    )
 
     def channels(self, params, times, *, t, q, phi):
         tau, stretch = params
@@ -26,17 +28,14 @@ class Stretched(tt.AbstractTwoTimeModel):
         return tt.Channels(clock[None], none, none)
 
     def correlation(self, pair):
-        return pixel.decay[0]
+        return pair.decay[0]
 
-    def field(self, pixel):  # whose square is `pixel`: the noise of speckle follows from it
-        return jnp.sqrt(pixel.decay[0])
+    def field(self, pair):  # its square is `correlation`: the noise of speckle follows from it
+        return jnp.sqrt(pair.decay[0])
 
 
-registry = REGISTRIES["static"].extended(
-    tt.ParameterInfo("tau", 1.0, 1e-3, 1e3, "Relaxation time", unit="s", log_space=True),
-    tt.ParameterInfo("stretch", 1.0, 0.2, 3.0, "Stretching exponent"),
-)
 model = Stretched()
+registry = REGISTRIES["static"].extended(*model.parameters)
 space = tt.ParameterSpace.from_registry(model.names, registry)
 data = tt.simulate(
     model,

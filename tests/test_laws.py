@@ -150,8 +150,8 @@ class Decay(tt.AbstractTwoTimeModel):
     def clock(self, rate, times):
         return rate * times
 
-    def value(self, pixel):
-        return pixel.decay[0]
+    def value(self, pair):
+        return pair.decay[0]
 
     def channels(self, params, times, *, t, q, phi):
         none = jnp.zeros((0, times.shape[0]), times.dtype)
@@ -162,18 +162,18 @@ class Decay(tt.AbstractTwoTimeModel):
 
 
 class NotOne(Decay):
-    def value(self, pixel):
-        return 0.9 * pixel.decay[0]
+    def value(self, pair):
+        return 0.9 * pair.decay[0]
 
 
 class TooLarge(Decay):
-    def value(self, pixel):
-        return 2.0 - pixel.decay[0]
+    def value(self, pair):
+        return 2.0 - pair.decay[0]
 
 
 class NotFinite(Decay):
-    def value(self, pixel):
-        return jnp.exp(-jnp.sqrt(-jnp.log(pixel.decay[0])))
+    def value(self, pair):
+        return jnp.exp(-jnp.sqrt(-jnp.log(pair.decay[0])))
 
 
 class WrongGradient(Decay):
@@ -202,13 +202,13 @@ class WrongTerms(Decay):
 
 
 class WrongField(Decay):
-    def field(self, pixel):
-        return pixel.decay[0]
+    def field(self, pair):
+        return pair.decay[0]
 
 
 class NotPositive(Decay):
-    def field(self, pixel):
-        return -jnp.sqrt(pixel.decay[0]) * jnp.where(pixel.decay[0] < 1, 1.0, -1.0)
+    def field(self, pair):
+        return -jnp.sqrt(pair.decay[0]) * jnp.where(pair.decay[0] < 1, 1.0, -1.0)
 
 
 class Ageing(Decay):
@@ -239,7 +239,7 @@ def test_the_right_one_of_the_wrong_models_passes():
         (WrongGradient(), "gradient = finite differences", {}),
         (NotCompiled(), "jit = eager", {}),
         (ByIndex(), "pairs = plane", {}),
-        (WrongTerms(), "terms = pixel", {}),
+        (WrongTerms(), "terms = correlation", {}),
         (WrongField(), "|field|² = C", {}),
         (NotPositive(), "the field's correlation is positive", {}),
         (Ageing(), "constant rates know only t2 - t1", {"stationary": {}}),

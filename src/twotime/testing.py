@@ -1,7 +1,7 @@
 """The laws that every model keeps, and hypothesis strategies that stay inside its domain.
 
 `check_model(MyModel(), space)` puts a model through all laws; the first broken one is named in
-a sentence. The strategies `thetas`, `times` and `angles` serve tests of one's own. Needs
+a sentence. The strategies `thetas`, `times` and `angles` serve tests of your own. Needs
 hypothesis and float64.
 """
 
@@ -30,16 +30,12 @@ _ROUNDING = 1e-12
 # Compiled and eager code round clocks and phases differently; phases reach 1e5 rad.
 _RECOMPUTED = 1e-9
 _DERIVATIVE = 1e-6
+_DIFFER = "they differ by {:.1e}"
 # Steps of finite differences as a part of the distance between the bounds.
 _STEPS = 0.01 * 8.0 ** -np.arange(9)
-_TRACING_ERRORS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
 
 
-class LawBroken(AssertionError):  # noqa: N818, it is a verdict, not a mistake of the caller
+class LawBroken(AssertionError):  # noqa: N818, a verdict, not a mistake of the caller
     """A model breaks a law; the message says which, where, and by how much."""
 
 
@@ -100,7 +96,7 @@ def check_model(
 
     The laws: symmetric in the two times; 1 where they are equal; values and derivatives
     finite; jit = eager; vmap = loop; pairs = plane; gradient = finite differences; and, where
-    they apply, 0 <= C <= 1; `terms` = `pixel`; |`field`|² = C with a positive field
+    they apply, 0 <= C <= 1; `terms` = `correlation`; |`field`|² = C with a positive field
     correlation; constant rates know only t2 - t1; stretching all lengths changes nothing.
 
     Args:
@@ -117,6 +113,42 @@ def check_model(
         LawBroken: If a law is broken; the sentence names it.
         ValueError: If JAX computes in float32, or the space is not the model's.
     """
+    space = _checked_space(model, space)
+    _check_eager(model, space)
+    laws: list[Callable[[_Case], None]] = [_is_symmetric, _is_one_at_equal_times, _is_finite]
+    laws += [_is_between_0_and_1] if is_bounded else []
+    laws += [_has_one_value_by_every_path, _field_is_root]
+    if stationary is not None:
+        laws.append(lambda case: _knows_only_the_lag(case, stationary))
+    if lengths is not None:
+        laws.append(lambda case: _lengths_stretch(case, lengths))
+    laws.append(_gradient_is_finite_difference)
+
+    @settings(_FEW, max_examples=examples)
+    @given(thetas(space), times((7,)), angles((2,)), st.sampled_from((0.003, 0.02)))
+    def all_laws_hold(theta: Vector, t: Vector, phi: Vector, q: float) -> None:
+        point = Point(theta, t, np.float64(q), phi)
+        computed = _evaluate(model, jnp.asarray(space.initial), *_arrays(point))
+        values = {name: np.asarray(value) for name, value in computed.items()}
+        for law in laws:
+            law(_Case(model, space, point, values))
+
+    all_laws_hold()
+
+
+_FEW = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    report_multiple_bugs=False,
+    phases=(Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def _checked_space(
+    model: AbstractTwoTimeModel, space: ParameterSpace | ParameterRegistry
+) -> ParameterSpace:
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
             "check_model compares to 1e-12 and got float32; turn on float64 first: "
@@ -129,36 +161,7 @@ def check_model(
             f"The space has the parameters {', '.join(space.names)}; {type(model).__name__} "
             f"needs {', '.join(model.names)}; use ParameterSpace.from_registry(model.names, ...)."
         )
-    _check_eager(model, space)
-    laws: list[Callable[[_Case], None]] = [_is_symmetric, _is_one_at_equal_times, _is_finite]
-    if is_bounded:
-        laws.append(_is_between_0_and_1)
-    laws += [_vmap_is_loop, _pairs_are_plane, _terms_are_pixel, _field_is_root]
-    if stationary is not None:
-        laws.append(lambda case: _knows_only_the_lag(case, stationary))
-    if lengths is not None:
-        laws.append(lambda case: _lengths_stretch(case, lengths))
-    laws.append(_gradient_is_finite_difference)
-
-    @settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        report_multiple_bugs=False,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(thetas(space), times((7,)), angles((2,)), st.sampled_from((0.003, 0.02)))
-    def all_laws_hold(theta: Vector, t: Vector, phi: Vector, q: float) -> None:
-        point = Point(theta, t, np.float64(q), phi)
-        initial = jnp.asarray(space.initial)
-        computed = _evaluate(model, initial, *_arrays(point))
-        values = {name: np.asarray(value) for name, value in computed.items()}
-        for law in laws:
-            law(_Case(model, space, point, values))
-
-    all_laws_hold()
+    return space
 
 
 class Point(NamedTuple):
@@ -191,6 +194,13 @@ class _Case(NamedTuple):
             f"from {t[0]:g} to {t[-1]:g} s."
         )
 
+    def agree(
+        self, law: str, apart: np.ndarray, got: str = _DIFFER, tolerance: float = _RECOMPUTED
+    ) -> None:
+        """Require that the differences of two results are rounding."""
+        largest = _largest(apart)
+        self.require(law, largest <= tolerance, got.format(largest))
+
 
 def _check_eager(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
     """The law 'jit = eager', once and with as few frames as there can be."""
@@ -201,11 +211,10 @@ def _check_eager(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
         eager = correlation(model, theta, t=t, q=q, phi=phi)
     try:
         compiled = correlation(model, theta, t=t, q=q, phi=phi)
-    except _TRACING_ERRORS as error:
+    except jax.errors.JAXTypeError as error:
         case.require("jit = eager", False, f"it does not compile ({type(error).__name__})")
         raise
-    apart = _largest(np.subtract(compiled, eager))
-    case.require("jit = eager", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+    case.agree("jit = eager", np.subtract(compiled, eager))
 
 
 def _arrays(point: Point) -> list[Array]:
@@ -262,20 +271,15 @@ def _slopes(model: AbstractTwoTimeModel, theta: Array, t: Array, q: Array, phi: 
 
 
 def _is_symmetric(case: _Case) -> None:
-    c = case.values["plane"]
-    apart = max(
-        _largest(c - np.swapaxes(c, 1, 2)),
-        _largest(case.values["pairs"] - case.values["swapped"]),
-    )
-    got = f"C(t1, t2) and C(t2, t1) differ by {apart:.1e}"
-    case.require("symmetric in t1 and t2", apart <= _ROUNDING, got)
+    c, got = case.values["plane"], "C(t1, t2) and C(t2, t1) differ by {:.1e}"
+    for apart in (c - np.swapaxes(c, 1, 2), case.values["pairs"] - case.values["swapped"]):
+        case.agree("symmetric in t1 and t2", apart, got, _ROUNDING)
 
 
 def _is_one_at_equal_times(case: _Case) -> None:
-    diagonal = np.diagonal(case.values["plane"], axis1=1, axis2=2)
-    apart = max(_largest(diagonal - 1), _largest(case.values["equal"] - 1))
-    tolerance = 4 * np.finfo(float).eps
-    case.require("1 at equal times", bool(apart <= tolerance), f"C(t, t) is off 1 by {apart:.1e}")
+    tolerance = 4 * float(np.finfo(float).eps)
+    for equal in (np.diagonal(case.values["plane"], axis1=1, axis2=2), case.values["equal"]):
+        case.agree("1 at equal times", equal - 1, "C(t, t) is off 1 by {:.1e}", tolerance)
 
 
 def _is_between_0_and_1(case: _Case) -> None:
@@ -285,65 +289,54 @@ def _is_between_0_and_1(case: _Case) -> None:
 
 
 def _is_finite(case: _Case) -> None:
-    for what in ("plane", "pairs"):
-        kept = bool(np.isfinite(case.values[what]).all())
-        case.require("finite", kept, "C is not finite everywhere")
-    finite = np.isfinite(case.values["forward"]).all((0, 1, 2))
-    finite &= np.isfinite(case.values["reverse"])
-    bad = [name for name, ok in zip(case.model.names, finite, strict=True) if not ok]
-    got = f"dC/d({', '.join(bad)}) is not finite everywhere"
-    case.require("finite gradients", not bad, got)
+    values = case.values
+    kept = all(np.isfinite(values[what]).all() for what in ("plane", "pairs"))
+    case.require("finite", kept, "C is not finite everywhere")
+    finite = np.isfinite(values["forward"]).all((0, 1, 2)) & np.isfinite(values["reverse"])
+    bad = ", ".join(n for n, ok in zip(case.model.names, finite, strict=True) if not ok)
+    case.require("finite gradients", not bad, f"dC/d({bad}) is not finite everywhere")
 
 
-def _vmap_is_loop(case: _Case) -> None:
-    apart = _largest(case.values["batch"] - case.values["loop"])
-    case.require("vmap = loop", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
-
-
-def _pairs_are_plane(case: _Case) -> None:
+def _has_one_value_by_every_path(case: _Case) -> None:
+    values, plane = case.values, case.values["plane"][0]
+    case.agree("vmap = loop", values["batch"] - values["loop"])
     row, column = np.triu_indices(len(case.point.t))
-    pairs = case.values["pairs"][: len(row)]
-    apart = _largest(case.values["plane"][0, row, column] - pairs)
-    got = f"the plane and the pairs at the frames' times differ by {apart:.1e}"
-    case.require("pairs = plane", apart <= _RECOMPUTED, got)
-
-
-def _terms_are_pixel(case: _Case) -> None:
-    if "terms" in case.values:
-        apart = _largest(case.values["terms"] - case.values["plane"][0])
-        case.require("terms = pixel", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+    got = "the plane and the pairs at the frames' times differ by {:.1e}"
+    case.agree("pairs = plane", plane[row, column] - values["pairs"][: len(row)], got)
+    case.agree("terms = correlation", values.get("terms", plane) - plane)
 
 
 def _field_is_root(case: _Case) -> None:
     if "field" in case.values:
         g1 = case.values["field"]
-        apart = _largest(np.abs(g1) ** 2 - case.values["plane"])
-        case.require("|field|² = C", apart <= _RECOMPUTED, f"they differ by {apart:.1e}")
+        case.agree("|field|² = C", np.abs(g1) ** 2 - case.values["plane"])
         least = np.linalg.eigvalsh(g1).min()
         got = f"its least eigenvalue is {least:.1e}"
         case.require("the field's correlation is positive", bool(least >= -_RECOMPUTED), got)
 
 
+def _at(case: _Case, model: AbstractTwoTimeModel, **changes: Any) -> np.ndarray:
+    """The plane of another model at a point that differs."""
+    point = case.point._replace(**changes)
+    return np.asarray(_planes(model, *_arrays(point._replace(theta=point.theta[None])))[0])
+
+
 def _knows_only_the_lag(case: _Case, stationary: Mapping[str, float]) -> None:
     named = zip(case.model.names, case.point.theta, strict=True)
-    theta = np.array([[stationary.get(name, value) for name, value in named]])
-    c = np.asarray(_planes(case.model, *_arrays(case.point._replace(theta=theta)))[0])
-    apart = _largest(c[:, 1:, 1:] - c[:, :-1, :-1])
-    got = f"C changes by {apart:.1e} from one frame to the next at one lag"
-    case.require("constant rates know only t2 - t1", apart <= 10 * _RECOMPUTED, got)
+    theta = np.array([stationary.get(name, value) for name, value in named])
+    c = _at(case, case.model, theta=theta)
+    got = "C changes by {:.1e} from one frame to the next at one lag"
+    apart = c[:, 1:, 1:] - c[:, :-1, :-1]
+    case.agree("constant rates know only t2 - t1", apart, got, 10 * _RECOMPUTED)
 
 
 def _lengths_stretch(case: _Case, lengths: Mapping[str, int]) -> None:
-    model, names, point = case.model, case.model.names, case.point
-    own = {name: power for name, power in lengths.items() if name not in names}
-    model = dataclasses.replace(
-        model, **{name: getattr(model, name) * 2.0**power for name, power in own.items()}
-    )
-    theta = point.theta * 2.0 ** np.array([lengths.get(name, 0) for name in names])
-    doubled = point._replace(theta=theta[None], q=point.q / 2)
-    apart = _largest(np.asarray(_planes(model, *_arrays(doubled))[0]) - case.values["plane"])
-    got = f"C changes by {apart:.1e} when all lengths are doubled"
-    case.require("stretching all lengths changes nothing", apart <= _RECOMPUTED, got)
+    names, model = case.model.names, case.model
+    own = {n: getattr(model, n) * 2.0**power for n, power in lengths.items() if n not in names}
+    theta = case.point.theta * 2.0 ** np.array([lengths.get(name, 0) for name in names])
+    c = _at(case, dataclasses.replace(model, **own), theta=theta, q=case.point.q / 2)
+    got = "C changes by {:.1e} when all lengths are doubled"
+    case.agree("stretching all lengths changes nothing", c - case.values["plane"], got)
 
 
 def _gradient_is_finite_difference(case: _Case) -> None:
@@ -381,7 +374,7 @@ def derivative_errors(
         phi: Detector angles [degree].
 
     Returns:
-        For each parameter the largest difference between the two, over all pixels, relative
+        For each parameter the largest difference between the two, over all pairs, relative
         to the largest derivative or, where that is less, to a change of C by 1 between the
         bounds. NaN where no finite difference settles (a corner, or too steep for any step).
     """
