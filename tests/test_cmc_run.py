@@ -125,10 +125,11 @@ def test_figures_are_drawn_and_saved(tmp_path):
 def test_weights_that_cannot_be_trusted_are_told():
     good = posterior()
     assert good.converged and "Pareto k 0.20, effective sample size 500" in good.report()
-    for bad in ({"pareto_k": np.asarray(0.9)}, {"ess_weights": np.asarray(20.0)}):
-        post = dataclasses.replace(good, **bad)
-        assert not post.converged
-        assert "importance weights have a Pareto k of" in post.status
+    bad = {"pareto_k": (0.9, "Pareto k 0.90, limit 0.7"),
+           "ess_weights": (20.0, "weights worth 20 draws, limit 400")}  # fmt: skip
+    for name, (value, fault) in bad.items():
+        post = dataclasses.replace(good, **{name: np.asarray(value)})
+        assert not post.converged and fault in post.status
 
 
 def test_reports_tell_of_shards_that_were_left_out():

@@ -199,34 +199,31 @@ class CMCResult(storage.AbstractModelResult):
     @property
     def status(self) -> str:
         """Whether the chains converged, and the reasons if not, as a sentence."""
-        keep = self.limits
+        keep, diverged = self.limits, self.shard_divergences
         worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
         r_hat, ess = self.r_hat[worst], float(np.min([self.shard_ess_bulk, self.shard_ess_tail]))
-        few, k, bfmi, most = self.ess_weights, self.pareto_k, self.bfmi, keep.max_divergences
-        checks = (
-            (r_hat <= keep.max_r_hat, f"R-hat of {worst} is {r_hat:.3f}, above {keep.max_r_hat:g}"),
-            (ess >= keep.min_ess, f"effective sample size is {ess:.0f}, below {keep.min_ess:g}"),
-            (bfmi >= keep.min_bfmi, f"BFMI is {bfmi:.2f}, below {keep.min_bfmi:g}"),
-            (
-                np.all(self.shard_divergences <= most),
-                f"{self.divergences} draws diverged, more than {most}",
-            ),
-            (
-                self.weights_hold,
-                f"importance weights have a Pareto k of {float(k):.2f} (expected at most "
-                f"{keep.max_pareto_k:g}) and an effective sample size of {float(few):.0f}",
-            ),
-        )
-        faults = "; ".join(sentence for is_kept, sentence in checks if not is_kept)
-        facts = f"R-hat at most {r_hat:.4f}, ESS at least {ess:.0f}, BFMI at least {bfmi:.2f}, "
-        facts += f"{self.divergences} divergences"
-        facts += f" in {self.n_shards} shards" if self.n_shards > 1 else ""
-        left = f"; shards {', '.join(map(str, self.excluded))} left out" if self.excluded else ""
+        pareto_k, weighted = float(self.pareto_k), float(self.ess_weights)
+        checks = [
+            (f"R-hat at most {r_hat:.4f} ({worst})", keep.max_r_hat, r_hat <= keep.max_r_hat),
+            (f"effective sample size at least {ess:.0f}", keep.min_ess, ess >= keep.min_ess),
+            (f"BFMI at least {self.bfmi:.2f}", keep.min_bfmi, self.bfmi >= keep.min_bfmi),
+            (f"{self.divergences} divergences", keep.max_divergences,
+             np.all(diverged <= keep.max_divergences)),
+        ]  # fmt: skip
+        if self.combination == "importance":
+            checks += [
+                (f"Pareto k {pareto_k:.2f}", keep.max_pareto_k, pareto_k <= keep.max_pareto_k),
+                (f"weights worth {weighted:.0f} draws", keep.min_ess, weighted >= keep.min_ess),
+            ]
+        facts = ", ".join(fact for fact, _, _ in checks)
+        faults = "; ".join(f"{fact}, limit {limit:g}" for fact, limit, kept in checks if not kept)
+        where = f" in {self.n_shards} shards" if self.n_shards > 1 else ""
+        where += f"; shards {', '.join(map(str, self.excluded))} left out" if self.excluded else ""
         if not self.is_complete:
-            return f"not converged: interrupted after {self.draws.shape[1]} draws ({facts})"
+            return f"not converged: interrupted after {self.draws.shape[1]} draws ({facts}{where})"
         if self.converged:
-            return f"converged: {facts}{left}"
-        return f"not converged: {faults}{left}; draw more samples or look at the traces"
+            return f"converged: {facts}{where}"
+        return f"not converged: {faults}{where}; draw more samples or look at the traces"
 
     def all_draws(self) -> Float[Array, "draw param"]:
         """Draws of all parameters, the fixed ones at their values."""
