@@ -1,4 +1,4 @@
-"""Refinement of candidates on groups: downhill, inside the bounds, what is known kept."""
+"""Coarse graining, and coarse fits: downhill, inside the bounds, what is known kept."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 import twotime as tt
 from twotime.models.scaling import Averaged
-from twotime.start.coarse import free_scaling, group, groups_chi2, refine
+from twotime.start.coarse import coarse_chi2, coarse_fit, coarse_grain, coarse_problem
 
 T, TRUTH = np.arange(1, 61) * 0.1, np.array([9000.0, -0.4, 500.0])
 
@@ -20,13 +20,12 @@ def coarse():
         model, jnp.asarray(TRUTH), t=T, q=0.005, phi=np.zeros(1), contrast=0.3, offset=1.0,
         noise=0.02, key=jax.random.key(0),
     )  # fmt: skip
-    groups = group(data)
-    return model, data, space, groups, free_scaling(data, space, Averaged())
+    return coarse_problem(model, data, space, Averaged(), coarse_grain(data)), space
 
 
 def chi2(coarse, params):
-    model, data, _, groups, scaling = coarse
-    return np.asarray(groups_chi2(model, data, groups, scaling, groups.weight, jnp.asarray(params)))
+    problem = coarse[0]
+    return np.asarray(coarse_chi2(problem, problem.points.weight, jnp.asarray(params)))
 
 
 def drawn(space, count):
@@ -37,25 +36,25 @@ def drawn(space, count):
 
 
 def test_candidates_go_downhill_inside_the_bounds(coarse):
-    space = coarse[2]
+    space = coarse[1]
     # More than one piece, the last of them padded.
     candidates = drawn(space, 10)
-    ends, costs = refine(*coarse, (0, 1, 2), candidates)
+    ends, costs = coarse_fit(*coarse, (0, 1, 2), candidates)
     assert ends.shape == candidates.shape and costs.shape == (10,)
     assert np.all((ends >= space.lower) & (ends <= space.upper))
     assert np.all(costs <= chi2(coarse, candidates) * (1 + 1e-9))
     np.testing.assert_allclose(costs, chi2(coarse, ends), rtol=1e-8)
-    again, lower = refine(*coarse, (0, 1, 2), ends)
+    again, lower = coarse_fit(*coarse, (0, 1, 2), ends)
     assert np.all(lower <= costs * (1 + 1e-9)) and again.shape == ends.shape
 
 
 def test_from_nearby_the_optimum_is_reached(coarse):
-    _, (cost,) = refine(*coarse, (0, 1, 2), 1.2 * TRUTH[None])
+    _, (cost,) = coarse_fit(*coarse, (0, 1, 2), 1.2 * TRUTH[None])
     assert cost <= chi2(coarse, TRUTH[None])[0]
 
 
 def test_what_is_not_free_stays(coarse):
     candidates = np.array([[2000.0, -1.0, 300.0], [2e4, 1.0, -300.0]])
-    ends, costs = refine(*coarse, (0,), candidates)
+    ends, costs = coarse_fit(*coarse, (0,), candidates)
     np.testing.assert_array_equal(ends[:, 1:], candidates[:, 1:])
     assert np.all(costs < chi2(coarse, candidates)) and np.all(ends[:, 0] != candidates[:, 0])

@@ -8,7 +8,7 @@ from test_laws import Decay
 
 import twotime as tt
 from twotime.start import estimate_starts
-from twotime.start.coarse import group
+from twotime.start.coarse import coarse_grain
 
 T, PHI, Q = np.arange(1, 81) * 0.1, np.array([0.0, 30.0, 60.0]), 0.005
 CASES = {
@@ -59,19 +59,19 @@ def test_further_starts_come_from_elsewhere():
     assert starts.shape == (4, 3) and len(np.unique(starts, axis=0)) > 1
 
 
-def test_groups_average_usable_pixels():
+def test_coarse_graining_averages_usable_points():
     model, data, _, _ = case("static", noise=0.0)
     mask = np.ones(data.c2.shape, bool)
     mask[0, 3:9, 20:30] = False
     c2 = np.where(mask, data.c2, np.nan)
-    groups = group(tt.TwoTimeData(c2, data.t, data.q, data.phi, mask=mask))
+    bins = coarse_grain(tt.TwoTimeData(c2, data.t, data.q, data.phi, mask=mask))
     total = np.triu(mask[0], 1)[np.triu_indices(len(T), 1)].sum()
     lags = np.unique(np.round(np.geomspace(1, len(T) - 1, 32)).astype(int))
     counted = sum(np.diagonal(mask[0], lag).sum() for lag in lags)
-    assert counted < total and float(groups.weight[0].sum()) == counted
+    assert counted < total and float(bins.weight[0].sum()) == counted
     params = jnp.asarray(CASES["static"][1])
-    want = tt.correlation_at(model, params, groups.t1, groups.t2, t=data.t, q=Q, phi=0.0)
-    np.testing.assert_allclose(groups.c2[1], 1 + 0.3 * want, atol=0.02)
+    want = tt.correlation_at(model, params, bins.t1, bins.t2, t=data.t, q=Q, phi=0.0)
+    np.testing.assert_allclose(bins.c2[1], 1 + 0.3 * want, atol=0.02)
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """Starts of a fit, read off the data: no value needs to be known beforehand.
 
-The correlation is averaged over groups of equal lag and similar age; on these few hundred
-numbers thousands of candidates are compared by their χ², contrast and offset at their best.
-The best of one stage of a plan are varied in the next; the last ones, of several families, are
-led downhill, still on the groups. Where they end is where fits start.
+The correlation is averaged over bins of equal lag and similar age; on this coarse data
+thousands of candidates are compared by their χ², contrast and offset at their best. The best of
+one stage of a plan are varied in the next; the last ones, of several families, are refined by a
+few descent steps, still on the coarse data. A fit starts where they end.
 """
 
 from collections.abc import Mapping
@@ -17,8 +17,17 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.proposals import Coordinates, Plan, Scene, Stage
-from twotime.models.scaling import Individual, Scaling, resolve_mode
-from twotime.start.coarse import AGES, Groups, free_scaling, group, groups_chi2, refine
+from twotime.models.scaling import Individual, resolve_mode
+from twotime.start.coarse import (
+    AGES,
+    CoarseData,
+    CoarseProblem,
+    coarse_chi2,
+    coarse_fit,
+    coarse_grain,
+    coarse_problem,
+    in_chunks,
+)
 
 _CHUNK, _FEW_LAGS = 256, 16
 _RELATIVES = 2
@@ -44,29 +53,30 @@ def estimate_starts(
         data: The data.
         space: Bounds, and what is given.
         per_angle_mode: As in `fit_nlsq`.
-        count: How many starts at most; optima on the groups before other candidates.
+        count: How many starts at most; optima of coarse data before other candidates.
 
     Raises:
         ValueError: If the model has no `proposals`.
     """
-    search = model.proposals(scene_of(data, space))
-    groups = group(data, _FEW_LAGS)
-    scaling = free_scaling(data, space, resolve_mode(per_angle_mode, data.phi.shape[0]))
+    plan = model.proposals(scene_of(data, space))
+    mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    few, many = (
+        coarse_problem(model, data, space, mode, points)
+        for points in (coarse_grain(data, _FEW_LAGS), coarse_grain(data))
+    )
     found: Coordinates = {}
     family = np.zeros(1, int)
-    for stage in search.stages:
+    for stage in plan.stages:
         found, family = _expand(found, family, stage.change)
-        params = _params(model, space, search, found)
-        weight = _looked_at(groups, stage)
-        order = np.argsort(_score(model, data, groups, scaling, weight, params), kind="stable")
-        if stage is search.stages[0]:
+        params = _params(model, space, plan, found)
+        order = np.argsort(_score(few, _looked_at(few.points, stage), params), kind="stable")
+        if stage is plan.stages[0]:
             kept = _apart(found, stage, order)
             family = np.arange(family.size)
         else:
             kept = _mixed(family, order, stage.keep, _RELATIVES)
         found, family, params = _pick(found, kept), family[kept], params[kept]
-    on = _Search(model, data, space, group(data), groups, scaling, search)
-    refined = _refined(on, params, _ROUNDS + count - 1)
+    refined = _refined(_Search(space, plan, few, many), params, _ROUNDS + count - 1)
     starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
 
@@ -89,23 +99,19 @@ def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
 
 
 class _Search(NamedTuple):
-    """What the likeliest candidates are led downhill on."""
+    """Coarse fits that refine candidates: to few points for scores, to more for descents."""
 
-    model: AbstractTwoTimeModel
-    data: TwoTimeData
     space: ParameterSpace
-    groups: Groups
-    few: Groups
-    scaling: Scaling
     plan: Plan
+    few: CoarseProblem
+    many: CoarseProblem
 
     def score(self, params: Float[np.ndarray, "candidate param"]) -> np.ndarray:
-        setting = self.model, self.data, self.few, self.scaling
-        return _score(*setting, self.few.weight, params)
+        return _score(self.few, self.few.points.weight, params)
 
     def downhill(self, params: Float[np.ndarray, "candidate param"]) -> tuple[Any, Any]:
         free = tuple(int(i) for i in np.flatnonzero(~is_known(self.space)))
-        return refine(self.model, self.data, self.space, self.groups, self.scaling, free, params)
+        return coarse_fit(self.many, self.space, free, params)
 
 
 def _refined(
@@ -194,14 +200,14 @@ def _distinct(chi2: Float[np.ndarray, " end"]) -> np.ndarray:
     return order[first]
 
 
-def _looked_at(groups: Groups, stage: Stage) -> Float[Array, "angle pair"]:
-    """Weights of the groups that a stage looks at."""
-    span = groups.t2.max() - groups.t1.min()
-    middle = 0.5 * (groups.t1 + groups.t2) - groups.t1.min()
-    wanted = groups.t2 - groups.t1 <= stage.longest * span * (1 + 1e-9)
+def _looked_at(points: CoarseData, stage: Stage) -> Float[Array, "angle bin"]:
+    """Weights of the coarse data that a stage looks at."""
+    span = points.t2.max() - points.t1.min()
+    middle = 0.5 * (points.t1 + points.t2) - points.t1.min()
+    wanted = points.t2 - points.t1 <= stage.longest * span * (1 + 1e-9)
     if stage.central:
         wanted &= jnp.abs(middle - 0.5 * span) <= 0.5 * span / AGES * (1 + 1e-9)
-    return groups.weight * wanted
+    return points.weight * wanted
 
 
 def _expand(
@@ -220,27 +226,20 @@ def _expand(
 
 
 def _params(
-    model: AbstractTwoTimeModel, space: ParameterSpace, search: Plan, found: Coordinates
+    model: AbstractTwoTimeModel, space: ParameterSpace, plan: Plan, found: Coordinates
 ) -> Float[np.ndarray, "candidate param"]:
     """Parameters of candidates: inside the bounds, and as given where they are."""
     n = next(iter(found.values())).size
-    values = search.params(found)
+    values = plan.params(found)
     columns = np.stack([np.broadcast_to(values[name], (n,)) for name in model.names], axis=1)
     known = is_known(space)
     return np.where(known, space.initial, np.clip(columns, space.lower, space.upper))
 
 
 def _score(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    groups: Groups,
-    scaling: Scaling,
-    weight: Float[Array, "angle pair"],
+    problem: CoarseProblem,
+    weight: Float[Array, "angle bin"],
     params: Float[np.ndarray, "candidate param"],
 ) -> Float[np.ndarray, " candidate"]:
-    """χ² of candidates on the groups, contrast and offset at their best."""
-    fill = -len(params) % _CHUNK
-    padded = np.concatenate([params, np.repeat(params[-1:], fill, axis=0)])
-    pieces = padded.reshape(-1, _CHUNK, padded.shape[1])
-    found = [groups_chi2(model, data, groups, scaling, weight, jnp.asarray(p)) for p in pieces]
-    return np.concatenate([np.asarray(x) for x in found])[: len(params)]
+    """χ² of candidates on the coarse data, contrast and offset at their best."""
+    return in_chunks(lambda some: coarse_chi2(problem, weight, some), params, _CHUNK)

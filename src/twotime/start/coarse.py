@@ -1,4 +1,7 @@
-"""A few hundred numbers that stand for the data while starts are searched."""
+"""Coarse graining of the data, and fits to it: a few hundred numbers while starts are searched."""
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -10,36 +13,37 @@ from jaxtyping import Array, Float
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.problem import reduce_gram
+from twotime.gram.problem import Reduced, reduce_gram
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation_at
 from twotime.models.scaling import Individual, Scaling
 from twotime.solver import BoxLevenbergMarquardt, Quadratic
 
 AGES = 9
-LAGS, _GRID = 32, 128
+_LAGS, _GRID = 32, 128
 _EARLY = (0.01, 0.025, 0.05)  # power laws and fractions change most at the beginning
+_STEPS, _CHUNK, _TOLERANCE = 12, 4, 0.1
 
 
-class Groups(eqx.Module):
-    """Correlation averaged over pixels of equal lag and similar age.
+class CoarseData(eqx.Module):
+    """Correlation averaged over bins of equal lag and similar age.
 
     Attributes:
-        t1: Earlier time of the group's mean pixel [s].
+        t1: Earlier time of the mean point of a bin [s].
         t2: Its later time [s].
-        c2: Mean correlation, 0 where no pixel is usable.
-        weight: Number of usable pixels.
+        c2: Mean correlation, 0 where no point is usable.
+        weight: Number of usable points.
     """
 
-    t1: Float[Array, " pair"]
-    t2: Float[Array, " pair"]
-    c2: Float[Array, "angle pair"]
-    weight: Float[Array, "angle pair"]
+    t1: Float[Array, " bin"]
+    t2: Float[Array, " bin"]
+    c2: Float[Array, "angle bin"]
+    weight: Float[Array, "angle bin"]
 
 
 @compiled
-def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
-    """Average the usable pixels with t1 < t2 over groups of equal lag and similar age.
+def coarse_grain(data: TwoTimeData, lags: int = _LAGS) -> CoarseData:
+    """Average the usable points over bins of equal lag and similar age.
 
     Args:
         data: The data.
@@ -62,46 +66,74 @@ def group(data: TwoTimeData, lags: int = LAGS) -> Groups:
         first = member @ np.arange(n - lag) / member.sum(1)
         times.append(np.stack([first, first + lag]))
     t1, t2 = jnp.interp(np.concatenate(times, axis=1), np.arange(n), t)
-    return Groups(t1, t2, jnp.concatenate(mean, axis=1), jnp.concatenate(weight, axis=1))
+    return CoarseData(t1, t2, jnp.concatenate(mean, axis=1), jnp.concatenate(weight, axis=1))
 
 
-def free_scaling(data: TwoTimeData, space: ParameterSpace, mode: Individual) -> Scaling:
-    """The scaling of a fit, with nothing frozen."""
+class CoarseProblem(eqx.Module):
+    """A fit to coarse data.
+
+    Attributes:
+        model: The model.
+        points: The data.
+        t: A few frames, on which rates are integrated [s].
+        q: Wavevector [1/Å].
+        phi: Detector angles [degree].
+        scaling: Contrast and offset, nothing frozen.
+    """
+
+    model: AbstractTwoTimeModel
+    points: CoarseData
+    t: Float[Array, " time"]
+    q: Float[Array, ""]
+    phi: Float[Array, " angle"]
+    scaling: Scaling
+
+    def curves(self, params: Float[Array, " param"]) -> Float[Array, "angle bin"]:
+        """The model at the points."""
+        at = self.points.t1, self.points.t2
+
+        def one(phi: Array) -> Array:
+            return correlation_at(self.model, params, *at, t=self.t, q=self.q, phi=phi)
+
+        return jax.vmap(one)(self.phi)
+
+
+def coarse_problem(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    mode: Individual,
+    points: CoarseData,
+) -> CoarseProblem:
+    """The fit of a model to coarse data."""
     vary = np.asarray(space.scaling_varying)
     lower = jnp.where(vary, space.scaling_lower, space.scaling_initial)
     upper = jnp.where(vary, space.scaling_upper, space.scaling_initial)
-    return mode.varying.scaling(jnp.asarray(data.phi), lower, upper)
-
-
-def curves(
-    model: AbstractTwoTimeModel, data: TwoTimeData, groups: Groups, params: Float[Array, " param"]
-) -> Float[Array, "angle pair"]:
-    """The model at the groups, its rates integrated on a grid of few frames."""
-    n = data.t.shape[0]
-    grid = jnp.asarray(data.t)[np.unique(np.linspace(0, n - 1, _GRID).astype(int))]
-
-    def one(phi: Array) -> Array:
-        return correlation_at(model, params, groups.t1, groups.t2, t=grid, q=data.q, phi=phi)
-
-    return jax.vmap(one)(jnp.asarray(data.phi))
+    phi, t = jnp.asarray(data.phi), jnp.asarray(data.t)
+    few = t[np.unique(np.linspace(0, t.shape[0] - 1, _GRID).astype(int))]
+    scaling = mode.varying.scaling(phi, lower, upper)
+    return CoarseProblem(model, points, few, jnp.asarray(data.q), phi, scaling)
 
 
 @compiled
-def groups_chi2(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    groups: Groups,
-    scaling: Scaling,
-    weight: Float[Array, "angle pair"],
+def coarse_chi2(
+    problem: CoarseProblem,
+    weight: Float[Array, "angle bin"],
     params: Float[Array, "candidate param"],
 ) -> Float[Array, " candidate"]:
-    """χ² of candidates on the groups, contrast and offset at their best."""
+    """χ² of candidates on the coarse data, contrast and offset at their best.
+
+    Args:
+        problem: The fit.
+        weight: Weights of the points.
+        params: The candidates.
+    """
+    c2 = problem.points.c2
 
     def one(p: Array) -> Array:
-        value = curves(model, data, groups, p)
-        basis = jnp.stack([groups.c2, jnp.ones_like(groups.c2), value], axis=1)
+        basis = jnp.stack([c2, jnp.ones_like(c2), problem.curves(p)], axis=1)
         moments = jnp.einsum("aip,ap,ajp->aij", basis, weight, basis)
-        solution = scaling.solve(moments)
+        solution = problem.scaling.solve(moments)
         ones = jnp.ones_like(solution.offset)
         combine = jnp.stack([ones, -solution.offset, -solution.contrast], axis=1)
         found = jnp.einsum("ai,aij,aj->", combine, moments, combine)
@@ -110,16 +142,10 @@ def groups_chi2(
     return jax.vmap(one)(params)
 
 
-_STEPS, _CHUNK, _TOLERANCE = 12, 4, 0.1
+class _FromStart(eqx.Module):
+    """A fit to coarse data from one start, in scaled free parameters."""
 
-
-class _Coarse(eqx.Module):
-    """A fit to the groups, set up."""
-
-    model: AbstractTwoTimeModel
-    data: TwoTimeData
-    groups: Groups
-    scaling: Scaling
+    problem: CoarseProblem
     start: Float[Array, " param"]
     scale: Float[Array, " free"]
     free: tuple[int, ...] = eqx.field(static=True)
@@ -128,60 +154,56 @@ class _Coarse(eqx.Module):
         return self.start.at[np.asarray(self.free)].set(y * self.scale)
 
 
-def _evaluate(y: Array, coarse: _Coarse) -> tuple[Array, Quadratic]:
-    """Half of χ² on the groups and its local model."""
+def _evaluate(y: Array, fit: _FromStart) -> tuple[Array, Quadratic]:
+    """Half of χ² on the coarse data and its local model."""
+    points = fit.problem.points
 
     def value(y: Array) -> tuple[Array, Array]:
-        c = curves(coarse.model, coarse.data, coarse.groups, coarse.params(y))
+        c = fit.problem.curves(fit.params(y))
         return c, c
 
     slopes, c = jax.jacfwd(value, has_aux=True)(y)
-    c2, weight = coarse.groups.c2, coarse.groups.weight
+    c2, weight = points.c2, points.weight
     basis = jnp.concatenate([jnp.stack([c2, jnp.ones_like(c2), c], axis=-1), slopes], axis=-1)
     grams = jnp.einsum("api,ap,apj->aij", basis, weight, basis)
-    found = reduce_gram(grams, coarse.scaling)
+    found: Reduced = reduce_gram(grams, fit.problem.scaling)
     variance = jnp.maximum(found.chi2, 1e-12 * jnp.sum(grams[:, 0, 0])) / jnp.sum(weight)
     return 0.5 * found.chi2, Quadratic(found.grad, found.hessian, variance, found.noise, None)
 
 
-def refine(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
+def coarse_fit(
+    problem: CoarseProblem,
     space: ParameterSpace,
-    groups: Groups,
-    scaling: Scaling,
     free: tuple[int, ...],
     candidates: Float[np.ndarray, "candidate param"],
 ) -> tuple[Float[np.ndarray, "candidate param"], Float[np.ndarray, " candidate"]]:
-    """Lead candidates some steps downhill on the groups, inside the bounds.
+    """Lead candidates some steps downhill on the coarse data, inside the bounds.
 
     Args:
-        model: The model.
-        data: The data.
+        problem: The fit.
         space: Bounds and widths.
-        groups: The groups.
-        scaling: What is free of contrast and offset.
         free: Which parameters may change.
         candidates: Where to begin.
 
     Returns:
-        Where they end, and χ² on the groups there.
+        Where they end, and χ² on the coarse data there.
     """
-    fill = -len(candidates) % _CHUNK
-    padded = np.concatenate([candidates, np.repeat(candidates[-1:], fill, axis=0)])
-    pieces = padded.reshape(-1, _CHUNK, padded.shape[1])
-    found = [_refine(model, data, space, groups, scaling, free, jnp.asarray(p)) for p in pieces]
-    ends, chi2 = (np.concatenate(parts)[: len(candidates)] for parts in zip(*found, strict=True))
-    return ends, chi2
+    return in_chunks(lambda some: _coarse_fit(problem, space, free, some), candidates, _CHUNK)
+
+
+def in_chunks(
+    function: Callable[[Array], Any], rows: Float[np.ndarray, "candidate param"], size: int
+) -> Any:
+    """A function of some rows at a time, of all: compiled for one shape."""
+    padded = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
+    found = [function(jnp.asarray(some)) for some in padded.reshape(-1, size, rows.shape[1])]
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *found)
 
 
 @compiled
-def _refine(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
+def _coarse_fit(
+    problem: CoarseProblem,
     space: ParameterSpace,
-    groups: Groups,
-    scaling: Scaling,
     free: tuple[int, ...],
     candidates: Float[Array, "candidate param"],
 ) -> tuple[Float[Array, "candidate param"], Float[Array, " candidate"]]:
@@ -191,12 +213,12 @@ def _refine(
     solver = BoxLevenbergMarquardt(lower=lower, upper=upper, tolerance=_TOLERANCE)
 
     def one(start: Array) -> tuple[Array, Array]:
-        coarse = _Coarse(model, data, groups, scaling, start, scale, free)
+        fit = _FromStart(problem, start, scale, free)
         found = optx.minimise(
-            _evaluate, solver, start[index] / scale, coarse, has_aux=True, max_steps=_STEPS,
+            _evaluate, solver, start[index] / scale, fit, has_aux=True, max_steps=_STEPS,
             throw=False,
         )  # fmt: skip
-        end = jnp.clip(coarse.params(found.value), space.lower, space.upper)
-        return end, 2 * _evaluate(found.value, coarse)[0]
+        end = jnp.clip(fit.params(found.value), space.lower, space.upper)
+        return end, 2 * _evaluate(found.value, fit)[0]
 
     return jax.lax.map(one, candidates)

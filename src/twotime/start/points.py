@@ -17,7 +17,7 @@ from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
-from twotime.start.coarse import free_scaling, group, groups_chi2
+from twotime.start.coarse import coarse_chi2, coarse_grain, coarse_problem
 
 _DRAWS = 64
 _INWARDS = 1e-3
@@ -96,9 +96,8 @@ def spread_starts(
     inside = jnp.where(log, jnp.exp(inside), inside)
     initial = jnp.asarray(space.initial)
     candidates = jnp.where(jnp.asarray(space.varying), inside, initial)
-    groups = group(data)
-    scaling = free_scaling(data, space, mode)
-    chi2 = groups_chi2(model, data, groups, scaling, groups.weight, candidates)
+    coarse = coarse_problem(model, data, space, mode, coarse_grain(data))
+    chi2 = coarse_chi2(coarse, coarse.points.weight, candidates)
     best = jnp.argsort(chi2)[: count - 1]
     return jnp.concatenate([initial[None], candidates[best]])
 
