@@ -11,9 +11,12 @@ import twotime as tt
 from twotime import scaffold as starting
 from twotime import workflow as run
 from twotime.errors import ResultError
+from twotime.gram.devices import all_devices
 from twotime.models.base import Curve
 from twotime.plots import posterior as plots
 from twotime.results.cmc import CMCResult, Limits
+from twotime.sample.chains import Hmc, Nuts
+from twotime.sample.shards import Sharding
 
 CMC = {
     "seed": 7,
@@ -55,14 +58,22 @@ def config(method="both", cmc=CMC, hmc=HMC, **more):
 def test_every_key_of_the_sampling_sections_reaches_the_sampler():
     found = run.sampling_arguments(config())
     assert jax.random.key_data(found.pop("key")).tolist() == [0, 7]
-    assert found == {
-        "n_shards": 3, "strategy": "random", "min_points": 12, "strata": 5, "n_chains": 2,
-        "n_warmup": 30, "n_samples": 40, "target_accept": 0.7, "max_tree_depth": 6,
-        "sampler": "hmc", "step_size": 0.3, "n_leapfrog": 4, "adapt_step": False,
-        "adapt_shape": False, "combine": "gaussian", "width": "tempering", "start": None,
-        "jitter": 0.5, "max_reduced_chi2": 9.0, "prior_from_fit": 5.0,
-        "limits": Limits(1.1, 50, 0.2, 3), "per_angle_mode": "auto", "evaluator": "auto",
+    chains = {
+        "n_chains": 2, "n_warmup": 30, "n_samples": 40, "target_accept": 0.7, "step_size": 0.3,
+        "adapt_step": False, "adapt_shape": False, "jitter": 0.5,
     }  # fmt: skip
+    assert found == {
+        "start": None, "sampler": Hmc(**chains, n_leapfrog=4),
+        "sharding": Sharding(
+            n_shards=3, strategy="random", strata=5, min_points=12, combine="gaussian",
+            devices=all_devices(),
+        ),
+        "limits": Limits(1.1, 50, 0.2, 3, max_reduced_chi2=9.0), "width": "tempering",
+        "prior_from_fit": 5.0, "per_angle_mode": "auto", "evaluator": "auto",
+    }  # fmt: skip
+    nuts = config(cmc=CMC | {"backend": {"sampler": "nuts"}}, hmc={})
+    chains |= {"step_size": 0.5, "adapt_step": True, "adapt_shape": True}
+    assert run.sampling_arguments(nuts)["sampler"] == Nuts(**chains, max_tree_depth=6)
     assert config("nlsq", CMC | {"enable": "always"}).optimization_method == "both"
 
 
@@ -70,7 +81,7 @@ def test_a_start_at_the_prior_needs_no_fit():
     found = run.sampling_arguments(
         config(cmc={"initialization": {"method": "prior"}}, hmc={}, stratification={})
     )
-    assert found["start"] == "prior" and found["strata"] == 1
+    assert found["start"] == "prior" and found["sharding"].strata == 1
 
 
 def test_kept_runs_are_neither_lost_nor_mixed(tmp_path):

@@ -33,8 +33,10 @@ from twotime.results import load_result, storage
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
 from twotime.results.storage import Provenance
+from twotime.sample.chains import Hmc, Nuts
 from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress
+from twotime.sample.shards import Sharding
 from twotime.start import estimate_starts
 
 _log = logging.getLogger(__name__)
@@ -189,32 +191,36 @@ def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
         config: A validated configuration.
     """
     cmc, hmc = config.get_cmc_config(), config.section("optimization.hmc")
-    mcmc, sharding, begin = (cmc[name] for name in ("per_shard_mcmc", "sharding", "initialization"))
+    mcmc, dealt, begin = (cmc[name] for name in ("per_shard_mcmc", "sharding", "initialization"))
     nlsq, strata = config.nlsq_config, config.section("stratification")
-    by_lag = strata["enable"] and strata["strategy"] == "lag"
-    return {
-        "key": jax.random.key(cmc["seed"]),
-        "n_shards": sharding["n_shards"],
-        "strategy": sharding["shard_strategy"],
-        "min_points": sharding["min_pairs_per_shard"],
-        "strata": strata["n_strata"] if by_lag else 1,
+    chains = {
         "n_chains": mcmc["num_chains"],
         "n_warmup": mcmc["num_warmup"],
         "n_samples": mcmc["num_samples"],
         "target_accept": mcmc["target_accept_prob"],
-        "max_tree_depth": mcmc["max_tree_depth"],
-        "sampler": cmc["backend"]["sampler"],
         "step_size": hmc["step_size"],
-        "n_leapfrog": hmc["num_leapfrog_steps"],
         "adapt_step": hmc["adapt_step_size"],
         "adapt_shape": hmc["adapt_mass_matrix"],
-        "combine": cmc["combination"]["method"],
-        "width": cmc["width_correction"],
-        "start": "prior" if begin["method"] == "prior" else None,
         "jitter": begin["jitter_scale"],
-        "max_reduced_chi2": begin.get("nlsq_chi2_threshold"),
+    }
+    by_lag = strata["enable"] and strata["strategy"] == "lag"
+    return {
+        "key": jax.random.key(cmc["seed"]),
+        "start": "prior" if begin["method"] == "prior" else None,
+        "sampler": Hmc(**chains, n_leapfrog=hmc["num_leapfrog_steps"])
+        if cmc["backend"]["sampler"] == "hmc"
+        else Nuts(**chains, max_tree_depth=mcmc["max_tree_depth"]),
+        "sharding": Sharding(
+            n_shards=dealt["n_shards"],
+            strategy=dealt["shard_strategy"],
+            strata=strata["n_strata"] if by_lag else 1,
+            min_points=dealt["min_pairs_per_shard"],
+            combine=cmc["combination"]["method"],
+            devices=all_devices(),
+        ),
+        "limits": Limits(**cmc["validation"], max_reduced_chi2=begin.get("nlsq_chi2_threshold")),
+        "width": cmc["width_correction"],
         "prior_from_fit": nlsq.get("nlsq_prior_width_factor"),
-        "limits": Limits(**cmc["validation"]),
         "per_angle_mode": nlsq["per_angle_mode"],
         "evaluator": nlsq["evaluator"],
     }
@@ -354,7 +360,7 @@ def sample(
     settings = {**job.sampling, "start": job.sampling["start"] or result}
     post = fit_cmc(
         job.model, job.data, job.space, **settings,
-        devices=all_devices(), checkpoint=kept, resume=kept.exists(), progress=progress,
+        checkpoint=kept, resume=kept.exists(), progress=progress,
     )  # fmt: skip
     if post.is_complete:
         shutil.rmtree(kept, ignore_errors=jax.process_count() > 1)  # others may have been faster
