@@ -16,8 +16,9 @@ import numpy as np
 import twotime as tt
 from twotime.gram.choose import choose_evaluator
 from twotime.models.correlation import pairs
-from twotime.sample.coordinates import make_posterior, position_of_fit
-from twotime.sample.density import Posterior
+from twotime.models.scaling import resolve_mode
+from twotime.sample.density import NOISES, Posterior, make_posterior
+from twotime.sample.shards import position_of_fit
 
 VALUES = {
     "D0_ref": 3e3, "alpha_ref": 0.2, "D_offset_ref": 0.0,
@@ -33,9 +34,9 @@ class Dense(eqx.Module):
 
     data: tt.TwoTimeData
     shift: jax.Array
-    n_pixels: jax.Array
+    n_points: jax.Array
 
-    def moments(self, model, params, free):
+    def moments(self, model, params, varying):
         d = self.data
         upper = jnp.triu(jnp.ones(d.c2.shape[1:]), 1)
 
@@ -79,10 +80,16 @@ def main(frames=500, draws=1000):
     fit = tt.fit_nlsq(model, data, space)
     plain, evaluator = choose_evaluator(model, data, "auto")
     posterior = make_posterior(
-        model, plain, space, fit.per_angle_mode, evaluator, scaling="marginal", noise="sampled"
+        model,
+        plain,
+        space,
+        resolve_mode(fit.per_angle_mode, 1),
+        evaluator,
+        scaling="marginal",
+        noise=NOISES["sampled"],
     )
     position, _ = position_of_fit(posterior, fit)
-    source = Dense(plain, posterior.source.shift, posterior.source.n_pixels)
+    source = Dense(plain, posterior.source.shift, posterior.source.n_points)
     fields = {f: getattr(posterior, f) for f in posterior.__dataclass_fields__}
     dense = Posterior(**(fields | {"source": source}))
     fast, slow = (seconds_per_gradient(p, position) for p in (posterior, dense))
