@@ -103,6 +103,11 @@ def test_disagreement_is_in_standard_deviations():
     assert np.std(found) == pytest.approx(1.0, abs=0.06)
 
 
+def test_precisions_from_few_draws_are_right_on_average():
+    found = [product_of_shards(RNG.normal(size=(2, 1, 12, 3))).precision for _ in range(3000)]
+    np.testing.assert_allclose(np.mean(found, axis=(0, 1)), np.eye(3), atol=0.05)
+
+
 def test_excluded_shards_do_not_count():
     draws = RNG.normal(size=(3, 2, 400, 2)) + np.array([0.0, 1.0, 50.0])[:, None, None, None]
     used = np.array([True, True, False])

@@ -1,8 +1,8 @@
 """Fit two-time X-ray photon correlation data (XPCS) with honest uncertainties.
 
 Values are frozen PyTrees, verbs are pure functions; importing changes nothing in the process.
-`fit_cmc`, `plots`, `run` and `testing` are loaded on first use, because they bring BlackJAX (which
-starts XLA), matplotlib and hypothesis.
+`plots`, `run` and `testing` are loaded on first use, because they bring matplotlib and hypothesis;
+BlackJAX, which starts XLA, is imported by the first sampling.
 """
 
 from importlib import import_module as _import_module
@@ -51,8 +51,16 @@ from twotime.report import cmc as _cmc  # noqa: F401 registers its words
 from twotime.report import nlsq as _nlsq  # noqa: F401
 from twotime.results import load_result as load_result
 from twotime.results.cmc import CMCResult as CMCResult
+from twotime.results.cmc import Limits as Limits
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
+from twotime.sample.chains import Hmc as Hmc
+from twotime.sample.chains import Nuts as Nuts
+from twotime.sample.cmc import fit_cmc as fit_cmc
+from twotime.sample.combine import Consensus as Consensus
+from twotime.sample.combine import Gaussian as Gaussian
+from twotime.sample.combine import Importance as Importance
+from twotime.sample.shards import Sharding as Sharding
 from twotime.solver import RESULTS as RESULTS
 from twotime.start import estimate_starts as estimate_starts
 from twotime.version import __version__ as __version__
@@ -61,10 +69,8 @@ if _TYPE_CHECKING:
     from twotime import plots as plots
     from twotime import testing as testing
     from twotime import workflow as run  # noqa: F401
-    from twotime.sample.cmc import fit_cmc as fit_cmc
 
 _LATE = {
-    "fit_cmc": "twotime.sample.cmc",
     "plots": "twotime.plots",
     "run": "twotime.workflow",
     "testing": "twotime.testing",
@@ -77,8 +83,7 @@ def __getattr__(name: str) -> object:
         return Pair
     if name not in _LATE:
         raise AttributeError(f"module 'twotime' has no attribute {name!r}")
-    module = _import_module(_LATE[name])
-    return getattr(module, name) if name == "fit_cmc" else module
+    return _import_module(_LATE[name])
 
 
 def __dir__() -> list[str]:
