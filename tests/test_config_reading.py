@@ -534,6 +534,13 @@ def test_remarks():
     assert found.problems == [] and "need the opposite sign" in found.remarks[0]
 
 
+def test_the_first_frame_is_at_dt_where_nothing_else_is_said():
+    """At t = 0 a transport with alpha < -1 would diverge."""
+    steep = {"parameters.alpha": -1.3, "analyzer_parameters.end_frame": 50}
+    assert not problems(steep, "static")
+    assert "reach t = 0" in problems(steep | {"analyzer_parameters.t0": 0.0}, "static")[0]
+
+
 def test_reading_does_not_change_what_is_read():
     written = config({"temporal.t_start": 2, "parameters.v_0": 3})
     before = repr(written)

@@ -1,5 +1,7 @@
 """Templates: valid as they stand, short, and off the truth they are fitted to."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -11,6 +13,7 @@ from twotime.config.template import template, truth
 from twotime.config.types import HeterodyneConfig, ParametersConfig
 from twotime.config.yaml_json import parse_yaml
 
+OLDER = sorted((Path(__file__).parent / "data" / "configurations").glob("*.yaml"))
 modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)
 
 
@@ -87,3 +90,21 @@ def test_unknown_mode():
         template("statics")
     with pytest.raises(KeyError, match="no analysis mode 'x'"):
         truth("x")
+
+
+@pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
+def test_templates_of_version_0_1_read_as_before(path):
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = ConfigManager.from_yaml(path)
+    assert config.analysis_mode == written["analysis_mode"] and config.warnings == ()
+    groups = written["parameters"]
+    named = {**groups, **{n: e for group in groups.values() if isinstance(group, dict)
+                          for n, e in group.items() if n in config.space.values}}  # fmt: skip
+    found = 0
+    for name, value in config.space.values.items():
+        entry = named.get(name)
+        if entry is not None:
+            entry = entry if isinstance(entry, dict) else {"value": entry}
+            assert value == entry["value"] and config.space.vary[name] is entry.get("vary", True)
+            found += 1
+    assert found >= 3
