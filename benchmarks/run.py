@@ -107,8 +107,8 @@ def iteration(case: Case) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from twotime.compilation import compiled
-    from twotime.covariance.sandwich import speckle_covariance
-    from twotime.gram.choose import choose_evaluator
+    from twotime.covariance import LinearisedFit, speckle_covariance
+    from twotime.gram import choose_evaluator
     from twotime.gram.problem import evaluate, make_problem
 
     model, data, space = problem(case)
@@ -122,12 +122,13 @@ def iteration(case: Case) -> dict[str, Any]:
     took = best_time(lambda: jax.block_until_ready(step(y, set_up)))
     at_truth = jnp.asarray(TRUTH[case.mode])[np.flatnonzero(set_up.varying)] / set_up.scale
     grams, reduced = step(at_truth, set_up)[1].aux
-    found = set_up.params(at_truth), grams, reduced, jnp.linalg.pinv(reduced.hessian)
+    inverse = jnp.linalg.pinv(reduced.hessian)
+    found = LinearisedFit(set_up, set_up.params(at_truth), grams, reduced, inverse)
     covariance = compiled(speckle_covariance)
-    error_bars = best_time(lambda: jax.block_until_ready(covariance(set_up, *found)))
+    error_bars = best_time(lambda: jax.block_until_ready(covariance(found)))
     return {
         "case": case.name,
-        "evaluator": evaluator,
+        "evaluator": evaluator.word,
         "iteration_ms": 1e3 * took,
         "pass_ms": 1e3 * passed,
         "ratio": took / passed,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.gram.choose import choose_evaluator
+from twotime.gram import choose_evaluator
 from twotime.models.correlation import pairs
 from twotime.models.scaling import resolve_mode
 from twotime.sample.density import NOISES, Posterior, make_posterior
@@ -93,7 +93,7 @@ def main(frames=500, draws=1000):
     fields = {f: getattr(posterior, f) for f in posterior.__dataclass_fields__}
     dense = Posterior(**(fields | {"source": source}))
     fast, slow = (seconds_per_gradient(p, position) for p in (posterior, dense))
-    print(f"a gradient, two chains at once: {evaluator} {1e3 * fast:.2f} ms, plain dense "
+    print(f"a gradient, two chains at once: {evaluator.word} {1e3 * fast:.2f} ms, plain dense "
           f"{1e3 * slow:.2f} ms, {slow / fast:.1f} times", flush=True)  # fmt: skip
     for n_shards in (1, 8):
         begun = time.perf_counter()

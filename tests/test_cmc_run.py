@@ -11,7 +11,7 @@ import twotime as tt
 from twotime import scaffold as starting
 from twotime import workflow as run
 from twotime.errors import ResultError
-from twotime.gram.devices import all_devices
+from twotime.gram import all_devices
 from twotime.models.base import Curve
 from twotime.plots import posterior as plots
 from twotime.results.cmc import CMCResult, Limits

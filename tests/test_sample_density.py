@@ -8,7 +8,7 @@ import pytest
 from sampling import static_case
 
 import twotime as tt
-from twotime.gram.choose import choose_evaluator
+from twotime.gram import choose_evaluator
 from twotime.models.scaling import Fourier, Frozen, Individual
 from twotime.sample.coordinates import choose_scaling, parameter_coordinates
 from twotime.sample.density import NOISES, make_posterior

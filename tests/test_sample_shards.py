@@ -8,7 +8,7 @@ import pytest
 from sampling import static_case
 
 import twotime as tt
-from twotime.gram.choose import choose_evaluator
+from twotime.gram import choose_evaluator
 from twotime.models.scaling import Individual
 from twotime.sample.density import NOISES, make_posterior
 from twotime.sample.shards import (

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import twotime as tt
-from twotime.gram.choose import choose_evaluator
+from twotime.gram import choose_evaluator
 from twotime.models.scaling import Individual
 from twotime.sample.chains import Nuts
 from twotime.sample.density import NOISES, make_posterior

@@ -18,10 +18,8 @@ from twotime.config.parameter_registry import ParameterRegistry as ParameterRegi
 from twotime.config.parameter_space import ParameterSpace as ParameterSpace
 from twotime.config.parameter_space import PriorDistribution as PriorDistribution
 from twotime.core import jax_backend as jax_backend
-from twotime.covariance.alternatives import dyadic_covariance as dyadic_covariance
-from twotime.covariance.alternatives import jackknife_covariance as jackknife_covariance
-from twotime.covariance.alternatives import known_noise_covariance as known_noise_covariance
-from twotime.covariance.alternatives import optimum as optimum
+from twotime.covariance import known_noise_covariance as known_noise_covariance
+from twotime.covariance import optimum as optimum
 from twotime.covariance.bands import delta_bands as delta_bands
 from twotime.covariance.bands import draw_bands as draw_bands
 from twotime.covariance.misfit import residual_structure as residual_structure

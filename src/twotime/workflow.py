@@ -25,7 +25,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
 from twotime.fit import fit_nlsq
 from twotime.fit.sequential import fit_sequential, one_angle
-from twotime.gram.devices import all_devices
+from twotime.gram import all_devices
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots

@@ -8,10 +8,9 @@ from jaxtyping import Array, Float
 
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.blocks import block_planes, residual_blocks, stride
-from twotime.covariance.speckle import score_covariance
+from twotime.covariance.speckle import angle_in_blocks, score_covariance, stride
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.pairs import channel_slopes
+from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.results.nlsq import NLSQResult
@@ -80,7 +79,7 @@ def residual_structure(
         space: The space that was fitted.
         fit: The result.
     """
-    problem = make_problem(model, data, space, fit.per_angle_mode, "tiled")
+    problem = make_problem(model, data, space, fit.per_angle_mode, Tiled())
     n = data.t.shape[0]
     in_block = stride(n)
     n_blocks = -(-n // in_block)
@@ -89,12 +88,9 @@ def residual_structure(
     block_time = t[jnp.minimum(jnp.arange(n_blocks) * in_block, n - 1)]
 
     def one(k: Array) -> tuple[Array, Array, Array]:
-        no_direction = jnp.zeros((0, sum(problem.varying)))
-        settings = problem.model, data, fit.values, problem.varying, jnp.asarray(data.phi)[k]
-        slopes = channel_slopes(*settings, no_direction)
-        planes = block_planes(problem, *slopes)
         scaling = fit.contrast[k], fit.offset[k] - problem.shift
-        blocks = residual_blocks(problem, slopes[0], scaling, k)
+        no_direction = jnp.zeros((0, sum(problem.varying)))
+        planes, blocks = angle_in_blocks(problem, fit.values, scaling, no_direction, k)
         weights = groups * blocks.weight * (1 - jnp.eye(n_blocks))
         weights = weights / jnp.maximum(weights.sum(axis=(1, 2), keepdims=True), 1e-300)
         beta = jnp.clip(fit.contrast[k] / fit.offset[k], 1e-6, 1.0)

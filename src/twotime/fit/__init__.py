@@ -22,8 +22,7 @@ from twotime.fit.implicit import Given, constant
 from twotime.fit.objective import End, check_inputs, descend
 from twotime.fit.result import make_result
 from twotime.fit.robust import AbstractLoss, make_loss
-from twotime.gram.choose import choose_evaluator
-from twotime.gram.devices import device_mesh, fetch, place
+from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.problem import Problem, make_problem
 from twotime.gram.tiled import TILE
 from twotime.models.base import AbstractTwoTimeModel
@@ -40,7 +39,7 @@ def fit_nlsq(
     space: ParameterSpace,
     *,
     per_angle_mode: str | Individual = "auto",
-    evaluator: str = "auto",
+    evaluator: str | Evaluator = "auto",
     loss: str | AbstractLoss = "linear",
     loss_scale: float = 1.0,
     starts: int | Float[AnyArray, "start param"] = 1,
@@ -84,12 +83,13 @@ def fit_nlsq(
     check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
     chosen = make_loss(loss, loss_scale, evaluator)
-    data, evaluator = choose_evaluator(model, data, evaluator if chosen.scale is None else "tiled")
+    asked = evaluator if chosen.scale is None else "tiled"
+    data, evaluator = choose_evaluator(model, data, asked, tile)
     points = make_starts(model, data, space, mode, starts, key)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
-    settings = mode, evaluator, tile, mesh, *limits, progress
+    settings = mode, evaluator, mesh, *limits, progress
     result = fetch(mesh, _fit(data, model, space, points, chosen, *settings))
     if throw and not result.converged:
         raise RuntimeError(result.status)
@@ -104,14 +104,13 @@ def _fit(
     starts: Float[Array, "start param"],
     loss: AbstractLoss,
     mode: Individual,
-    evaluator: str,
-    tile: int,
+    evaluator: Evaluator,
     mesh: Mesh | None,
     max_steps: Int[Array, ""],
     tolerance: Float[Array, ""],
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
-    given = make_problem(model, data, space, mode, evaluator, tile, mesh)
+    given = make_problem(model, data, space, mode, evaluator, mesh)
     index = np.flatnonzero(space.varying)
     bounds = Given(given, *(jnp.asarray(b)[index] for b in (space.lower, space.upper)))
     # The search itself has no derivatives; `implicit` gives them to its result.

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance import sandwich as uncertainty
-from twotime.covariance.sandwich import SPECKLE, speckle_covariance
+from twotime.covariance import SPECKLE, LinearisedFit, speckle_covariance
 from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.objective import End
 from twotime.fit.robust import AbstractLoss, Equivalent
@@ -76,7 +76,7 @@ def choose_basin(
 
 
 def _basins(problem: Problem, ends: End, params: Array, cost: Array) -> Basins:
-    variance = jnp.min(cost) / problem.n_pixels if problem.data.sigma is None else 1.0
+    variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
     converged = ends.result == RESULTS.successful
     return choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
 
@@ -111,7 +111,7 @@ def make_result(
     params = jax.vmap(problem.params)(ends.y)
     basins = _basins(problem, ends, params, cost)
     end = jax.tree.map(lambda x: x[basins.best], ends)
-    dof = problem.n_pixels - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
+    dof = problem.n_points - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
     squares = loss.equivalent(problem, end, dof)
     answer = _answer(problem, bounds, end, squares, loss)
     return NLSQResult(
@@ -120,7 +120,7 @@ def make_result(
         units=tuple(space.units),
         model=type(problem.model).__name__,
         per_angle_mode=problem.scaling.mode.word,
-        evaluator=problem.evaluator,
+        evaluator=problem.evaluator.word,
         values=answer.values,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
@@ -130,7 +130,7 @@ def make_result(
         offset=answer.offset,
         scaling_at_bound=scaling_at_bound(problem.scaling, end.reduced.scaling),
         chi2=answer.chi2,
-        n_points=problem.n_pixels,
+        n_points=problem.n_points,
         dof=dof,
         total=squares.total,
         result=end.result,
@@ -170,9 +170,8 @@ def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
     values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
-    covariance, noise = speckle_covariance(
-        squares.problem, params, squares.grams, squares.reduced, inverse
-    )
+    at = LinearisedFit(squares.problem, params, squares.grams, squares.reduced, inverse)
+    covariance, noise = speckle_covariance(at)
     return {
         "uncertainty_kind": SPECKLE,
         "covariance": covariance,

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from twotime.fit.objective import End
-from twotime.gram.choose import prepare
+from twotime.gram import Evaluator, Separable
 from twotime.gram.pairs import DATA, ONE
 from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.correlation import correlation
@@ -194,7 +194,7 @@ class Huber(AbstractRobust):
 LOSSES = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
 
 
-def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str) -> AbstractLoss:
+def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator) -> AbstractLoss:
     """The loss for a word; a loss passes.
 
     Args:
@@ -214,7 +214,7 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str) -> Abstrac
         return loss
     if not isinstance(loss.scale, jax.core.Tracer) and not loss.scale > 0:
         raise ValueError(f"loss_scale is {loss.scale}; expected a positive number of noise levels.")
-    if evaluator == "factored":
+    if evaluator in ("factored", "separable") or isinstance(evaluator, Separable):
         raise ValueError(
             f"The factored evaluator cannot be used with loss={loss.word!r}, which weighs every "
             "point separately; use 'auto' or 'tiled'."
@@ -271,7 +271,7 @@ def weigh(
 
     sigma, noise, sums = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
     cost, chi2, weight, stiffness, total = jnp.sum(sums, axis=0)
-    count = problem.n_pixels
+    count = problem.n_points
     return Weights(sigma, noise, cost, chi2, total, weight / count, stiffness / count)
 
 
@@ -313,7 +313,7 @@ def settle_weights(
     def one_round(last: _Round) -> _Round:
         end = descend(_with_data(problem, sigma=last.weights.sigma), last.end.y)
         moved = (end.y - last.end.y) * problem.scale
-        variance = end.reduced.chi2 / problem.n_pixels
+        variance = end.reduced.chi2 / problem.n_points
         distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
         # Fresh weights undo part of a step: the whole way left is longer by this ratio.
         distance = distance * last.weights.weight / last.weights.stiffness
@@ -343,7 +343,7 @@ def _before(problem: Problem, y: Array, descend: Descend) -> _Round:
 
 def _with_data(problem: Problem, **changed: Array) -> Problem:
     data = dataclasses.replace(problem.data, **changed)
-    prepared = prepare(problem.evaluator, data, problem.shift, problem.tile)
+    prepared = problem.evaluator.prepare(data, problem.shift)
     return dataclasses.replace(problem, data=data, prepared=prepared)
 
 

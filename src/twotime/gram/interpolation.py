@@ -1,10 +1,11 @@
-"""The nodes of tiles: few frames that hold every polynomial, and what they stand for.
+"""Interpolation nodes: few frames of a tile that determine every polynomial on it.
 
 Rates are powers of the time, so in the first tile every early frame is a node, and polynomials go
 through the late ones alone: it is two blocks of frames, every other tile is one.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,13 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import (
+    ChannelDerivatives,
     Product,
-    Sides,
     Sums,
-    add_tile,
     assembled,
     cut_tile,
-    no_sums,
     slopes,
     tile_pairs,
     tile_sums,
@@ -32,6 +31,8 @@ from twotime.models.rates import Scalar
 
 GROUP = 3
 """Blocks come in multiples of it."""
+ROUNDING = 1e-13
+"""Largest part of a product, or of a clock, that its nodes may miss."""
 _PLACES = 32
 
 
@@ -82,67 +83,55 @@ def chebyshev_nodes(width: int, count: int | None = None) -> Int[np.ndarray, " n
     raise AssertionError(f"{width} frames have no {count} nodes")
 
 
-def tile_starts(n_frames: int, edge: int) -> Int[np.ndarray, " tile"]:
-    """First frame of each tile; the last is moved back inside."""
-    return np.minimum(edge * np.arange(-(-n_frames // edge)), n_frames - edge)
-
-
-def node_count(edge: int) -> int:
-    """How many nodes every block has."""
-    return bases_of(edge)[1].frames.size
-
-
-def blocks_of(n_frames: int, edge: int) -> tuple[Int[np.ndarray, " block"], list[Basis]]:
-    """The tile of every block of frames, and its basis; copies of the last fill up a group."""
-    first, other = bases_of(edge)
-    n_tiles = -(-n_frames // edge)
-    tiles = np.concatenate([np.zeros(len(first), int), np.arange(1, n_tiles)])
-    tiles = np.pad(tiles, (0, -tiles.size % GROUP), mode="edge")
-    return tiles, first + [other] * (tiles.size - len(first))
-
-
-def node_frames(n_frames: int, edge: int) -> Int[np.ndarray, " node"]:
-    """The nodes of all blocks, one after the other."""
-    tiles, bases = blocks_of(n_frames, edge)
-    starts = tile_starts(n_frames, edge)
-    return np.concatenate([starts[k] + b.frames for k, b in zip(tiles, bases, strict=True)])
-
-
-def node_tails(n_frames: int, edge: int) -> Float[np.ndarray, "block place 2"]:
-    """What makes the last two Chebyshev coefficients of values at the nodes of each block."""
-    return np.stack([basis.tail for basis in blocks_of(n_frames, edge)[1]])
-
-
-class NodeCounts(NamedTuple):
-    """What the nodes of blocks stand for where all pixels t1 < t2 count alike.
+class Nodes(NamedTuple):
+    """The nodes of all blocks of a record; copies of the last block fill up a group.
 
     Attributes:
-        frames: Frames for which each node stands.
-        pixels: Pixels of the block itself for which each pair of nodes stands.
+        tile: The tile of each block.
+        frames: The nodes.
+        lagrange: As in `Basis`, but 0 at frames of the tile before, and of copies.
+        tail: What makes the last two Chebyshev coefficients of values at the nodes.
+        counts: Frames that each node stands for.
+        pairs: Pairs t1 < t2 inside the block that each pair of nodes stands for.
     """
 
-    frames: Float[np.ndarray, "block node"]
-    pixels: Float[np.ndarray, "block node node"]
+    tile: Int[np.ndarray, " block"]
+    frames: Int[np.ndarray, "block node"]
+    lagrange: Float[np.ndarray, "block frame node"]
+    tail: Float[np.ndarray, "block node 2"]
+    counts: Float[np.ndarray, "block node"]
+    pairs: Float[np.ndarray, "block node node"]
+
+    @property
+    def of_tile(self) -> Int[np.ndarray, " tile"]:
+        """The first block of each tile."""
+        return np.unique(self.tile, return_index=True)[1]
 
 
 @functools.cache
-def node_counts(n_frames: int, edge: int) -> NodeCounts:
-    """Count frames and pixels of each block at its nodes; a frame of two tiles is of the first."""
-    tiles, bases = blocks_of(n_frames, edge)
-    frames = tile_starts(n_frames, edge)[tiles][:, None] + np.arange(edge)
-    is_copy = np.arange(tiles.size) >= tiles.max() + len(bases_of(edge)[0])
-    own = (frames >= edge * tiles[:, None]) & ~is_copy[:, None]
+def nodes_of(n_frames: int, edge: int) -> Nodes:
+    """The nodes of a record in tiles of some edge; a frame of two tiles belongs to the first."""
+    first, other = bases_of(edge)
+    tile = np.concatenate([np.zeros(len(first), int), np.arange(1, -(-n_frames // edge))])
+    n_blocks = tile.size
+    tile = np.pad(tile, (0, -n_blocks % GROUP), mode="edge")
+    bases = first + [other] * (tile.size - len(first))
+    frames = np.minimum(edge * tile, n_frames - edge)[:, None] + np.arange(edge)
+    own = (frames >= edge * tile[:, None]) & (np.arange(tile.size) < n_blocks)[:, None]
     lagrange = own[:, :, None] * np.stack([basis.lagrange for basis in bases])
     later = np.triu(np.ones((edge, edge)), 1)
-    return NodeCounts(lagrange.sum(1), np.swapaxes(lagrange, 1, 2) @ later @ lagrange)
-
-
-ROUNDING = 1e-13
-"""Largest part of a product, or of a clock, that its nodes may miss."""
+    return Nodes(
+        tile=tile,
+        frames=frames[:, :1] + np.stack([basis.frames for basis in bases]),
+        lagrange=lagrange,
+        tail=np.stack([basis.tail for basis in bases]),
+        counts=lagrange.sum(1),
+        pairs=np.swapaxes(lagrange, 1, 2) @ later @ lagrange,
+    )
 
 
 class NodeWeights(eqx.Module):
-    """What the data of each tile leave behind at pairs of its nodes; 0 below the diagonal.
+    """Weights and data of all pairs of frames, brought to pairs of nodes; 0 below the diagonal.
 
     Attributes:
         weight: Weights.
@@ -152,51 +141,33 @@ class NodeWeights(eqx.Module):
     weight: Float[Array, "*angle node node"]
     c2: Float[Array, "*angle node node"]
 
-    def of_tiles(self, corners: Int[Array, "tile 2"], edge: int, n_frames: int) -> "NodeWeights":
-        """Those of some tiles alone; corners behind the last frame are of none."""
-        tiles, _ = blocks_of(n_frames, edge)
-        n_tiles = tiles.max() + 1
-        index = jnp.where(corners < n_frames, corners // edge, n_tiles)
-        mine = jnp.zeros((n_tiles, n_tiles), bool)
-        mine = mine.at[index[:, 0], index[:, 1]].set(True, mode="drop")[tiles][:, tiles]
-        return jax.tree.map(lambda x: jnp.where(_spread(mine, node_count(edge)), x, 0.0), self)
 
-
-def node_weights(
-    data: TwoTimeData, shift: Scalar, corners: Int[Array, "tile 2"], edge: int
-) -> NodeWeights:
-    """Bring the data to the nodes, tile by tile.
+def node_weights(data: TwoTimeData, shift: Scalar, edge: int) -> NodeWeights:
+    """Bring the data to the nodes, block by block.
 
     Args:
-        data: The data; pixels that are masked or not finite do not count.
+        data: The data.
         shift: Subtracted from the data, to keep digits.
-        corners: First frames of all tiles.
-        edge: Their edge [frame].
+        edge: Edge of the tiles [frame].
     """
-    first, other = bases_of(edge)
-    of_first = np.concatenate([basis.lagrange for basis in first], axis=1)
-    count, parts = other.frames.size, len(first)
-    of_others = np.pad(other.lagrange, ((0, 0), (0, (parts - 1) * count)))
-    tiles, _ = blocks_of(data.c2.shape[-1], edge)
-    n_blocks = tiles.size
-    # Which blocks the parts of a tile are; only the first has more than one.
-    place = np.array([[k, n_blocks][:parts] for k in np.unique(tiles, return_index=True)[1]])
-    place[0] = np.arange(parts)
-
-    def of_tile(k: Array, corner: Array) -> NodeWeights:
-        tile = cut_tile(data, k, shift, corner, edge)
-        left, right = (jnp.where(frame == 0, of_first, of_others) for frame in corner)
-        return NodeWeights(*(left.T @ x @ right for x in (tile.weight, tile.weight * tile.c2)))
-
-    def placed(x: Array) -> Array:
-        rows, columns = (jnp.asarray(place)[k // edge] for k in corners.T)
-        parted = jnp.swapaxes(x.reshape(-1, parts, count, parts, count), 2, 3)
-        blocks = jnp.zeros((n_blocks, n_blocks, count, count), x.dtype)
-        blocks = blocks.at[rows[:, :, None], columns[:, None]].set(parted, mode="drop")
-        return jnp.swapaxes(blocks, 1, 2).reshape(n_blocks * count, -1)
+    nodes = nodes_of(data.c2.shape[-1], edge)
+    n_blocks, count = nodes.frames.shape
+    rows, columns = np.triu_indices(n_blocks)
+    lagrange = jnp.asarray(nodes.lagrange)
 
     def of_angle(k: Array) -> NodeWeights:
-        return jax.tree.map(placed, jax.lax.map(lambda corner: of_tile(k, corner), corners))
+        def of_blocks(pair: Array) -> NodeWeights:
+            tile = cut_tile(data, k, shift, edge * jnp.asarray(nodes.tile)[pair], edge)
+            left, right = lagrange[pair]
+            return NodeWeights(*(left.T @ x @ right for x in (tile.weight, tile.weight * tile.c2)))
+
+        def placed(x: Array) -> Array:
+            blocks = jnp.zeros((n_blocks, n_blocks, count, count), x.dtype)
+            blocks = blocks.at[rows, columns].set(x)
+            return jnp.swapaxes(blocks, 1, 2).reshape(n_blocks * count, -1)
+
+        found = jax.lax.map(of_blocks, jnp.stack([rows, columns], axis=1))
+        return jax.tree.map(placed, found)
 
     return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
 
@@ -205,7 +176,7 @@ def node_gram(
     model: AbstractTwoTimeModel,
     products: list[Product],
     channels: Channels,
-    sides: Sides,
+    by: ChannelDerivatives,
     weights: NodeWeights,
     edge: int,
 ) -> tuple[Float[Array, "basis basis"], Bool[Array, "tile tile"]]:
@@ -215,7 +186,7 @@ def node_gram(
         model: The model.
         products: What to sum.
         channels: Channels of the angle.
-        sides: Their derivatives.
+        by: Their derivatives.
         weights: Weights at the nodes of this angle, without the axis of angles.
         edge: Edge of the tiles [frame].
 
@@ -223,78 +194,82 @@ def node_gram(
         Sums of products of [data, 1, model, derivatives] over these tiles, without those of data
         and 1 alone; and which tiles they are (under `jax.vmap`: on which all agree).
     """
-    record = _at_nodes(channels, sides, edge)
-    size = GROUP * node_count(edge)
-    row = record.sides.row.mT
+    nodes = nodes_of(channels.level.shape[1], edge)
+    (n_blocks, count), frames = nodes.frames.shape, nodes.frames.ravel()
+    here, by_here = jax.tree.map(lambda x: x[..., frames], (channels, by))
+    smooth_group = _smoothness(channels, by, edge)
 
     def add(sums: Sums, corner: Array) -> tuple[Sums, Array]:
+        size = GROUP * count
         first = corner[0] * size, corner[1] * size
-        value, g, smooth = _group(model, record, corner, edge)
-        take = _spread(smooth, node_count(edge))
+        upper = _upper(corner)
+        # Tiles on the diagonal hold pairs below it, where the law is continued.
+        value, g = slopes(model, tile_pairs(here, first, size, _spread(upper, count)))
+        smooth = agreed(smooth_group(corner, value, g))
+        take = _spread(smooth, count)
         planes = jnp.where(take, value, 0.0), [jnp.where(take, x, 0.0) for x in g]
-        weight, c2 = (
-            jax.lax.dynamic_slice(x, first, (size, size)) for x in (weights.weight, weights.c2)
+        window = (
+            jax.lax.dynamic_slice(weights.weight, first, (size, size)),
+            jax.lax.dynamic_slice(weights.c2, first, (size, size)),
         )
-        rows = jax.lax.dynamic_slice_in_dim(row, first[0], size, axis=2)
-        return add_tile(sums, first, tile_sums(products, planes, (weight, c2), rows)), smooth
+        rows = jax.lax.dynamic_slice_in_dim(by_here.row, first[0], size, axis=2)
+        return sums.add(first, tile_sums(products, planes, window, rows)), smooth
 
-    tiles, _ = blocks_of(channels.level.shape[1], edge)
-    n_groups = tiles.size // GROUP
-    groups = [(i, j) for i in range(n_groups) for j in range(i, n_groups)]
-    none = no_sums(products, record.frames.size, row.shape[1])
+    n_groups = n_blocks // GROUP
+    groups = np.stack(np.triu_indices(n_groups), axis=1)
+    none = Sums.none(products, frames.size, by.row.shape[1])
     sums, found = jax.lax.scan(add, none, jnp.asarray(groups))
     smooth = jnp.zeros((n_groups, n_groups, GROUP, GROUP), bool)
-    smooth = smooth.at[tuple(np.transpose(groups))].set(found)
-    smooth = jnp.swapaxes(smooth, 1, 2).reshape(tiles.size, -1)
-    of_tile = np.unique(tiles, return_index=True)[1]
-    return assembled(products, sums, record.sides), smooth[of_tile][:, of_tile]
+    smooth = smooth.at[tuple(groups.T)].set(found)
+    smooth = jnp.swapaxes(smooth, 1, 2).reshape(n_blocks, -1)
+    return assembled(products, sums, by_here), smooth[nodes.of_tile][:, nodes.of_tile]
 
 
-class _Record(eqx.Module):
-    """An angle at the nodes of its blocks of frames.
+def _upper(corner: Int[Array, "2"]) -> Bool[Array, "block block"]:
+    """Which pairs of blocks of a pair of groups are on the diagonal or above it."""
+    block = GROUP * corner[:, None] + jnp.arange(GROUP)
+    return block[0][:, None] <= block[1]
 
-    Attributes:
-        frames: The nodes, block by block.
-        channels: Channels there.
-        sides: Their derivatives.
-        typical: Sums of the sides by parameters, each in units of its largest.
-        follow: Whether on all frames of its tile channels and derivatives follow from the nodes.
-        tails: What makes the last two Chebyshev coefficients of values at the nodes of a block.
+
+def _smoothness(channels: Channels, by: ChannelDerivatives, edge: int) -> Callable[..., Array]:
+    """A function that tells on which pairs of blocks model and derivatives are polynomials.
+
+    Its arguments are a pair of groups, and the model and its derivatives there at the nodes.
     """
+    nodes = nodes_of(channels.level.shape[1], edge)
+    count, frames = nodes.frames.shape[1], jnp.asarray(nodes.frames.ravel())
+    each = [channels.decay, channels.phase, channels.level, *by.row]
+    follow = follow_from_nodes(jnp.concatenate(each), edge)
+    # Each derivative of a channel in units of its largest value.
+    scaled = (in_units_of_largest(x[..., frames], -1) for x in (by.row, by.column))
+    typical = [x.sum(axis=1) for x in scaled]
 
-    frames: Int[Array, " node"]
-    channels: Channels
-    sides: Sides
-    typical: tuple[Float[Array, "slope node"], Float[Array, "slope node"]]
-    follow: Bool[Array, " block"]
-    tails: Float[Array, "block place 2"]
+    def smooth(corner: Array, value: Array, g: list[Array]) -> Bool[Array, "block block"]:
+        def cut(x: Array, k: Array, size: int, axis: int) -> Array:
+            return jax.lax.dynamic_slice_in_dim(x, k * size, size, axis)
 
+        size, upper = GROUP * count, _upper(corner)
+        row, column = (cut(x, k, size, 1) for x, k in zip(typical, corner, strict=True))
+        changes = [x * (r[:, None] + c) for x, r, c in zip(g, row, column, strict=True)]
+        i, j = (cut(frames, k, size, 0) for k in corner)
+        rows, columns = (cut(jnp.asarray(nodes.tail), k, GROUP, 0) for k in corner)
+        counted = _spread(upper, count) & (i[:, None] <= j)
+        found = _resolved([value, *changes], counted, rows, columns)
+        above, beside = (cut(follow, k, GROUP, 0) for k in corner)
+        found &= above[:, None] & beside
+        if len(bases_of(edge)[0]) > 1:
+            found = _joined(found | ~upper, corner)
+        return upper & found
 
-def _at_nodes(channels: Channels, sides: Sides, edge: int) -> _Record:
-    n = channels.level.shape[1]
-    frames = node_frames(n, edge)
-    here, sides_here = jax.tree.map(lambda x: x[:, frames], (channels, sides))
-
-    def typical(side: Array) -> Array:
-        size = jnp.max(jnp.abs(side), axis=1, keepdims=True)
-        return jnp.sum(side / jnp.where(size > 0, size, 1.0), axis=-1)
-
-    each = [channels.decay, channels.phase, channels.level, *jnp.moveaxis(sides.row, 2, 1)]
-    return _Record(
-        frames=jnp.asarray(frames),
-        channels=here,
-        sides=sides_here,
-        typical=(typical(sides_here.row), typical(sides_here.column)),
-        follow=follow_from_nodes(jnp.concatenate(each), edge),
-        tails=jnp.asarray(node_tails(n, edge)),
-    )
+    return smooth
 
 
 def follow_from_nodes(functions: Float[Array, "function time"], edge: int) -> Bool[Array, " block"]:
     """Whether on all frames of the tile of each block functions follow from the nodes."""
     n = functions.shape[1]
     allowed = 100 * ROUNDING * jnp.max(jnp.abs(functions), axis=1)[:, None, None]
-    frames = tile_starts(n, edge)[:, None] + np.arange(edge)
+    starts = edge * np.arange(-(-n // edge))
+    frames = np.minimum(starts, n - edge)[:, None] + np.arange(edge)
 
     def follows(frames: np.ndarray, bases: list[Basis]) -> Array:
         parts = functions[:, frames]
@@ -303,36 +278,7 @@ def follow_from_nodes(functions: Float[Array, "function time"], edge: int) -> Bo
 
     first, other = bases_of(edge)
     found = [follows(frames[:1], first), follows(frames[1:], [other])]
-    return jnp.concatenate(found)[blocks_of(n, edge)[0]]
-
-
-def _group(
-    model: AbstractTwoTimeModel, record: _Record, corner: Int[Array, "2"], edge: int
-) -> tuple[Array, list[Array], Bool[Array, "block block"]]:
-    """The model and its derivatives on a group of tiles at their nodes, and which are smooth."""
-    size = GROUP * node_count(edge)
-    first = corner[0] * size, corner[1] * size
-    block = GROUP * corner[:, None] + jnp.arange(GROUP)
-    upper = block[0][:, None] <= block[1]
-    # Tiles on the diagonal hold pixels below it, where the law goes on.
-    above = _spread(upper, node_count(edge))
-    value, g = slopes(model, tile_pairs(record.channels, first, size, above))
-    row, column = (
-        jax.lax.dynamic_slice_in_dim(x, k, size, axis=1)
-        for x, k in zip(record.typical, first, strict=True)
-    )
-    i, j = (jax.lax.dynamic_slice_in_dim(record.frames, k, size) for k in first)
-    changes = [x * (r[:, None] + c) for x, r, c in zip(g, row, column, strict=True)]
-    (rows, row_tails), (columns, column_tails) = (
-        [jax.lax.dynamic_slice_in_dim(x, k * GROUP, GROUP) for x in (record.follow, record.tails)]
-        for k in corner
-    )
-    counted = above & (i[:, None] <= j)
-    resolved = _resolved([value, *changes], counted, row_tails, column_tails)
-    smooth = rows[:, None] & columns & resolved
-    if len(bases_of(edge)[0]) > 1:
-        smooth = _joined(smooth | ~upper, corner)
-    return value, g, agreed(upper & smooth)
+    return jnp.concatenate(found)[nodes_of(n, edge).tile]
 
 
 def _joined(smooth: Bool[Array, "block block"], corner: Int[Array, "2"]) -> Array:
@@ -389,3 +335,9 @@ def agreed(flags: Array) -> Array:
 def _(size, is_batched, flags):
     del size, is_batched
     return jnp.all(flags, axis=0), False
+
+
+def in_units_of_largest(x: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:
+    """An array in units of its largest absolute values along some axes; 0 stays 0."""
+    size = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    return x / jnp.where(size > 0, size, 1.0)

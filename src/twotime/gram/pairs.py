@@ -1,7 +1,7 @@
-"""The pixels of a fit, tile by tile: data, weights, the model and its derivatives.
+"""Tiles of pairs of frames: data, weights, model, derivatives, and sums of their products.
 
-Per pixel a model depends on few channels at t1 and t2, so its derivatives are planes by these
-channels times vectors by the parameters; no derivative by a parameter is formed per pixel.
+At each pair a model depends on few channels at t1 and t2, so its derivatives are planes by these
+channels times vectors by the parameters; no derivative by a parameter is formed for each pair.
 """
 
 from typing import Any, NamedTuple
@@ -17,19 +17,27 @@ from twotime.data.dataset import TwoTimeData, window
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.rates import AnyArray, Scalar
 
-_FURTHEST = 30.0
-"""How far clocks go on below the diagonal: behind it nothing is smooth, and much overflows."""
+STEEPEST = 30.0
+"""Largest continued decay below the diagonal: beyond it nothing is smooth, and much overflows."""
 
 
-class Sides(eqx.Module):
-    """Derivatives of the channels, arranged by how a pixel depends on them.
+class ChannelDerivatives(eqx.Module):
+    """Derivatives of the channels by parameters, arranged by how a pair depends on them.
 
     ∂model/∂θ at (i, j) = Σ_k g_k(i, j) (row_k(i) + column_k(j)), with g from `slopes`: first of
     the clocks, then of the levels at t1 (whose columns are zero) and at t2 (whose rows are).
     """
 
-    row: Float[Array, "slope time param"]
-    column: Float[Array, "slope time param"]
+    row: Float[Array, "slope param time"]
+    column: Float[Array, "slope param time"]
+
+    @classmethod
+    def of(cls, by: Channels) -> "ChannelDerivatives":
+        """Arrange the derivatives that `channel_slopes` returns."""
+        none = jnp.zeros_like(by.level)
+        row = [by.decay, -by.phase, by.level, none]
+        column = [-by.decay, by.phase, none, by.level]
+        return cls(*(jnp.swapaxes(jnp.concatenate(x, axis=1), 0, 1) for x in (row, column)))
 
 
 class Tile(eqx.Module):
@@ -77,10 +85,10 @@ def tile_pairs(
     continued: Bool[Array, "tile tile"] | None = None,
     dtype: DTypeLike | None = None,
 ) -> Pair:
-    """Pixels of a tile that begins at `first`; below the diagonal they are meaningless.
+    """The pairs of a tile that begins at `first`; below the diagonal they are meaningless.
 
-    Where `continued`, pixels below the diagonal follow the law of those above it. Differences of
-    clocks are formed before they are taken to `dtype`.
+    Where `continued`, pairs below the diagonal follow the law of those above it. Differences of
+    clocks are formed before they are converted to `dtype`.
     """
     size = min(size, channels.level.shape[1])
 
@@ -90,8 +98,8 @@ def tile_pairs(
     def columns(x: AnyArray) -> Array:
         return jax.lax.dynamic_slice_in_dim(x, first[1], size, axis=1)[:, None, :]
 
-    # Sine and cosine of differences as products of matrices, whose factors compilers do not form
-    # again for each pixel.
+    # Sine and cosine of differences as matrix products: compilers do not recompute their factors
+    # for each pair.
     sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
     early, late = (
         [jax.lax.dynamic_slice_in_dim(x, k, size, axis=1) for x in (sin, cos)] for k in first
@@ -106,7 +114,7 @@ def tile_pairs(
         return jnp.stack(planes) if planes else fall[:0]
 
     fall = convert(rows(channels.decay) - columns(channels.decay))
-    furthest = 0.0 if continued is None else jnp.where(continued, _FURTHEST, 0.0)
+    furthest = 0.0 if continued is None else jnp.where(continued, STEEPEST, 0.0)
     shape = (channels.level.shape[0], size, size)
     return Pair(
         decay=jnp.exp(jnp.where(fall <= furthest, fall, 0.0)),
@@ -119,9 +127,9 @@ def tile_pairs(
 
 
 def slopes(
-    model: AbstractTwoTimeModel, pixel: Pair
-) -> tuple[Float[Array, "*pixel"], list[Float[Array, "*pixel"]]]:
-    """The model and its derivatives, in the order of `Sides`.
+    model: AbstractTwoTimeModel, pair: Pair
+) -> tuple[Float[Array, "*pair"], list[Float[Array, "*pair"]]]:
+    """The model and its derivatives, in the order of `ChannelDerivatives`.
 
     By minus the difference of each decay clock, by the difference of each phase clock, and by
     each level at t1 and then at t2.
@@ -129,35 +137,21 @@ def slopes(
 
     def along(part: Any, *tangents: Array) -> Array:
         def at(*values: Array) -> Array:
-            return model.correlation(eqx.tree_at(part, pixel, values))
+            return model.correlation(eqx.tree_at(part, pair, values))
 
-        return jax.jvp(at, part(pixel), tangents)[1]
+        return jax.jvp(at, part(pair), tangents)[1]
 
     def only(k: int, x: Array, like: AnyArray) -> Array:
         return jnp.stack([x if i == k else jnp.zeros_like(x) for i in range(like.shape[0])])
 
-    found = [
-        along(lambda p: (p.decay,), only(k, x, pixel.decay)) for k, x in enumerate(pixel.decay)
-    ]
-    for k, (sin, cos) in enumerate(zip(pixel.sin, pixel.cos, strict=True)):
-        turn = (only(k, x, pixel.sin) for x in (jnp.ones_like(sin), cos, -sin))
+    found = [along(lambda p: (p.decay,), only(k, x, pair.decay)) for k, x in enumerate(pair.decay)]
+    for k, (sin, cos) in enumerate(zip(pair.sin, pair.cos, strict=True)):
+        turn = (only(k, x, pair.sin) for x in (jnp.ones_like(sin), cos, -sin))
         found.append(along(lambda p: (p.shift, p.sin, p.cos), *turn))
     for part in (lambda p: (p.level1,), lambda p: (p.level2,)):
-        levels = part(pixel)[0]
+        levels = part(pair)[0]
         found += [along(part, only(k, jnp.ones_like(x), levels)) for k, x in enumerate(levels)]
-    return model.correlation(pixel), found
-
-
-def channel_sides(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    params: Float[Array, " param"],
-    free: tuple[bool, ...],
-    phi: Float[Array, ""],
-) -> tuple[Channels, Sides]:
-    """Channels of one angle and their derivatives by the free parameters."""
-    channels, by = channel_slopes(model, data, params, free, phi)
-    return channels, Sides(*(jnp.moveaxis(x, 0, -1) for x in arrange(by, axis=1)))
+    return model.correlation(pair), found
 
 
 def channel_slopes(
@@ -187,14 +181,6 @@ def channel_slopes(
     directions = jnp.eye(index.size, dtype=params.dtype) if directions is None else directions
     # One direction after the other: compilers would form power laws again for each at once.
     return channels, jax.lax.map(change, directions)
-
-
-def arrange(by_free: Channels, axis: int) -> tuple[Array, Array]:
-    """Rows and columns of `Sides` from derivatives of the channels, which lie along `axis`."""
-    none = jnp.zeros_like(by_free.level)
-    row = [by_free.decay, -by_free.phase, by_free.level, none]
-    column = [-by_free.decay, by_free.phase, none, by_free.level]
-    return jnp.concatenate(row, axis), jnp.concatenate(column, axis)
 
 
 DATA, ONE, MODEL, FIRST = 0, 1, 2, 3
@@ -229,6 +215,22 @@ class Sums(eqx.Module):
     along: Float[Array, "product time"]
     down: Float[Array, "wide time"]
 
+    @classmethod
+    def none(cls, products: list[Product], n_frames: int, n_param: int) -> "Sums":
+        """Sums of nothing."""
+        wide = sum(p.columns + len(p.across) * n_param for p in products)
+        tall = sum(p.rows for p in products)
+        return cls(jnp.zeros((tall, n_frames)), jnp.zeros((wide, n_frames)))
+
+    def add(self, first: tuple[Array, Array], tile: "Sums") -> "Sums":
+        """Add the sums of a tile whose rows and columns begin at `first`."""
+
+        def added(total: Array, first: Array, part: Array) -> Array:
+            here = jax.lax.dynamic_slice_in_dim(total, first, part.shape[1], axis=1)
+            return jax.lax.dynamic_update_slice_in_dim(total, here + part, first, axis=1)
+
+        return Sums(added(self.along, first[0], tile.along), added(self.down, first[1], tile.down))
+
 
 def products_of(channels: Channels, with_normal: bool) -> list[Product]:
     """The products in the Gram matrix. Clocks have rows and columns, levels one of them."""
@@ -239,17 +241,10 @@ def products_of(channels: Channels, with_normal: bool) -> list[Product]:
     for k, (row, column) in enumerate(zip(has_row, has_column, strict=True)):
         found += [Product(FIRST + k, j, row, column, ()) for j in range(FIRST)]
         for m in range(k + 1 if with_normal else 0):
-            sides = row and has_row[m], column and has_column[m]
+            both = row and has_row[m], column and has_column[m]
             across = (k,) * (row and has_column[m]) + (m,) * (m < k and has_row[m] and column)
-            found.append(Product(FIRST + k, FIRST + m, *sides, across))
+            found.append(Product(FIRST + k, FIRST + m, *both, across))
     return found
-
-
-def no_sums(products: list[Product], size: int, n_param: int) -> Sums:
-    """Sums of nothing on some frames."""
-    wide = sum(p.columns + len(p.across) * n_param for p in products)
-    tall = sum(p.rows for p in products)
-    return Sums(jnp.zeros((tall, size)), jnp.zeros((wide, size)))
 
 
 def tile_sums(
@@ -262,9 +257,9 @@ def tile_sums(
 
     Args:
         products: What to sum.
-        planes: The model and its derivatives, see `twotime.gram.pairs.slopes`.
+        planes: The model and its derivatives, see `slopes`.
         weights: Weights, and weights times the data.
-        row: Rows of the sides, those of the tile.
+        row: Rows of the derivatives of the channels at the frames of the tile.
     """
     value, g = planes
     weight, c2 = weights
@@ -282,54 +277,42 @@ def tile_sums(
     return Sums(jnp.concatenate(along), jnp.concatenate(down))
 
 
-def add_tile(sums: Sums, first: tuple[Array, Array], tile: Sums) -> Sums:
-    """Add the sums of a tile whose rows and columns begin at `first`."""
-    return Sums(_added(sums.along, first[0], tile.along), _added(sums.down, first[1], tile.down))
-
-
-def _added(total: Array, first: Array, part: Array) -> Array:
-    here = jax.lax.dynamic_slice_in_dim(total, first, part.shape[1], axis=1)
-    return jax.lax.dynamic_update_slice_in_dim(total, here + part, first, axis=1)
-
-
-def assembled(products: list[Product], sums: Sums, sides: Sides) -> Float[Array, "basis basis"]:
-    """The Gram matrix from sums over rows and columns and the sides of the derivatives.
+def assembled(
+    products: list[Product], sums: Sums, by: ChannelDerivatives
+) -> Float[Array, "basis basis"]:
+    """The Gram matrix from sums over rows and columns and the derivatives of the channels.
 
     Without the sums of products of data and 1, which no tile adds.
     """
-    row, column = sides.row, sides.column
-    n_param = row.shape[-1]
-    # Every sum times every side at once: few large products cost less than many small ones.
-    by_row, by_column = (
-        jnp.moveaxis(jnp.tensordot(sums, side, (1, 1)), 1, 0)
-        for sums, side in ((sums.along, row), (sums.down, column))
-    )
-    plain = jnp.zeros((FIRST, FIRST), row.dtype)
-    mixed = jnp.zeros((n_param, FIRST), row.dtype)
-    normal = jnp.zeros((n_param, n_param), row.dtype)
+    n_param = by.row.shape[1]
+    # Every sum times every derivative at once: few large products cost less than many small ones.
+    by_row = jnp.einsum("ti,kpi->ktp", sums.along, by.row)
+    by_column = jnp.einsum("ti,kpi->ktp", sums.down, by.column)
+    gram = jnp.zeros((FIRST + n_param,) * 2, by.row.dtype)
+    mixed = jnp.zeros((FIRST, n_param), by.row.dtype)
     wide = tall = 0
     for product in products:
         k, m = product.left - FIRST, product.right - FIRST
         weights = []
         if product.rows:
-            weights.append((sums.along[tall], row, by_row[k, tall]))
+            weights.append((sums.along[tall], by.row, by_row[k, tall]))
             tall += 1
         if product.columns:
-            weights.append((sums.down[wide], column, by_column[k, wide]))
+            weights.append((sums.down[wide], by.column, by_column[k, wide]))
             wide += 1
         if k < 0:
-            plain = plain.at[product.left, product.right].set(jnp.sum(weights[0][0]))
-            continue
-        if m < 0:
-            mixed = mixed.at[:, product.right].add(sum(by for _, _, by in weights))
-            continue
-        half = sum((side[k].T @ (x[:, None] * side[m]) for x, side, _ in weights), 0.0)
-        half = jnp.where(k == m, 0.5, 1.0) * half
-        for slope in product.across:
-            # Of ∂_p ∂_q: Σ_i row_k(i) plane column_m(j), and the same with k and m exchanged.
-            part = slice(wide, wide + n_param)
-            half += by_column[m, part] if slope == k else by_column[k, part].T
-            wide += n_param
-        normal += half + half.T
-    plain = jnp.tril(plain) + jnp.tril(plain, -1).T
-    return jnp.block([[plain, mixed.T], [mixed, normal]])
+            gram = gram.at[product.left, product.right].set(jnp.sum(weights[0][0]))
+        elif m < 0:
+            mixed = mixed.at[product.right].add(sum(total for _, _, total in weights))
+        else:
+            half = sum(((side[k] * x) @ side[m].T for x, side, _ in weights), 0.0)
+            half = jnp.where(k == m, 0.5, 1.0) * half
+            for slope in product.across:
+                # Of ∂_p ∂_q: Σ_i row_k(i) plane column_m(j), and the same with k and m exchanged.
+                part = slice(wide, wide + n_param)
+                half += by_column[m, part] if slope == k else by_column[k, part].T
+                wide += n_param
+            gram = gram.at[FIRST:, FIRST:].add(half + half.T)
+    lower = gram.at[FIRST:, :FIRST].set(mixed.T)
+    square = lower.at[:FIRST, FIRST:].set(mixed)
+    return square.at[:MODEL, MODEL].set(gram[MODEL, :MODEL])

@@ -9,9 +9,8 @@ from jaxtyping import Array, Float, Int
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.choose import Prepared, evaluate_gram, prepare
+from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
-from twotime.gram.tiled import TILE
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import (
     Individual,
@@ -22,21 +21,37 @@ from twotime.models.scaling import (
 )
 from twotime.solver import Quadratic
 
+ROUNDING = 4.0
+"""Rounding error of a sum of squares, in units of the precision of one number."""
+
 
 class Problem(eqx.Module):
-    """One fit, set up: what every evaluation needs."""
+    """One fit, set up: what every evaluation needs.
+
+    Attributes:
+        model: The model.
+        data: The data.
+        start: All parameters at the start.
+        scale: Typical size of each free parameter.
+        shift: Subtracted from the data, to keep digits.
+        n_points: How many points of c2 count.
+        scaling: How contrast and offset of the angles vary.
+        evaluator: What computes the Gram matrices.
+        prepared: What it made of the data alone.
+        varying: Which parameters are free.
+        mesh: Devices that share the work; None for one.
+    """
 
     model: AbstractTwoTimeModel
     data: TwoTimeData
     start: Float[Array, " param"]
     scale: Float[Array, " free"]
     shift: Float[Array, ""]
-    n_pixels: Int[Array, ""]
+    n_points: Int[Array, ""]
     scaling: Scaling
+    evaluator: Evaluator
     prepared: Prepared
     varying: tuple[bool, ...] = eqx.field(static=True)
-    evaluator: str = eqx.field(static=True)
-    tile: int = eqx.field(static=True, default=TILE)
     mesh: Mesh | None = eqx.field(static=True, default=None)
 
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
@@ -53,6 +68,9 @@ class Reduced(eqx.Module):
         hessian: Gauss-Newton matrix with the free contrasts and offsets projected out.
         noise: Rounding error of chi2/2.
         scaling: The contrasts and offsets (the data's shift taken out).
+        projection: How the coefficients of contrast and of offset follow each parameter: the
+            derivative of the fitted c2 of an angle is contrast ∂m/∂θ - m p[0] - p[1], with p the
+            basis of the scaling times these.
     """
 
     chi2: Float[Array, ""]
@@ -60,77 +78,62 @@ class Reduced(eqx.Module):
     hessian: Float[Array, "free free"]
     noise: Float[Array, ""]
     scaling: ScalingSolution
+    projection: Float[Array, "2 coefficient free"]
 
 
 def reduce_gram(grams: Float[Array, "angle basis basis"], scaling: Scaling) -> Reduced:
     """Project contrast and offset out of the Gram matrices and sum the angles.
 
     Args:
-        grams: Gram matrix of each angle, see `gram`.
+        grams: Gram matrix of each angle.
         scaling: What is free; bounds refer to the shifted data.
 
     Returns:
         Chi-squared, its gradient and Gauss-Newton matrix in the free parameters.
     """
-    solution = scaling.solve(grams[:, :FIRST, :FIRST])
+    moments = grams[:, :FIRST, :FIRST]
+    solution = scaling.solve(moments)
     c, o = solution.contrast, solution.offset
     combine = jnp.stack([jnp.ones_like(c), -o, -c], axis=1)
-    moments = grams[:, :FIRST, :FIRST]
     chi2 = jnp.einsum("ai,aij,aj->", combine, moments, combine)
     grad = -jnp.einsum("a,ai,aip->p", c, combine, grams[:, :FIRST, FIRST:])
     hessian = jnp.einsum("a,apq->pq", c**2, grams[:, FIRST:, FIRST:])
-    cross = _cross(grams, scaling, c)
-    normal = _scaling_normal(grams, scaling)
+    # Products of the residual's derivatives by all contrasts, then all offsets, and by parameters.
+    linear, basis = np.array([MODEL, ONE]), scaling.basis
+    normal = jnp.einsum("ak,aij,am->ikjm", basis, grams[:, linear[:, None], linear], basis)
+    cross = jnp.einsum("ak,a,aip->ikp", basis, c, grams[:, linear, FIRST:])
     free = solution.free.T.reshape(-1)
-    kept = free[:, None] & free[None, :]
-    normal = jnp.where(kept, normal, jnp.eye(free.shape[0], dtype=normal.dtype))
-    cross = jnp.where(free[:, None], cross, 0.0)
+    normal = normal.reshape(free.size, free.size)
+    normal = jnp.where(free[:, None] & free, normal, jnp.eye(free.size, dtype=normal.dtype))
+    cross = jnp.where(free[:, None], cross.reshape(free.size, -1), 0.0)
     size = jnp.sqrt(jnp.maximum(jnp.diag(normal), jnp.finfo(normal.dtype).tiny))
-    unit = normal / (size[:, None] * size[None, :]) + 1e-14 * jnp.eye(free.shape[0])
+    unit = normal / (size[:, None] * size) + 1e-14 * jnp.eye(free.size)
     cross = cross / size[:, None]
-    hessian = hessian - cross.T @ jnp.linalg.solve(unit, cross)
-    noise = 4 * jnp.finfo(c.dtype).eps * jnp.sum(jnp.abs(moments[:, DATA, DATA]))
-    return Reduced(jnp.maximum(chi2, 0.0), grad, hessian, noise, solution)
-
-
-def _cross(grams: Array, scaling: Scaling, contrast: Array) -> Array:
-    """Products of the residual's derivatives by (contrasts, offsets) and by the parameters."""
-    rows = [
-        jnp.einsum("ak,a,ap->kp", scaling.basis, contrast, grams[:, i, FIRST:])
-        for i in (MODEL, ONE)
-    ]
-    return jnp.concatenate(rows)
-
-
-def _scaling_normal(grams: Array, scaling: Scaling) -> Array:
-    b = scaling.basis
-    mm, m1, n = (
-        jnp.einsum("ak,a,am->km", b, grams[:, i, j], b)
-        for i, j in ((MODEL, MODEL), (MODEL, ONE), (ONE, ONE))
+    followed = jnp.linalg.solve(unit, cross)
+    noise = ROUNDING * jnp.finfo(c.dtype).eps * jnp.sum(jnp.abs(moments[:, DATA, DATA]))
+    return Reduced(
+        chi2=jnp.maximum(chi2, 0.0),
+        grad=grad,
+        hessian=hessian - cross.T @ followed,
+        noise=noise,
+        scaling=solution,
+        projection=(followed / size[:, None]).reshape(2, basis.shape[1], -1),
     )
-    return jnp.block([[mm, m1], [m1, n]])
 
 
 def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
     """Half of chi2 and its local model in scaled parameters: what the solver minimises."""
-    grams = evaluate_gram(
-        problem.evaluator,
-        problem.model,
-        problem.data,
-        problem.params(y),
-        problem.varying,
-        problem.shift,
-        problem.tile,
-        problem.mesh,
-        prepared=problem.prepared,
+    settings = problem.varying, problem.shift, problem.prepared
+    grams = problem.evaluator.gram(
+        problem.model, problem.data, problem.params(y), *settings, mesh=problem.mesh
     )
     reduced = reduce_gram(grams, problem.scaling)
     s = problem.scale
     total = jnp.sum(jnp.abs(grams[:, DATA, DATA]))
-    variance = jnp.maximum(reduced.chi2, 1e-18 * total) / problem.n_pixels
+    variance = jnp.maximum(reduced.chi2, 1e-18 * total) / problem.n_points
     local = Quadratic(
         grad=reduced.grad * s,
-        hessian=reduced.hessian * s[:, None] * s[None, :],
+        hessian=reduced.hessian * s[:, None] * s,
         variance=variance,
         noise=reduced.noise,
         aux=(grams, reduced),
@@ -143,11 +146,19 @@ def make_problem(
     data: TwoTimeData,
     space: ParameterSpace,
     mode: str | Individual,
-    evaluator: str,
-    tile: int = TILE,
+    evaluator: Evaluator,
     mesh: Mesh | None = None,
 ) -> Problem:
-    """Set up a fit, with `per_angle_mode` and `evaluator` resolved."""
+    """Set up a fit.
+
+    Args:
+        model: The model.
+        data: The data, as `choose_evaluator` returned them.
+        space: Start, bounds and which parameters vary.
+        mode: `per_angle_mode`, or a mode of `twotime.models.scaling`.
+        evaluator: What computes the Gram matrices.
+        mesh: Devices that share the work.
+    """
 
     def of_angle(k: Array) -> tuple[Array, Array]:
         used = data.usable(k)
@@ -156,37 +167,28 @@ def make_problem(
 
     # One angle after the other: compilers would hold copies of all data at once.
     totals, counts = jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
-    n_pixels = jnp.sum(counts)
-    shift = jnp.sum(totals) / n_pixels
+    n_points = jnp.sum(counts)
+    shift = jnp.sum(totals) / n_points
     varying = tuple(space.varying)
+    vary = jnp.asarray(space.scaling_varying)
+    moved = jnp.stack([jnp.zeros_like(shift), shift])
+    lower = jnp.where(vary, space.scaling_lower, space.scaling_initial) - moved
+    upper = jnp.where(vary, space.scaling_upper, space.scaling_initial) - moved
+
+    def frozen() -> Float[Array, "angle 2"]:
+        return quantile_scaling(data.c2, data.usable(slice(None))) - moved
+
+    phi = jnp.asarray(data.phi)
     return Problem(
         model=model,
         data=data,
         start=jnp.asarray(space.initial),
         scale=jnp.asarray(space.scale)[np.flatnonzero(varying)],
         shift=shift,
-        n_pixels=n_pixels,
-        scaling=_make_scaling(data, space, mode, shift),
-        prepared=prepare(evaluator, data, shift, tile),
-        varying=varying,
+        n_points=n_points,
+        scaling=resolve_mode(mode, phi.size).scaling(phi, lower, upper, frozen),
         evaluator=evaluator,
-        tile=tile,
+        prepared=evaluator.prepare(data, shift),
+        varying=varying,
         mesh=mesh,
-    )
-
-
-def _make_scaling(
-    data: TwoTimeData, space: ParameterSpace, mode: str | Individual, shift: Float[Array, ""]
-) -> Scaling:
-    """The scaling of data less their shift."""
-    vary = jnp.asarray(space.scaling_varying)
-    moved = jnp.stack([jnp.zeros_like(shift), shift])
-    lower = jnp.where(vary, space.scaling_lower, space.scaling_initial) - moved
-    upper = jnp.where(vary, space.scaling_upper, space.scaling_initial) - moved
-    mode = resolve_mode(mode, data.phi.shape[0])
-    return mode.scaling(
-        jnp.asarray(data.phi),
-        lower,
-        upper,
-        lambda: quantile_scaling(data.c2, data.usable(slice(None))) - moved,
     )

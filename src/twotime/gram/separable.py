@@ -1,10 +1,12 @@
 """The Gram matrix of separable models, at little more than the cost of reading the data once.
 
-Where C is a sum of products (`AbstractTwoTimeModel.terms`), a rectangle off the diagonal is an
-outer product of few vectors, see `twotime.gram.low_rank`. Sums of products of model and
-derivatives are then inner products of these vectors; the data, cut into squares once a fit, enter
-through two thin products with each square. In long records few frames stand for all wherever the
-vectors are smooth, see `twotime.gram.low_rank`.
+A model that is a sum of products (`AbstractTwoTimeModel.terms`) is C(i, j) = Σ_r b_r(i) b_r(j)
+e^{-(Λ_r(j) - Λ_r(i))}. Between two blocks of frames each term is an outer product: e^{Λ - Λ_I} at
+t1 and e^{Λ_J - Λ} at t2, with the clocks at the end of the rows (Λ_I) and at the start of the
+columns (Λ_J) as references. Nothing overflows, and references need no derivative, for they cancel.
+Sums of products of model and derivatives are then inner products of vectors; the data, cut into
+squares once a fit, enter through two thin products with each square. In long records the frames of
+a block are few nodes that stand for all, wherever the vectors are smooth.
 """
 
 import math
@@ -13,38 +15,35 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.interpolation import agreed, node_counts, node_weights
-from twotime.gram.low_rank import (
-    RankBlocks,
-    Ranks,
-    angle_ranks,
-    at_one_time,
-    cut_ranks,
-    inner_pairs,
-    outer_products,
-    ranks_at_nodes,
-    rows_at_nodes,
+from twotime.gram.interpolation import (
+    ROUNDING,
+    Nodes,
+    agreed,
+    follow_from_nodes,
+    in_units_of_largest,
+    node_weights,
+    nodes_of,
 )
-from twotime.gram.pairs import channel_slopes, tile_corners, tile_edge
-from twotime.gram.tiled import TILE
+from twotime.gram.pairs import STEEPEST, channel_slopes, tile_edge
+from twotime.gram.tiled import TILE, data_moments
 from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
 LEAF = 16
 
 
-class Squares(eqx.Module):
-    """Data as the factored form reads them: less a shift, in squares beside the diagonal.
+class SeparableData(eqx.Module):
+    """Data less a shift, in squares beside the diagonal.
 
     The triangle t1 < t2 is a square and two triangles half as large, and so on, down to blocks of
     at most `LEAF` frames.
 
     Attributes:
         far: The squares (angle, square, row, column), those of one size together, largest first.
-        near: Pixels t1 < t2 whose frames lie in the same block, 0 elsewhere.
+        near: Pairs t1 < t2 whose frames lie in the same block, 0 elsewhere.
         moments: Sums of products of (data, 1).
         nodes: The data brought to the nodes of tiles; None where there are few tiles.
     """
@@ -55,20 +54,19 @@ class Squares(eqx.Module):
     nodes: Float[Array, "angle node node"] | None
 
 
-def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
+def separable_data(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> SeparableData:
     """Cut data into squares; half as much memory as the data in float64.
 
     Args:
-        data: Data without mask, all finite above the diagonal.
+        data: Data whose points with t1 < t2 all count alike.
         shift: Subtracted from the data, to keep digits.
+        tile: Largest edge of a tile of nodes [frame].
     """
+    plain = eqx.tree_at(lambda d: (d.mask, d.sigma), data, (None, None), is_leaf=_is_none)
     n_angles, n = data.c2.shape[:2]
     depth = max(0, math.ceil(math.log2(n / LEAF)))
     upper = np.triu(np.ones((n, n), bool), 1)
     c2 = jnp.where(upper, jnp.asarray(data.c2).astype(jnp.result_type(data.t)) - shift, 0.0)
-    total, square = jnp.sum(c2, axis=(1, 2)), jnp.einsum("kij,kij->k", c2, c2)
-    count = jnp.full_like(total, n * (n - 1) / 2)
-    moments = jnp.stack([jnp.stack([square, total], -1), jnp.stack([total, count], -1)], -2)
     fill = -n % 2**depth
     c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill)))
 
@@ -79,90 +77,261 @@ def cut_squares(data: TwoTimeData, shift: Scalar) -> Squares:
 
     which, size = np.arange(2**depth), (n + fill) // 2**depth
     near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
-    far = tuple(beside_diagonal(2**level) for level in range(depth))
-    return Squares(far, jnp.moveaxis(near, 0, 1), moments, _data_at_nodes(data, shift))
+    nodes = node_weights(plain, shift, tile_edge(n, tile)).c2 if n > 4 * tile else None
+    return SeparableData(
+        far=tuple(beside_diagonal(2**level) for level in range(depth)),
+        near=jnp.moveaxis(near, 0, 1),
+        moments=data_moments(plain, shift),
+        nodes=nodes,
+    )
 
 
-def _data_at_nodes(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle node node"] | None:
-    n = data.c2.shape[-1]
-    if n <= 4 * TILE:
-        return None
-    plain = eqx.tree_at(lambda d: d.sigma, data, None, is_leaf=lambda x: x is None)
-    return node_weights(plain, shift, tile_corners(n, TILE), tile_edge(n, TILE)).c2
+def _is_none(x: object) -> bool:
+    return x is None
 
 
-def factored_gram(
+class Factors(eqx.Module):
+    """Low-rank factors of a model and of its derivatives.
+
+    Along `slot` stand half the value and then the derivatives by each free parameter, of b e^{Λ}
+    (early) and of b e^{-Λ} (late), the exponential divided out: C and each ∂C are then
+    Σ_r early_r(i) b_r(j) + b_r(i) late_r(j), times the decay between i and j.
+
+    Attributes:
+        base: b.
+        decay: Λ.
+        early: Slots for the earlier time of a pair.
+        late: Slots for the later time.
+    """
+
+    base: Float[Array, "rank *time"]
+    decay: Float[Array, "rank *time"]
+    early: Float[Array, "rank slot *time"]
+    late: Float[Array, "rank slot *time"]
+
+
+def factors_of(model: AbstractTwoTimeModel, channels: Channels, by: Channels) -> Factors:
+    """The factors of one angle: one rank for a term that decays, two for one that oscillates.
+
+    Args:
+        model: A model with `is_separable`.
+        channels: Channels of the angle at some times.
+        by: Their derivatives there, along a first axis; see `channel_slopes`.
+    """
+    terms, change = jax.linearize(model.terms, channels)
+    wave = np.flatnonzero(terms.oscillates)
+    cos, sin = jnp.cos(terms.phase), jnp.sin(terms.phase)
+    even, odd = terms.weight * cos, terms.weight * sin
+    base = jnp.concatenate([even, odd[wave]])
+
+    def along(direction: Channels) -> tuple[Array, Array]:
+        moved = change(direction)
+        by_even = moved.weight * cos - odd * moved.phase
+        by_odd = moved.weight * sin + even * moved.phase
+        by_base = jnp.concatenate([by_even, by_odd[wave]])
+        growth = base * jnp.concatenate([moved.decay, moved.decay[wave]])
+        return by_base + growth, by_base - growth
+
+    slopes = jax.lax.map(along, by)
+    early, late = (jnp.moveaxis(jnp.concatenate([0.5 * base[None], s]), 0, 1) for s in slopes)
+    return Factors(base, jnp.concatenate([terms.decay, terms.decay[wave]]), early, late)
+
+
+def in_blocks(factors: Factors, count: int, size: int) -> Factors:
+    """Cut factors into `count` blocks of `size` frames; filled-up frames count nothing."""
+    fill = count * size - factors.base.shape[-1]
+
+    def cut(x: Array, mode: str = "constant") -> Array:
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, fill)], mode=mode)
+        return x.reshape(*x.shape[:-1], count, size)
+
+    base, early, late = (cut(x) for x in (factors.base, factors.early, factors.late))
+    return Factors(base, cut(factors.decay, "edge"), early, late)
+
+
+class OuterProducts(eqx.Module):
+    """Pairs whose frames lie in different blocks I < J, as outer products.
+
+    A slot of the pair is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)).
+
+    Attributes:
+        alpha: α = b e^{Λ - Λ_I}.
+        early: A, likewise of the slots.
+        beta: β = b e^{Λ_J - Λ}.
+        late: B, likewise of the slots.
+        gap: γ = e^{-(Λ_J - Λ_I)} for I < J, else 0.
+    """
+
+    alpha: Float[Array, "rank block frame"]
+    early: Float[Array, "rank slot block frame"]
+    beta: Float[Array, "rank block frame"]
+    late: Float[Array, "rank slot block frame"]
+    gap: Float[Array, "rank block block"]
+
+
+def outer_products(blocks: Factors) -> OuterProducts:
+    """The outer products between blocks of factors."""
+    first, last = blocks.decay[..., 0], blocks.decay[..., -1]
+    rise, fall = jnp.exp(blocks.decay - last[..., None]), jnp.exp(first[..., None] - blocks.decay)
+    after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
+    # Not at most 0: the last tile of nodes begins before the one before it ends.
+    gap = jnp.exp(jnp.where(after, last[:, :, None] - first[:, None], 0.0))
+    return OuterProducts(
+        alpha=rise * blocks.base,
+        early=rise[:, None] * blocks.early,
+        beta=fall * blocks.base,
+        late=fall[:, None] * blocks.late,
+        gap=jnp.where(after, gap, 0.0),
+    )
+
+
+def inner_pairs(blocks: Factors) -> tuple[Array, Array]:
+    """Pairs t1 < t2 whose frames lie in one block: the decay times b(t2), and times b(t1)."""
+    fall = blocks.decay[..., :, None] - blocks.decay[..., None, :]
+    decay = jnp.exp(jnp.minimum(fall, 0.0)) * np.triu(np.ones(fall.shape[-2:]), 1)
+    return decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
+
+
+def separable_gram(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
     params: Float[Array, " param"],
     free: tuple[bool, ...],
+    prepared: SeparableData,
+    tile: int = TILE,
     *,
-    shift: Scalar = 0.0,
-    squares: Squares | None = None,
     with_normal: bool = True,
 ) -> Float[Array, "angle row basis"]:
-    """Gram matrix of each angle of a separable model; every pixel t1 < t2 counts alike.
+    """Gram matrix of each angle of a separable model; every pair t1 < t2 counts alike.
 
     Args:
         model: A model with `is_separable`.
-        data: Data without mask, all finite above the diagonal; sigma one number or None.
+        data: Data whose points with t1 < t2 all count; sigma one number or None.
         params: All parameters in the order of `model.names`.
         free: Which parameters are differentiated.
-        shift: Subtracted from the data, to keep digits.
-        squares: The same data and shift cut beforehand; None cuts them here.
+        prepared: `separable_data` of the same data.
+        tile: Largest edge of a tile of nodes [frame].
         with_normal: Whether products of derivatives are wanted.
 
     Returns:
-        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
-        rows of data, 1 and model alone if not `with_normal`.
+        As `twotime.gram.tiled.tiled_gram`.
     """
     weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
-    cut = cut_squares(data, shift) if squares is None else squares
     n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
 
     def channels_at(phi: Array) -> tuple[Channels, Channels]:
         return channel_slopes(model, data, params, free, phi)
 
     def on_frames(_: Array) -> Array:
-        ranks = jax.lax.map(lambda x: angle_ranks(model, x[0], x[1]), channels)
-        blocks = jax.lax.map(lambda x: cut_ranks(x, cut.near.shape[1], cut.near.shape[2]), ranks)
-        angles = blocks, _sums_with_data(ranks, cut), cut.near
-        return jax.lax.map(lambda x: _rows(x[0], x[1], x[2], n_left), angles)
+        factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
+        blocks = jax.lax.map(lambda x: in_blocks(x, *prepared.near.shape[1:3]), factors)
+        angles = blocks, _sums_with_data(factors, prepared), prepared.near
+        return jax.lax.map(lambda x: _rows_of_frames(x[0], x[1], x[2], n_left), angles)
 
     def on_nodes(c2: Array) -> Array:
-        return jax.lax.map(lambda x: rows_at_nodes(x[0], x[1], counts, n_left), (blocks, c2))
+        return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
 
     channels = jax.lax.map(channels_at, jnp.asarray(data.phi))
-    if cut.nodes is None:
-        rows = on_frames(cut.near)
+    if prepared.nodes is None:
+        rows = on_frames(prepared.near)
     else:
-        edge = tile_edge(n, TILE)
-        counts = node_counts(n, edge)
-        blocks, smooth = jax.lax.map(lambda x: ranks_at_nodes(model, x[0], x[1], edge), channels)
-        rows = jax.lax.cond(agreed(jnp.all(smooth)), on_nodes, on_frames, cut.nodes)
-
+        edge = tile_edge(n, tile)
+        nodes = nodes_of(n, edge)
+        blocks, smooth = jax.lax.map(lambda x: factors_at_nodes(model, x[0], x[1], edge), channels)
+        rows = jax.lax.cond(agreed(jnp.all(smooth)), on_nodes, on_frames, prepared.nodes)
     mixed = rows[:, :2, :n_left].mT
-    top = jnp.concatenate([cut.moments, rows[:, :2]], axis=2)
+    top = jnp.concatenate([prepared.moments, rows[:, :2]], axis=2)
     return weight * jnp.concatenate([top, jnp.concatenate([mixed, rows[:, 2:]], axis=2)], axis=1)
 
 
-def _rows(blocks: RankBlocks, sums: Array, near: Array, n_left: int) -> Float[Array, "row slot"]:
-    """Sums of (data, 1, slots…) times the slots over all pixels of an angle."""
+def factors_at_nodes(
+    model: AbstractTwoTimeModel, channels: Channels, by: Channels, edge: int
+) -> tuple[Factors, Bool[Array, ""]]:
+    """The factors of one angle at nodes, and whether all their products are polynomials of them.
+
+    Args:
+        model: A model with `is_separable`.
+        channels: Channels at the frames.
+        by: Their derivatives, along a first axis.
+        edge: Edge of the tiles [frame].
+    """
+    nodes = nodes_of(channels.level.shape[1], edge)
+    typical = jax.tree.map(lambda x: jnp.sum(in_units_of_largest(x, 2), axis=0), by)
+    follow = follow_from_nodes(jnp.concatenate(jax.tree.leaves((channels, typical))), edge)
+    here = jax.tree.map(lambda x: x[..., nodes.frames.ravel()], (channels, by))
+    blocks = in_blocks(factors_of(model, *here), *nodes.frames.shape)
+    outer = outer_products(blocks)
+    # Squares, because sums are of products.
+    slots = jnp.concatenate([outer.early, outer.late])
+    square = jnp.sum(in_units_of_largest(slots, (2, 3)), axis=1) ** 2
+    size = jnp.max(square, axis=2, keepdims=True)
+    last = jnp.abs(jnp.einsum("rbn,bnk->rbk", square, nodes.tail))
+    steep = jnp.max(blocks.decay[..., -1] - blocks.decay[..., 0]) > STEEPEST
+    return blocks, jnp.all(follow) & jnp.all(last <= ROUNDING * size) & ~steep
+
+
+def _rows_of_frames(
+    blocks: Factors, sums: Array, near: Array, n_left: int
+) -> Float[Array, "row slot"]:
+    """Sums of (data, 1, slots…) times the slots over all pairs of an angle."""
     of_data = jnp.einsum("rabn,rbn->a", blocks.early, sums[0])
     of_data += jnp.einsum("rabn,rbn->a", blocks.late, sums[1])
-    rows = jnp.concatenate([of_data[None], _between(blocks, n_left)])
+    rows = jnp.concatenate([of_data[None], _between(outer_products(blocks), n_left)])
     return rows + _inside(blocks, near, n_left)
 
 
-def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 rank block frame"]:
+def _rows_of_nodes(
+    blocks: Factors, c2: Float[Array, "node node"], nodes: Nodes, n_left: int
+) -> Float[Array, "row slot"]:
+    """The same from the factors and the data at nodes, each of which stands for several frames."""
+    outer, (n_blocks, count) = outer_products(blocks), nodes.frames.shape
+    early, late, alpha, beta, gap = outer.early, outer.late, outer.alpha, outer.beta, outer.gap
+    # Inside a block the decay between its ends is undone.
+    own = jnp.exp(blocks.decay[..., -1] - blocks.decay[..., 0])
+    whole = gap + own[:, :, None] * np.eye(n_blocks)
+    squares = c2.reshape(n_blocks, count, n_blocks, count)
+    by_later = jnp.einsum("IiJj,rJj->JrIi", squares, beta)
+    by_earlier = jnp.einsum("IiJj,rIi->IrJj", squares, alpha)
+
+    def over_later(gap: Array, own: Array, late: Array) -> Array:
+        others = jnp.einsum("...IJ,...J->...I", gap, jnp.sum(nodes.counts * late, axis=-1))
+        within = jnp.einsum("Iij,...Ij->...Ii", nodes.pairs, late)
+        return jnp.asarray(nodes.counts) * others[..., None] + own[..., None] * within
+
+    def over_earlier(gap: Array, own: Array, early: Array) -> Array:
+        others = jnp.einsum("...IJ,...I->...J", gap, jnp.sum(nodes.counts * early, axis=-1))
+        within = jnp.einsum("Iij,...Ii->...Ij", nodes.pairs, early)
+        return jnp.asarray(nodes.counts) * others[..., None] + own[..., None] * within
+
+    data_ahead = jnp.einsum("JrIi,rIJ->rIi", by_later, whole)
+    data_behind = jnp.einsum("IrJj,rIJ->rJj", by_earlier, whole)
+    ahead = jnp.stack([data_ahead, over_later(gap, own, beta)])
+    behind = jnp.stack([data_behind, over_earlier(gap, own, alpha)])
+    plain = jnp.einsum("rabi,xrbi->xa", early, ahead) + jnp.einsum("rabi,xrbi->xa", late, behind)
+    # Two slots: the parts of both at i, or at j; then the part of one at i, of the other at j.
+    gap, own = gap[:, None] * gap, own[:, None] * own
+    slots = _at_one_time(over_later(gap, own, beta[:, None] * beta), early, n_left)
+    slots += _at_one_time(over_earlier(gap, own, alpha[:, None] * alpha), late, n_left)
+    weights = jnp.concatenate([nodes.pairs, nodes.counts[:, None]], axis=1)
+    sums = jnp.einsum("Iij,rsbIj->Iirsb", weights, late[None] * beta[:, None, None])
+    within = sums[:, :-1] * jnp.moveaxis(own, 2, 0)[:, None, :, :, None]
+    others = jnp.einsum("rsIJ,Jrsb->Irsb", gap, sums[:, -1])
+    sums = within + nodes.counts[:, :, None, None, None] * others[:, None]
+    across = jnp.einsum("raIi,rIib->ab", early, jnp.einsum("sIi,Iirsb->rIib", alpha, sums))
+    return jnp.concatenate([plain, slots + across[:n_left] + across.T[:n_left]])
+
+
+def _sums_with_data(
+    factors: Factors, data: SeparableData
+) -> Float[Array, "angle 2 rank block frame"]:
     """Σ_j data(i, j) b(j) e^{-(Λ(j) - Λ(i))} over the frames j of later blocks, and of earlier."""
-    n_angles, n_rank, n = ranks.base.shape
-    fill = squares.near.shape[1] * squares.near.shape[2] - n
+    n_angles, n_rank, n = factors.base.shape
+    fill = data.near.shape[1] * data.near.shape[2] - n
     base, decay = (
-        jnp.pad(x, [(0, 0), (0, 0), (0, fill)], mode="edge") for x in (ranks.base, ranks.decay)
+        jnp.pad(x, [(0, 0), (0, 0), (0, fill)], mode="edge") for x in (factors.base, factors.decay)
     )
     sums = jnp.zeros((n_angles, 2, n_rank, n + fill), base.dtype)
-    for far in squares.far:
+    for far in data.far:
         count, half = far.shape[1:3]
         split = n_angles, n_rank, count, 2, half
         # Angle and square are one axis: products over two such axes are slow on CPUs.
@@ -178,23 +347,22 @@ def _sums_with_data(ranks: Ranks, squares: Squares) -> Float[Array, "angle 2 ran
         parts = jnp.stack([ahead, none, none, behind], axis=1)
         parts = parts.reshape(n_angles, count, 2, 2, n_rank, half)
         sums += jnp.moveaxis(parts, (2, 4), (1, 2)).reshape(sums.shape)
-    return sums.reshape(*sums.shape[:-1], *squares.near.shape[1:3])
+    return sums.reshape(*sums.shape[:-1], *data.near.shape[1:3])
 
 
-def _between(blocks: RankBlocks, n_left: int) -> Float[Array, "row slot"]:
-    """Pixels whose frames lie in different blocks: sums of (1, slots…) times the slots."""
-    outer = outer_products(blocks)
+def _between(outer: OuterProducts, n_left: int) -> Float[Array, "row slot"]:
+    """Pairs whose frames lie in different blocks: sums of (1, slots…) times the slots."""
     alpha, early, beta, late, gap = outer.alpha, outer.early, outer.beta, outer.late, outer.gap
     ahead = jnp.einsum("rIJ,rJ->rI", gap, beta.sum(-1))
     behind = jnp.einsum("rIJ,rI->rJ", gap, alpha.sum(-1))
     ones = jnp.einsum("rn,ran->a", ahead, early.sum(-1))
     ones += jnp.einsum("rn,ran->a", behind, late.sum(-1))
-    # Two slots: the parts of both at i, or at j; then the part of one at i, of the other at j.
+    # Two slots: as at nodes.
     both = gap[:, None] * gap
     ahead = jnp.einsum("rsIJ,rsJ->rsI", both, jnp.sum(beta[:, None] * beta, axis=-1))
     behind = jnp.einsum("rsIJ,rsI->rsJ", both, jnp.sum(alpha[:, None] * alpha, axis=-1))
-    slots = at_one_time(ahead[..., None], early, n_left)
-    slots += at_one_time(behind[..., None], late, n_left)
+    slots = _at_one_time(ahead[..., None], early, n_left)
+    slots += _at_one_time(behind[..., None], late, n_left)
     at_early = jnp.einsum("rani,sni->rsan", early, alpha)
     at_late = jnp.einsum("sbni,rni->rsbn", late, beta)
     at_late = jnp.einsum("rsIJ,rsbJ->rsbI", both, at_late)
@@ -203,16 +371,27 @@ def _between(blocks: RankBlocks, n_left: int) -> Float[Array, "row slot"]:
     return jnp.concatenate([ones[None], slots])
 
 
+def _at_one_time(
+    weight: Float[Array, "rank rank block #frame"],
+    slots: Float[Array, "rank slot block frame"],
+    n_left: int,
+) -> Float[Array, "left slot"]:
+    """Sums over ranks r, s and frames of weight_rs times slot a of r times slot b of s."""
+    weighted = sum(w[:, None] * x[None] for w, x in zip(weight, slots[:, :n_left], strict=True))
+    left, right = (x.reshape(*x.shape[:2], -1) for x in (jnp.asarray(weighted), slots))
+    return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
+
+
 def _inside(
-    blocks: RankBlocks, near: Float[Array, "block frame frame"], n_left: int
+    blocks: Factors, near: Float[Array, "block frame frame"], n_left: int
 ) -> Float[Array, "row slot"]:
-    """Pixels whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
+    """Pairs whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
     right, left = inner_pairs(blocks)
     planes = sum(
         early[..., :, None] * right + late[..., None, :] * left
         for early, late, right, left in zip(blocks.early, blocks.late, right, left, strict=True)
     )
-    # No rows of data and 1 beside the others: processors join planes slowly.
+    # No rows of data and 1 beside the others: CPUs join planes slowly.
     slots = jnp.asarray(planes).reshape(blocks.early.shape[1], -1)
     plain = jnp.stack([slots @ near.reshape(-1), jnp.sum(slots, axis=1)])
     return jnp.concatenate([plain, slots[:n_left] @ slots.T])

@@ -1,9 +1,7 @@
-"""The one reduction under every fit: sums of products over the pixels of each angle.
+"""The Gram matrix of any model, summed tile by tile.
 
-For a pixel t1 < t2 let b = [data, 1, model, ∂model/∂θ_1 … ∂model/∂θ_P]. The Gram matrix
-Σ w b bᵀ of an angle holds χ², its gradient and the Gauss-Newton matrix for any contrast and
-offset. It is summed tile by tile, so memory does not grow with pixels × parameters; tiles on which
-the model is smooth are summed at few of their frames, see `twotime.gram.interpolation`.
+Memory does not grow with pairs × parameters. Tiles on which the model is smooth are summed at few
+of their frames, see `twotime.gram.interpolation`.
 """
 
 import equinox as eqx
@@ -16,15 +14,13 @@ from twotime.gram.interpolation import NodeWeights, node_gram, node_weights
 from twotime.gram.pairs import (
     FIRST,
     MODEL,
+    ChannelDerivatives,
     Sums,
-    add_tile,
     assembled,
-    channel_sides,
+    channel_slopes,
     cut_tile,
-    no_sums,
     products_of,
     slopes,
-    tile_corners,
     tile_edge,
     tile_pairs,
     tile_sums,
@@ -35,7 +31,7 @@ from twotime.models.rates import Scalar
 TILE = 128
 
 
-class DataSums(eqx.Module):
+class TiledData(eqx.Module):
     """Sums over the data alone, the same for any model.
 
     Attributes:
@@ -47,92 +43,25 @@ class DataSums(eqx.Module):
     nodes: NodeWeights | None
 
 
-def gram(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    params: Float[Array, " param"],
-    free: tuple[bool, ...],
-    *,
-    shift: Scalar = 0.0,
-    tile: int = TILE,
-    corners: Int[Array, "tile 2"] | None = None,
-    sums: DataSums | None = None,
-    with_normal: bool = True,
-) -> Float[Array, "angle row basis"]:
-    """Gram matrix of each angle, tile by tile; takes any model, mask and sigma.
+def tiled_data(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> TiledData:
+    """Sum what `tiled_gram` needs of the data alone.
 
     Args:
-        model: The model.
-        data: The data; pixels that are masked or not finite do not count.
-        params: All parameters in the order of `model.names`.
-        free: Which parameters are differentiated.
-        shift: Subtracted from the data, to keep digits.
-        tile: Largest edge of a tile [frame].
-        corners: First frames of the tiles to sum; None takes all.
-        sums: `data_sums` of the same tiles found beforehand; None sums pixel by pixel.
-        with_normal: Whether products of derivatives are wanted.
-
-    Returns:
-        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
-        rows of data, 1 and model alone if not `with_normal`.
-    """
-    n = data.c2.shape[-1]
-    edge = tile_edge(n, tile)
-    corners = tile_corners(n, tile) if corners is None else corners
-    known = DataSums(data_moments(data, shift), None) if sums is None else sums
-
-    def one_angle(x: tuple[Array, DataSums]) -> Array:
-        k, known = x
-        channels, sides = channel_sides(model, data, params, free, jnp.asarray(data.phi)[k])
-        products, row = products_of(channels, with_normal), sides.row.mT
-
-        def of_pixels(corner: Array) -> Sums:
-            cut = cut_tile(data, k, shift, corner, edge)
-            planes = slopes(model, tile_pairs(channels, cut.first, edge))
-            rows = jax.lax.dynamic_slice_in_dim(row, cut.first[0], edge, axis=2)
-            return tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
-
-        def nothing(_: Array) -> Sums:
-            return no_sums(products, edge, row.shape[1])
-
-        def add(sums: Sums, x: tuple[Array, Array]) -> tuple[Sums, None]:
-            corner, is_done = x
-            first = jnp.minimum(corner, n - edge)
-            tile = jax.lax.cond(is_done, nothing, of_pixels, corner)
-            return add_tile(sums, (first[0], first[1]), tile), None
-
-        found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
-        if known.nodes is not None:
-            found, smooth = node_gram(model, products, channels, sides, known.nodes, edge)
-            done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
-        none = no_sums(products, n, row.shape[1])
-        found += assembled(products, jax.lax.scan(add, none, (corners, done))[0], sides)
-        found = found.at[:MODEL, :MODEL].add(known.moments)
-        return found if with_normal else found[:FIRST]
-
-    return jax.lax.map(one_angle, (jnp.arange(data.phi.shape[0]), known))
-
-
-def data_sums(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> DataSums:
-    """Sum up what `gram` needs of the data alone.
-
-    Args:
-        data: The data; pixels that are masked or not finite do not count.
+        data: The data.
         shift: Subtracted from the data, to keep digits.
         tile: Largest edge of a tile [frame].
     """
     n = data.c2.shape[-1]
-    edge, corners = tile_edge(n, tile), tile_corners(n, tile)
     # Of fewer tiles most change too much for their nodes, or touch the first frames.
-    nodes = node_weights(data, shift, corners, edge) if n > 4 * tile else None
-    return DataSums(data_moments(data, shift), nodes)
+    nodes = node_weights(data, shift, tile_edge(n, tile)) if n > 4 * tile else None
+    return TiledData(data_moments(data, shift), nodes)
 
 
 def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
     """Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma²; the same for any model.
 
     Args:
-        data: The data; pixels that are masked or not finite do not count.
+        data: The data.
         shift: Subtracted from the data, to keep digits.
     """
 
@@ -143,3 +72,69 @@ def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
         return jnp.stack([jnp.stack([square, total]), jnp.stack([total, count])])
 
     return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
+
+
+def tiled_gram(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    params: Float[Array, " param"],
+    free: tuple[bool, ...],
+    shift: Scalar,
+    prepared: TiledData,
+    corners: Int[Array, "tile 2"],
+    tile: int = TILE,
+    *,
+    with_normal: bool = True,
+) -> Float[Array, "angle row basis"]:
+    """Gram matrix of each angle; takes any model, mask and sigma.
+
+    Args:
+        model: The model.
+        data: The data.
+        params: All parameters in the order of `model.names`.
+        free: Which parameters are differentiated.
+        shift: Subtracted from the data, to keep digits.
+        prepared: `tiled_data` of the same data and shift.
+        corners: First frames of the tiles to sum, where they are not summed at nodes.
+        tile: Largest edge of a tile [frame].
+        with_normal: Whether products of derivatives are wanted.
+
+    Returns:
+        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
+        rows of data, 1 and model alone if not `with_normal`.
+    """
+    n = data.c2.shape[-1]
+    edge = tile_edge(n, tile)
+
+    def of_angle(x: tuple[Array, TiledData]) -> Array:
+        k, known = x
+        phi = jnp.asarray(data.phi)[k]
+        channels, changes = channel_slopes(model, data, params, free, phi)
+        by, products = ChannelDerivatives.of(changes), products_of(channels, with_normal)
+
+        def of_pairs(corner: Array) -> Sums:
+            cut = cut_tile(data, k, shift, corner, edge)
+            planes = slopes(model, tile_pairs(channels, cut.first, edge))
+            rows = jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2)
+            return tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
+
+        def nothing(_: Array) -> Sums:
+            return Sums.none(products, edge, by.row.shape[1])
+
+        def add(sums: Sums, x: tuple[Array, Array]) -> tuple[Sums, None]:
+            corner, is_done = x
+            first = jnp.minimum(corner, n - edge)
+            return sums.add(
+                (first[0], first[1]), jax.lax.cond(is_done, nothing, of_pairs, corner)
+            ), None
+
+        found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
+        if known.nodes is not None:
+            found, smooth = node_gram(model, products, channels, by, known.nodes, edge)
+            done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
+        none = Sums.none(products, n, by.row.shape[1])
+        found += assembled(products, jax.lax.scan(add, none, (corners, done))[0], by)
+        found = found.at[:MODEL, :MODEL].add(known.moments)
+        return found if with_normal else found[:FIRST]
+
+    return jax.lax.map(of_angle, (jnp.arange(data.phi.shape[0]), prepared))

@@ -19,7 +19,7 @@ from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
 from twotime.fit import fit_nlsq
 from twotime.fit.objective import check_inputs
-from twotime.gram.choose import choose_evaluator
+from twotime.gram import choose_evaluator
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
@@ -147,7 +147,7 @@ def _run(
         found = widths(posterior.coordinates, fit)
         power = jnp.asarray(how.width.power(found))
         posterior = dataclasses.replace(posterior, power=power)
-    whole, evaluator = _as_list(posterior, n, evaluator, is_asked=how.evaluator != "auto")
+    whole, word = _as_list(posterior, n, evaluator.word, is_asked=how.evaluator != "auto")
     if fit is None or start == "prior":
         shape, guide = prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
@@ -172,7 +172,7 @@ def _run(
         saver=saver,
     )
     setup = Setup(
-        model, space, how.mode.word, evaluator, posterior, whole, guide, how.combine, how.width,
+        model, space, how.mode.word, word, posterior, whole, guide, how.combine, how.width,
         found, sampler, sharding, limits, key, seed,
     )  # fmt: skip
     return make_result(setup, drawn, time.perf_counter() - begun)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.choose import Prepared, evaluate_gram
+from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
@@ -44,7 +44,7 @@ class Plane(eqx.Module):
     shift: Float[Array, ""]
     n_points: Float[AnyArray, ""]
     prepared: Prepared
-    evaluator: str = eqx.field(static=True)
+    evaluator: Evaluator
 
     def moments(
         self, model: AbstractTwoTimeModel, params: Float[Array, " param"], varying: tuple[bool, ...]
@@ -55,8 +55,8 @@ class Plane(eqx.Module):
 
         def rows(x: Array, free: tuple[bool, ...]) -> Array:
             at = others.at[index].set(x)
-            settings = self.evaluator, model, self.data, at, free, self.shift
-            return evaluate_gram(*settings, with_normal=False, prepared=self.prepared)
+            settings = model, self.data, at, free, self.shift, self.prepared
+            return self.evaluator.gram(*settings, with_normal=False)
 
         @jax.custom_jvp
         def corner(x: Array) -> Array:
@@ -319,7 +319,7 @@ def make_posterior(
     data: TwoTimeData,
     space: ParameterSpace,
     mode: Individual,
-    evaluator: str,
+    evaluator: Evaluator,
     *,
     scaling: str,
     noise: KnownNoise,
@@ -331,7 +331,7 @@ def make_posterior(
         data: The data, as `choose_evaluator` returns them.
         space: Bounds, priors and what varies.
         mode: How contrast and offset are shared between angles.
-        evaluator: Resolved evaluator.
+        evaluator: What computes the Gram matrices.
         scaling: "marginal" or "sampled".
         noise: How an unknown noise level is treated; without effect where the data have sigma.
 
@@ -346,7 +346,7 @@ def make_posterior(
             "noise='marginal' cannot go with scaling='marginal': with a normal prior of contrast "
             "and offset the two have no closed form together; sample one of them."
         )
-    count = problem.n_pixels.astype(float)
+    count = problem.n_points.astype(float)
     return Posterior(
         model=model,
         source=Plane(data, problem.shift, count, problem.prepared, evaluator),

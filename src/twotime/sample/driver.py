@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from twotime.errors import ResultError
-from twotime.gram.devices import device_mesh, fetch
+from twotime.gram import device_mesh, fetch
 from twotime.results.storage import writing
 from twotime.sample.chains import (
     AbstractSampler,

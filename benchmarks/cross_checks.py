@@ -1,44 +1,38 @@
-"""The classical dyadic sandwich from the scores of frames: a cross-check, not the default.
+"""Two covariances to check the default with: dyadic scores of frames, and a jackknife of angles.
 
-It takes the noise from the residuals alone and so knows no speckle, but with the few tens of
-correlation times of a usual record it is noisy and, because the fit has already followed the
-noise, too small. Use it to find noise that speckle does not explain.
+The dyadic sandwich takes the noise from the residuals alone and so knows no speckle. With the few
+tens of correlation times of a usual record it is noisy and, because the fit has already followed
+the noise, too small. Use it to find noise that speckle does not explain.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from twotime.compilation import compiled
-from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance import sandwich as uncertainty
-from twotime.covariance.sandwich import Noise, scaling_projection, speckle_covariance
-from twotime.data.dataset import TwoTimeData
+from twotime.covariance import LinearisedFit
 from twotime.gram.pairs import (
-    Sides,
-    channel_sides,
+    ChannelDerivatives,
+    channel_slopes,
     cut_tile,
     slopes,
     tile_corners,
     tile_edge,
     tile_pairs,
 )
-from twotime.gram.problem import Problem, Reduced, make_problem, reduce_gram
-from twotime.gram.tiled import TILE, gram
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.gram.problem import Problem, Reduced, reduce_gram
+from twotime.gram.tiled import TILE
 from twotime.models.correlation import pairs
-from twotime.results.nlsq import NLSQResult
 
 Scores = Float[Array, "angle time free"]
+Covariance = Float[Array, "free free"]
 Grams = Float[Array, "angle basis basis"]
+_WINDOW = 2.0
+"""Longest lag, in correlation times."""
 
 
-def frame_scores(
-    problem: Problem, params: Float[Array, " param"], grams: Grams, reduced: Reduced
-) -> Scores:
+def frame_scores(problem: Problem, params: Float[Array, " param"], reduced: Reduced) -> Scores:
     """Score of every frame: weighted derivative times residual, summed over its pixels.
 
     Contrast and offset are projected out. One pass over the data; memory frames times parameters.
@@ -46,29 +40,29 @@ def frame_scores(
     Args:
         problem: The fit.
         params: All parameters at the optimum.
-        grams: Gram matrices there.
-        reduced: Their reduction.
+        reduced: The Gram matrices there, reduced.
     """
-    projection = scaling_projection(problem, grams, reduced)
     n = problem.data.t.shape[0]
     edge = tile_edge(n, TILE)
 
     def one(k: Array) -> Array:
         phi = jnp.asarray(problem.data.phi)[k]
-        channels, sides = channel_sides(problem.model, problem.data, params, problem.varying, phi)
+        channels, by = channel_slopes(problem.model, problem.data, params, problem.varying, phi)
+        sides = ChannelDerivatives.of(by)
         contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
+        taken = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection)
 
         def add(total: Array, corner: Array) -> tuple[Array, None]:
             tile = cut_tile(problem.data, k, problem.shift, corner, edge)
             value, planes = slopes(problem.model, tile_pairs(channels, tile.first, edge))
             g = jnp.stack(planes)
             pull = tile.weight * (tile.c2 - contrast * value - offset)
-            rows, columns = _tile_scores(pull, value, g, sides, tile.first, contrast, projection[k])
+            rows, columns = _tile_scores(pull, value, g, sides, tile.first, contrast, taken)
             local = jnp.arange(value.shape[0])
             total = total.at[tile.first[0] + local].add(rows)
             return total.at[tile.first[1] + local].add(columns), None
 
-        start = jnp.zeros((n, projection.shape[-1]))
+        start = jnp.zeros((n, reduced.grad.size))
         return jax.lax.scan(add, start, tile_corners(n, TILE))[0]
 
     return jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
@@ -78,19 +72,19 @@ def _tile_scores(
     pull: Array,
     value: Array,
     g: Array,
-    sides: Sides,
+    sides: ChannelDerivatives,
     first: tuple[Array, Array],
     contrast: Array,
     projection: Float[Array, "2 free"],
 ) -> tuple[Array, Array]:
     """What a tile adds to the scores of its row frames and of its column frames."""
     size = value.shape[0]
-    row = jax.lax.dynamic_slice_in_dim(sides.row, first[0], size, axis=1)
-    column = jax.lax.dynamic_slice_in_dim(sides.column, first[1], size, axis=1)
+    row = jax.lax.dynamic_slice_in_dim(sides.row, first[0], size, axis=2)
+    column = jax.lax.dynamic_slice_in_dim(sides.column, first[1], size, axis=2)
     slope = contrast * pull * g
-    by_row = jnp.einsum("ki,kip->ip", slope.sum(2), row) + jnp.einsum("kij,kjp->ip", slope, column)
-    by_column = jnp.einsum("kij,kip->jp", slope, row) + jnp.einsum(
-        "kj,kjp->jp", slope.sum(1), column
+    by_row = jnp.einsum("ki,kpi->ip", slope.sum(2), row) + jnp.einsum("kij,kpj->ip", slope, column)
+    by_column = jnp.einsum("kij,kpi->jp", slope, row) + jnp.einsum(
+        "kj,kpj->jp", slope.sum(1), column
     )
     weighted = jnp.stack([pull * value, pull])
     by_row -= jnp.einsum("si,sp->ip", weighted.sum(2), projection)
@@ -169,68 +163,9 @@ def jackknife_angles(problem: Problem, grams: Grams) -> Float[Array, "free free"
     return (n - 1) / n * spread.T @ spread
 
 
-Covariance = Float[Array, "free free"]
-_WINDOW = 2.0
-
-
-class Optimum(eqx.Module):
-    """A finished fit with the reduction of its data at the optimum.
-
-    Attributes:
-        problem: The fit, set up.
-        params: All parameters.
-        grams: Gram matrix of each angle.
-        reduced: Their reduction.
-        inverse: Inverse of the Gauss-Newton matrix without held and null directions.
-    """
-
-    problem: Problem
-    params: Float[Array, " param"]
-    grams: Float[Array, "angle basis basis"]
-    reduced: Reduced
-    inverse: Covariance
-
-
-@compiled
-def optimum(
-    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult
-) -> Optimum:
-    """Reduce the data once more at the parameters of a fit.
-
-    Args:
-        model: The model that was fitted.
-        data: The data that were fitted.
-        space: The space that was fitted.
-        fit: The result.
-    """
-    problem = make_problem(model, data, space, fit.per_angle_mode, "tiled")
-    grams = gram(model, data, fit.values, problem.varying, shift=problem.shift)
-    reduced = reduce_gram(grams, problem.scaling)
-    spectrum = uncertainty.spectrum(reduced.hessian, fit.held)
-    inverse = uncertainty.inverse(*spectrum, fit.held)
-    return Optimum(problem, fit.values, grams, reduced, inverse)
-
-
-@compiled
-def known_noise_covariance(at: Optimum, pixels: ArrayLike, photons: ArrayLike) -> Covariance:
-    """Covariance of the fit where the detector pixels and photons are known.
-
-    Args:
-        at: The optimum.
-        pixels: Independent detector pixels averaged, one number or one per angle.
-        photons: Mean counts per pixel and frame; infinite for no shot noise.
-    """
-    n_angles = at.grams.shape[0]
-    noise = Noise(
-        jnp.broadcast_to(jnp.asarray(pixels, float), n_angles), jnp.asarray(photons, float)
-    )
-    at_optimum = at.problem, at.params, at.grams, at.reduced, at.inverse
-    return speckle_covariance(*at_optimum, noise)[0]
-
-
 @compiled
 def dyadic_covariance(
-    at: Optimum, *, shared_frames: bool = False, windows: Float[Array, " angle"] | None = None
+    at: LinearisedFit, *, shared_frames: bool = False, windows: Float[Array, " angle"] | None = None
 ) -> Covariance:
     """Covariance of the fit by the dyadic sandwich of its frames' scores.
 
@@ -242,12 +177,12 @@ def dyadic_covariance(
     """
     if windows is None:
         windows = _WINDOW * correlation_times(at.problem, at.params)
-    scores = frame_scores(at.problem, at.params, at.grams, at.reduced)
+    scores = frame_scores(at.problem, at.params, at.reduced)
     meat = dyadic_meat(scores, windows, shared_frames=shared_frames)
     return at.inverse @ meat @ at.inverse
 
 
-def jackknife_covariance(at: Optimum) -> Covariance:
+def jackknife_covariance(at: LinearisedFit) -> Covariance:
     """Covariance of the fit from leaving out one angle at a time.
 
     Args:

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.covariance import blocks
-from twotime.covariance.blocks import (
+from twotime.covariance import LinearisedFit, Noise, speckle_covariance
+from twotime.covariance import speckle as blocks
+from twotime.covariance.speckle import (
     block_planes,
     complete_blocks,
     residual_blocks,
     separable_planes,
     stride,
 )
-from twotime.covariance.sandwich import Noise, speckle_covariance
+from twotime.gram import Tiled
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import evaluate, make_problem
 from twotime.models.correlation import field
@@ -43,7 +44,7 @@ def noisy(n, **changes):
 
 
 def set_up(data):
-    return make_problem(MODEL, data, SPACE, "individual", "tiled")
+    return make_problem(MODEL, data, SPACE, "individual", Tiled())
 
 
 def slopes_of(problem, directions):
@@ -96,7 +97,7 @@ def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
     @jax.jit
     def both(p):
         channels = slopes_of(p, ALL)[0]
-        planes = separable_planes(p, PARAMS, PHI[1], ALL)
+        planes = separable(p, ALL)
         want = residual_blocks(p, channels, scaling_of(p), jnp.asarray(1))
         return want, complete_blocks(p, planes, scaling_of(p), jnp.asarray(1))
 
@@ -127,7 +128,7 @@ def general(p, directions):
 
 
 def separable(p, directions):
-    return separable_planes(p, PARAMS, PHI[1], directions)
+    return separable_planes(p, *slopes_of(p, directions))
 
 
 @pytest.mark.parametrize("planes_of", [general, separable])
@@ -184,9 +185,8 @@ def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
 
     def deviations(n_blocks):
         monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
-        covariance = jax.jit(
-            lambda x: speckle_covariance(problem, PARAMS, x, reduced, inverse, noise)[0]
-        )(grams)
+        at = LinearisedFit(problem, PARAMS, grams, reduced, inverse)
+        covariance = jax.jit(lambda x: speckle_covariance(x, noise)[0])(at)
         return np.sqrt(np.diag(covariance))
 
     np.testing.assert_allclose(deviations(20) / deviations(80), 1.0, atol=0.1)

@@ -3,14 +3,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_inference_nodes import Blink, largest_error
+from test_gram_tiled_nodes import Blink, largest_error
 
 import twotime as tt
-from twotime.gram import separable as factored
-from twotime.gram.interpolation import chebyshev_nodes, node_counts
-from twotime.gram.low_rank import ranks_at_nodes
+from twotime.gram import Separable, Tiled
+from twotime.gram.interpolation import chebyshev_nodes, nodes_of
 from twotime.gram.pairs import channel_slopes
-from twotime.gram.tiled import gram
+from twotime.gram.separable import factors_at_nodes
 
 EDGE, FRAMES, Q = 60, 297, 0.01  # the last of five tiles begins three frames early
 T = jnp.arange(1, FRAMES + 1) * 0.1
@@ -24,11 +23,6 @@ SLOW = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch):
-    monkeypatch.setattr(factored, "TILE", EDGE)
-
-
 def make_data(model, params, **more):
     data = tt.simulate(
         model, jnp.asarray(params), t=T, q=Q, phi=PHI, contrast=0.3, offset=1.0, noise=0.05,
@@ -40,15 +34,23 @@ def make_data(model, params, **more):
 
 def both_ways(model, data, params, free):
     """The Gram matrix with sums at nodes, where they are smooth, and tile by tile of all pixels."""
-    settings = model, data, params, free
-    nodes = eqx.filter_jit(factored.factored_gram)(*settings, shift=1.1)
-    return nodes, eqx.filter_jit(gram)(*settings, shift=1.1)
+    return tuple(_gram(e, model, data, params, free) for e in (Separable(EDGE), Tiled()))
+
+
+@eqx.filter_jit
+def _gram(evaluator, model, data, params, free):
+    return gram(evaluator, model, data, params, free)
+
+
+def gram(evaluator, model, data, params, free):
+    prepared = evaluator.prepare(data, 1.1)
+    return evaluator.gram(model, data, params, free, 1.1, prepared)
 
 
 @eqx.filter_jit
 def is_smooth(model, data, params):
     channels, by = channel_slopes(model, data, params, (True,) * params.size, PHI[0])
-    return ranks_at_nodes(model, channels, by, EDGE)[1]
+    return factors_at_nodes(model, channels, by, EDGE)[1]
 
 
 @pytest.mark.parametrize("sigma", [None, 0.1])
@@ -81,14 +83,14 @@ def test_a_feature_between_nodes_is_not_missed():
 
 
 @pytest.mark.parametrize("frames", [240, 241, FRAMES, 300, 360])
-def test_nodes_stand_for_every_frame_and_every_pixel_once(frames):
-    counts = node_counts(frames, EDGE)
-    in_block = counts.frames.sum(axis=1)
+def test_nodes_stand_for_every_frame_and_every_pair_once(frames):
+    nodes = nodes_of(frames, EDGE)
+    in_block = nodes.counts.sum(axis=1)
     np.testing.assert_allclose(in_block.sum(), frames)
     between = np.triu(np.outer(in_block, in_block), 1).sum()
-    np.testing.assert_allclose(between + counts.pixels.sum(), frames * (frames - 1) / 2)
+    np.testing.assert_allclose(between + nodes.pairs.sum(), frames * (frames - 1) / 2)
     in_blocks = in_block * (in_block - 1) / 2
-    np.testing.assert_allclose(counts.pixels.sum(axis=(1, 2)), in_blocks, atol=1e-9)
+    np.testing.assert_allclose(nodes.pairs.sum(axis=(1, 2)), in_blocks, atol=1e-9)
 
 
 def test_points_side_by_side_agree_on_what_is_smooth():
@@ -98,7 +100,7 @@ def test_points_side_by_side_agree_on_what_is_smooth():
     data = make_data(model, params)
 
     def one(p):
-        return factored.factored_gram(model, data, p, (True,) * 3, shift=1.1)
+        return gram(Separable(EDGE), model, data, p, (True,) * 3)
 
     together = jax.jit(jax.vmap(one))(points)
     for got, p in zip(together, points, strict=True):
@@ -112,12 +114,12 @@ def test_derivatives_pass_through_sums_at_nodes(speed):
     data = make_data(model, params)
     free = (True, False, True)
 
-    def total(q, function):
+    def total(q, evaluator):
         moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
-        return jnp.sum(function(model, moved, params, free, shift=1.1))
+        return jnp.sum(gram(evaluator, model, moved, params, free))
 
-    want = jax.jit(jax.grad(lambda q: total(q, gram)))(Q)
+    want = jax.jit(jax.grad(lambda q: total(q, Tiled())))(Q)
     assert np.isfinite(want)
     for derivative in (jax.grad, jax.jacfwd):
-        got = jax.jit(derivative(lambda q: total(q, factored.factored_gram)))(Q)
+        got = jax.jit(derivative(lambda q: total(q, Separable(EDGE))))(Q)
         np.testing.assert_allclose(got, want, rtol=1e-9)

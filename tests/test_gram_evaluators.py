@@ -5,16 +5,27 @@ import numpy as np
 import pytest
 
 from twotime.data.dataset import TwoTimeData
-from twotime.gram import separable as factored
-from twotime.gram import tiled
-from twotime.gram.choose import choose_evaluator, evaluate_gram
+from twotime.gram import Separable, Tiled, choose_evaluator
+from twotime.gram.problem import reduce_gram
 from twotime.models.correlation import correlation, correlation_at
 from twotime.models.laminar_flow import LaminarFlow
+from twotime.models.scaling import Individual
 from twotime.models.static import StaticDiffusion
 from twotime.models.two_component import TwoComponent
 
-factored_gram = eqx.filter_jit(factored.factored_gram)
-gram = eqx.filter_jit(tiled.gram)
+TILED = Tiled()
+
+
+@eqx.filter_jit
+def gram(model, data, params, free, shift=0.0, evaluator=TILED):
+    """The Gram matrices by one evaluator."""
+    prepared = evaluator.prepare(data, shift)
+    return evaluator.gram(model, data, params, free, shift, prepared)
+
+
+def factored_gram(*settings, **shift):
+    return gram(*settings, **shift, evaluator=Separable())
+
 
 CASES = {
     "static": (StaticDiffusion(), [2000.0, 0.1, 10.0]),
@@ -67,7 +78,7 @@ def test_equals_the_dense_jacobian(case, tile):
     model, params = CASES[case][0], jnp.asarray(CASES[case][1])
     data = make_data(model, params)
     free = (True,) * len(params)
-    got = gram(model, data, params, free, tile=tile)
+    got = gram(model, data, params, free, evaluator=Tiled(tile))
     for k in range(2):
         assert_same(got[k], dense(model, data, params, k))
 
@@ -82,7 +93,7 @@ def test_mask_and_sigma_weigh_pixels_and_nan_does_not_count():
     data = TwoTimeData(c2, plain.t, plain.q, plain.phi, mask=mask, sigma=sigma)
     weight = np.where(mask, 1 / np.asarray(sigma) ** 2, 0.0)
     weight[0, 3, 9] = 0.0
-    got = gram(model, data, params, (True,) * 7, tile=32)
+    got = gram(model, data, params, (True,) * 7, evaluator=Tiled(32))
     for k in range(2):
         assert_same(got[k], dense(model, plain, params, k, weight))
 
@@ -144,20 +155,30 @@ def test_auto_takes_the_factored_evaluator_only_where_it_is_right():
     def masked(mask):
         return TwoTimeData(data.c2, data.t, data.q, data.phi, mask=mask)
 
-    assert choose_evaluator(static, data, "auto")[1] == "factored"
-    got, name = choose_evaluator(static, masked(diagonal), "auto")
-    assert name == "factored" and got.mask is None
-    assert choose_evaluator(static, masked(hidden), "auto")[1] == "tiled"
-    assert choose_evaluator(laminar, data, "auto")[1] == "tiled"
+    def chosen(model, data, asked="auto", **tile):
+        return choose_evaluator(model, data, asked, **tile)[1]
+
+    assert chosen(static, data) == Separable()
+    got, evaluator = choose_evaluator(static, masked(diagonal), "auto")
+    assert evaluator == Separable() and got.mask is None
+    assert chosen(static, masked(hidden)) == Tiled()
+    assert chosen(laminar, data) == Tiled()
+    for asked in ("factored", "separable", Separable()):
+        assert chosen(static, data, asked) == Separable()
+    assert chosen(static, data, "tiled", tile=9) == chosen(static, data, Tiled(9)) == Tiled(9)
+    assert (Tiled().word, Separable().word) == ("tiled", "factored")
+    assert Tiled(9) != Tiled() != Separable()
     nan = TwoTimeData(data.c2.at[0, 1, 4].set(jnp.nan), data.t, data.q, data.phi)
-    assert choose_evaluator(static, nan, "auto")[1] == "tiled"
+    assert chosen(static, nan) == Tiled()
     with pytest.raises(ValueError, match="LaminarFlow is not a sum of products"):
-        choose_evaluator(laminar, data, "factored")
+        chosen(laminar, data, "factored")
+    with pytest.raises(ValueError, match="LaminarFlow is not a sum of products"):
+        chosen(laminar, data, Separable())
     with pytest.raises(ValueError, match="evaluator is 'fast'"):
-        choose_evaluator(laminar, data, "fast")
+        chosen(laminar, data, "fast")
 
 
-@pytest.mark.parametrize(("case", "evaluator"), [("laminar", "tiled"), ("two", "factored")])
+@pytest.mark.parametrize(("case", "evaluator"), [("laminar", Tiled(23)), ("two", Separable())])
 def test_rows_without_products_of_derivatives_are_those_of_the_whole(case, evaluator):
     model, params = CASES[case]
     params = jnp.asarray(params)
@@ -168,9 +189,9 @@ def test_rows_without_products_of_derivatives_are_those_of_the_whole(case, evalu
     def both(p):
         def rows(free, with_normal):
             shift = jnp.asarray(1.1)
-            return evaluate_gram(
-                evaluator, model, data, p, free, shift, 23, with_normal=with_normal
-            )
+            prepared = evaluator.prepare(data, shift)
+            settings = model, data, p, free, shift, prepared
+            return evaluator.gram(*settings, with_normal=with_normal)
 
         return rows(free, True), rows(free, False), rows((False,) * len(free), False)
 
@@ -180,3 +201,37 @@ def test_rows_without_products_of_derivatives_are_those_of_the_whole(case, evalu
     unit = size[:, :3, None] * size[:, None, :]
     np.testing.assert_allclose(some / unit, whole[:, :3] / unit, atol=1e-12)
     np.testing.assert_allclose(plain, whole[:, :3, :3], rtol=1e-12)
+
+
+def test_the_reduction_is_that_of_least_squares_with_contrast_and_offset_solved():
+    """χ², gradient, matrix, what the scaling follows, and the rounding error, from the pairs."""
+    model, params = CASES["static"][0], jnp.asarray(CASES["static"][1])
+    data = make_data(model, params, n=20)
+    scaling = Individual().scaling(data.phi, -10.0 * jnp.ones(2), 10.0 * jnp.ones(2), lambda: None)
+    got = reduce_gram(gram(model, data, params, (True,) * 3), scaling)
+    i, j = np.triu_indices(20, 1)
+    residuals, jacobians = [], []
+    for k in range(2):
+
+        def curve(p, k=k):
+            times = data.t[i], data.t[j]
+            return correlation_at(model, p, *times, t=data.t, q=data.q, phi=data.phi[k])
+
+        value, slope = np.asarray(curve(params)), np.asarray(jax.jacfwd(curve)(params))
+        linear, c2 = np.stack([value, np.ones_like(value)], axis=1), np.asarray(data.c2[k][i, j])
+        best = np.linalg.lstsq(linear, c2)[0]
+        np.testing.assert_allclose([got.scaling.contrast[k], got.scaling.offset[k]], best)
+        taken = np.linalg.lstsq(linear, best[0] * slope)[0]
+        projection = jnp.einsum("k,skp->sp", scaling.basis[k], got.projection)
+        np.testing.assert_allclose(projection, taken, rtol=1e-7, atol=1e-12)
+        residuals.append(c2 - linear @ best)
+        jacobians.append(best[0] * slope - linear @ taken)
+    residual, jacobian = np.concatenate(residuals), np.concatenate(jacobians)
+    normal = jacobian.T @ jacobian
+    size = np.sqrt(np.diag(normal))
+    np.testing.assert_allclose(got.chi2, residual @ residual, rtol=1e-9)
+    np.testing.assert_allclose(got.grad / size, -jacobian.T @ residual / size, atol=1e-9)
+    unit = np.outer(size, size)
+    np.testing.assert_allclose(got.hessian / unit, normal / unit, atol=1e-9)
+    squares = np.sum(np.asarray(data.c2)[:, i, j] ** 2)
+    np.testing.assert_allclose(got.noise, 4 * np.finfo(float).eps * squares)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.gram.interpolation import bases_of, chebyshev_nodes, node_gram, node_weights
-from twotime.gram.pairs import channel_sides, products_of, tile_corners, tile_edge
-from twotime.gram.tiled import data_sums, gram
+from twotime.gram import Tiled
+from twotime.gram.interpolation import bases_of, chebyshev_nodes, node_gram, node_weights, nodes_of
+from twotime.gram.pairs import ChannelDerivatives, channel_slopes, products_of
 from twotime.models.base import Terms
 
 TILE, FRAMES = 60, 300
@@ -24,13 +24,17 @@ SLOW = {
 }  # fmt: skip
 
 
+def gram(model, data, params, free, *, at_nodes=True):
+    prepared = Tiled(TILE).prepare(data, 1.1)
+    if not at_nodes:
+        prepared = eqx.tree_at(lambda s: s.nodes, prepared, None)
+    return Tiled(TILE).gram(model, data, params, free, 1.1, prepared)
+
+
 @eqx.filter_jit
 def both_ways(model, data, params, free):
-    """The Gram matrix with sums at nodes and from all pixels."""
-    sums = data_sums(data, 1.1, TILE)
-    settings = model, data, params, free
-    plain = eqx.tree_at(lambda s: s.nodes, sums, None)
-    return tuple(gram(*settings, shift=1.1, tile=TILE, sums=s) for s in (sums, plain))
+    """The Gram matrix with sums at nodes and from all pairs."""
+    return tuple(gram(model, data, params, free, at_nodes=a) for a in (True, False))
 
 
 def make_data(model, params, **more):
@@ -50,11 +54,11 @@ def largest_error(got, want):
 @eqx.filter_jit
 def smooth_tiles(model, data, params):
     """How many of the 15 tiles of the first angle are summed at nodes."""
-    channels, sides = channel_sides(model, data, params, (True,) * params.size, data.phi[0])
+    channels, by = channel_slopes(model, data, params, (True,) * params.size, data.phi[0])
     products = products_of(channels, with_normal=True)
-    weights = node_weights(data, 1.1, tile_corners(FRAMES, TILE), TILE)
-    weights = jax.tree.map(lambda x: x[0], weights)
-    smooth = node_gram(model, products, channels, sides, weights, TILE)[1]
+    weights = jax.tree.map(lambda x: x[0], node_weights(data, 1.1, TILE))
+    settings = channels, ChannelDerivatives.of(by), weights, TILE
+    smooth = node_gram(model, products, *settings)[1]
     return jnp.sum(smooth[:5, :5])
 
 
@@ -132,17 +136,23 @@ def test_the_bases_of_the_first_tile_hold_every_polynomial(edge):
 
 
 @pytest.mark.parametrize("frames", [291, 300])
-def test_shares_of_the_tiles_add_up(frames):
-    """With corners behind the last frame, which make shares even and hold nothing."""
+def test_weights_at_nodes_stand_for_all_pairs(frames):
+    """Sums of a polynomial over all pairs, and nothing below the diagonal of blocks."""
     data = make_data(*SLOW["laminar"])
     part = tt.TwoTimeData(data.c2[:, :frames, :frames], T[:frames], data.q, data.phi)
-    corners, edge = tile_corners(frames, TILE), tile_edge(frames, TILE)
-    whole = node_weights(part, 1.1, corners, edge)
-    shares = jnp.split(jnp.concatenate([jnp.full((1, 2), frames), corners]), 2)
-    parts = [whole.of_tiles(share, edge, frames) for share in shares]
-    np.testing.assert_array_equal(parts[0].c2 + parts[1].c2, whole.c2)
-    np.testing.assert_array_equal(parts[0].weight + parts[1].weight, whole.weight)
-    assert np.any(parts[0].c2) and np.any(parts[1].c2)
+    nodes = nodes_of(frames, TILE)
+    got = node_weights(part, 1.1, TILE)
+    i, j = np.triu_indices(frames, 1)
+
+    def smooth(i, j):
+        return 1 + (i / frames) ** 3 * (j / frames) ** 2
+
+    plane = smooth(nodes.frames.ravel()[:, None], nodes.frames.ravel())
+    want = np.asarray(part.c2)[:, i, j] - 1.1
+    np.testing.assert_allclose(np.sum(got.weight * plane, (1, 2)), smooth(i, j).sum(), rtol=1e-11)
+    np.testing.assert_allclose(np.sum(got.c2 * plane, (1, 2)), want @ smooth(i, j), rtol=1e-9)
+    first = nodes.frames.shape[1]
+    assert not np.any(got.weight[:, first:, :first])
 
 
 def test_points_side_by_side_agree_on_what_is_smooth():
@@ -152,9 +162,7 @@ def test_points_side_by_side_agree_on_what_is_smooth():
     data = make_data(model, params)
 
     def one(p):
-        return gram(
-            model, data, p, (True,) * 7, shift=1.1, tile=TILE, sums=data_sums(data, 1.1, TILE)
-        )
+        return gram(model, data, p, (True,) * 7)
 
     together = jax.jit(jax.vmap(one))(points)
     for got, p in zip(together, points, strict=True):
@@ -169,12 +177,9 @@ def test_derivatives_pass_through_sums_at_nodes(speed):
 
     def total(q, with_nodes):
         moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
-        sums = data_sums(moved, 1.1, TILE)
-        sums = sums if with_nodes else eqx.tree_at(lambda s: s.nodes, sums, None)
         free = (True, False, False, True, False, False, True)
-        return jnp.sum(
-            gram(model, moved, jnp.asarray(params), free, shift=1.1, tile=TILE, sums=sums)
-        )
+        settings = model, moved, jnp.asarray(params), free
+        return jnp.sum(gram(*settings, at_nodes=with_nodes))
 
     want = jax.jit(jax.grad(lambda q: total(q, False)))(0.01)
     assert np.isfinite(want)

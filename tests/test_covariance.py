@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.covariance.alternatives import (
-    dyadic_covariance,
-    frame_scores,
-    jackknife_covariance,
-    known_noise_covariance,
-    optimum,
-)
+from twotime.covariance import known_noise_covariance, optimum
 from twotime.covariance.bands import delta_bands, draw_bands
 from twotime.covariance.misfit import residual_structure
 from twotime.fit.sequential import profile
@@ -133,7 +127,7 @@ def test_frame_scores_equal_the_dense_ones():
     data = speckle(angles=4, pixels=300)
     fit = tt.fit_nlsq(MODEL, data, SPACE)
     at = optimum(MODEL, data, SPACE, fit)
-    got = np.asarray(frame_scores(at.problem, at.params, at.grams, at.reduced))
+    got = np.asarray(frame_scores(at.problem, at.params, at.reduced))
     i, j = np.triu_indices(N, 1)
 
     def curve(free):

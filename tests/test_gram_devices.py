@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.gram.choose import evaluate_gram
-from twotime.gram.devices import device_mesh
+from twotime.gram import Tiled, device_mesh
 
 # What every process below does: fits of one to three angles, on one device and on all of them.
 RUN = """
@@ -107,7 +106,8 @@ def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     shift = jnp.asarray(1.0)
 
     def grams(mesh):
-        return evaluate_gram("tiled", model, data, params, free, shift, 6, mesh)
+        prepared = Tiled(6).prepare(data, shift)
+        return Tiled(6).gram(model, data, params, free, shift, prepared, mesh=mesh)
 
     want = jax.jit(lambda: grams(None))()
     got = jax.jit(lambda: grams(device_mesh(jax.devices()[:1])))()
@@ -120,9 +120,9 @@ def test_sums_on_named_devices_have_derivatives():
 
     def total(q, mesh):
         moved = tt.TwoTimeData(data.c2, data.t, q, data.phi)
-        return jnp.sum(
-            evaluate_gram("tiled", model, moved, params, free, jnp.asarray(1.0), 6, mesh)
-        )
+        shift = jnp.asarray(1.0)
+        prepared = Tiled(6).prepare(moved, shift)
+        return jnp.sum(Tiled(6).gram(model, moved, params, free, shift, prepared, mesh=mesh))
 
     mesh = device_mesh(jax.devices()[:1])
     want = jax.jit(jax.grad(lambda q: total(q, None)))(data.q)
