@@ -91,3 +91,16 @@ def test_quantile_estimate_follows_its_definition():
     assert 0.2 < contrast < 0.3
     masked = scaling.quantile_scaling(c2.at[0, 3, 40].set(jnp.nan))
     assert np.all(np.isfinite(jax.device_get(masked)))
+
+
+def test_quantile_estimate_takes_its_lags_and_levels():
+    """By NumPy, on values of which no two lags or percentiles have the same."""
+    c2 = 1.0 + np.random.default_rng(3).uniform(0.0, 0.1, (2, 20, 20))
+    row, column = np.triu_indices(20, 1)
+    c2[:, row, column] += 0.5 - 0.02 * (column - row)
+    near, far = np.quantile(column - row, [0.2, 0.8])
+    late = c2[:, row, column][:, column - row >= far]
+    early = c2[:, row, column][:, column - row <= near]
+    offset = np.quantile(late, 0.1, axis=1)
+    expected = np.stack([np.quantile(early, 0.9, axis=1) - offset, offset], axis=1)
+    np.testing.assert_allclose(scaling.quantile_scaling(jnp.asarray(c2)), expected, rtol=1e-12)

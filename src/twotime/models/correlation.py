@@ -131,6 +131,8 @@ def pairs(
     early: AnyArray | None = None,
     late: AnyArray | None = None,
     same: AnyArray | None = None,
+    *,
+    by_products: bool = False,
 ) -> Pair:
     """Form pairs of times from the channels at each time.
 
@@ -143,6 +145,8 @@ def pairs(
             whose pairs below the diagonal are those above it.
         late: Index of the second time.
         same: Where the two times are equal; left out: where the indices are.
+        by_products: Whether sine and cosine of differences are sums of products of those at the
+            two times: less work where few times make many pairs; rounded otherwise.
     """
     if early is None or late is None:
         index = jnp.arange(channels.decay.shape[1])
@@ -151,11 +155,16 @@ def pairs(
     same = early == late if same is None else same
     shift = jnp.where(same, 0.0, channels.phase[:, late] - channels.phase[:, early])
     fall = channels.decay[:, early] - channels.decay[:, late]
+    sin, cos = jnp.sin(shift), jnp.cos(shift)
+    if by_products:
+        sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
+        sin1, cos1, sin2, cos2 = sin[:, early], cos[:, early], sin[:, late], cos[:, late]
+        sin, cos = sin2 * cos1 - cos2 * sin1, cos2 * cos1 + sin2 * sin1
     return Pair(
         decay=jnp.exp(jnp.where(same | (fall > 0.0), 0.0, fall)),
         shift=shift,
-        sin=jnp.sin(shift),
-        cos=jnp.cos(shift),
+        sin=sin,
+        cos=cos,
         level1=channels.level[:, early],
         level2=channels.level[:, late],
     )

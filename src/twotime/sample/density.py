@@ -23,7 +23,8 @@ from twotime.data.dataset import TwoTimeData
 from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
 from twotime.gram.problem import make_problem
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.correlation import pairs
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.sample.coordinates import (
@@ -109,26 +110,13 @@ class PointList(eqx.Module):
 
         def one(k: Array) -> Array:
             channels = model.channels(params, self.t, t=self.t, q=self.q, phi=self.phi[k])
-            values = model.correlation(_pair(channels, self.early[k], self.late[k]))
+            values = model.correlation(
+                pairs(channels, self.early[k], self.late[k], by_products=True)
+            )
             basis = jnp.stack([self.c2[k], jnp.ones_like(values), values])
             return (basis * self.weight[k]) @ basis.T
 
         return jax.lax.map(one, jnp.arange(self.phi.shape[0]))
-
-
-def _pair(channels: Channels, early: Array, late: Array) -> Pair:
-    """Channels at a list of frames; sine and cosine of differences by sums of products."""
-    sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
-    sin1, cos1, sin2, cos2 = sin[:, early], cos[:, early], sin[:, late], cos[:, late]
-    fall = channels.decay[:, early] - channels.decay[:, late]
-    return Pair(
-        decay=jnp.exp(jnp.minimum(fall, 0.0)),
-        shift=channels.phase[:, late] - channels.phase[:, early],
-        sin=sin2 * cos1 - cos2 * sin1,
-        cos=cos2 * cos1 + sin2 * sin1,
-        level1=channels.level[:, early],
-        level2=channels.level[:, late],
-    )
 
 
 @dataclass(frozen=True)
