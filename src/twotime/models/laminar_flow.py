@@ -68,25 +68,16 @@ class LaminarFlow(AbstractTwoTimeModel):
     settings: ClassVar = (
         base.INTEGRATION,
         Setting(
-            "gap",
-            ("analyzer_parameters", "geometry", "stator_rotor_gap"),
-            float,
-            "Gap of the shear cell; needed by laminar_flow and by no other.",
-            "Å",
-            gt=0,
-            le=1e15,
-            needed="laminar_flow needs the gap of the shear cell [Å]",
-            example=2.0e6,
+            "gap", ("analyzer_parameters", "geometry", "stator_rotor_gap"), float,
+            "Gap of the shear cell; needed by laminar_flow and by no other.", "Å", gt=0, le=1e15,
+            needed="laminar_flow needs the gap of the shear cell [Å]", example=2.0e6,
         ),
         Setting(
-            "shear_convention",
-            ("model", "shear_convention"),
-            ShearConvention,
+            "shear_convention", ("model", "shear_convention"), ShearConvention,
             "laminar_flow only: the published law, or that of the homodyne program "
-            "(its shear rates are 2.22 times larger).",
-            default="published",
+            "(its shear rates are 2.22 times larger).", default="published",
         ),
-    )
+    )  # fmt: skip
     checks: ClassVar = (*StaticDiffusion.checks, base.exponent_check("beta"))
     example: ClassVar = Example(
         "A sheared suspension: C = exp(-q² ∫ J dt) · [sin(a)/a]², a = ½ q h cos(φ - phi0) ∫ γ̇ dt,\n"
@@ -147,35 +138,24 @@ class LaminarFlow(AbstractTwoTimeModel):
             per_rate /= np.pi
         phase = np.geomspace(0.3, 0.5 * np.pi * scene.t.size, 36)
         stages = (
-            Stage(
-                {
-                    "J": ("set", scene.decays(20)),
-                    "rate": ("set", phase / per_rate),
-                    "phi0": ("set", scene.across("phi0", 5)),
-                    "alpha": ("set", np.zeros(1)),
-                    "beta": ("set", np.zeros(1)),
-                },
-                16,
-            ),
-            Stage(
-                {
-                    "J": ("times", np.geomspace(0.7, 1.4, 3)),
-                    "rate": ("times", np.geomspace(0.8, 1.25, 3)),
-                    "alpha": ("plus", np.linspace(-1.2, 1.2, 9)),
-                    "beta": ("plus", np.linspace(-1.2, 1.2, 9)),
-                },
-                16,
-            ),
-            Stage(
-                {
-                    "rate": ("times", np.geomspace(0.92, 1.09, 5)),
-                    "beta": ("plus", np.linspace(-0.15, 0.15, 5)),
-                    "alpha": ("plus", np.linspace(-0.15, 0.15, 3)),
-                    "phi0": ("plus", np.linspace(-2.0, 2.0, 5)),
-                },
-                8,
-            ),
-        )
+            Stage({
+                "J": ("set", scene.decays(20)), "rate": ("set", phase / per_rate),
+                "phi0": ("set", scene.across("phi0", 5)),
+                "alpha": ("set", np.zeros(1)), "beta": ("set", np.zeros(1)),
+            }, 16),
+            Stage({
+                "J": ("times", np.geomspace(0.7, 1.4, 3)),
+                "rate": ("times", np.geomspace(0.8, 1.25, 3)),
+                "alpha": ("plus", np.linspace(-1.2, 1.2, 9)),
+                "beta": ("plus", np.linspace(-1.2, 1.2, 9)),
+            }, 16),
+            Stage({
+                "rate": ("times", np.geomspace(0.92, 1.09, 5)),
+                "beta": ("plus", np.linspace(-0.15, 0.15, 5)),
+                "alpha": ("plus", np.linspace(-0.15, 0.15, 3)),
+                "phi0": ("plus", np.linspace(-2.0, 2.0, 5)),
+            }, 8),
+        )  # fmt: skip
 
         def params(c: Coordinates) -> dict[str, Any]:
             transport = scene.power(self.transport, c["J"], c["alpha"])

@@ -147,13 +147,8 @@ class TwoComponent(AbstractTwoTimeModel):
             "phi0": 3.0,
         },
         fixed={
-            "alpha_ref": "",
-            "D_offset_ref": "",
-            "alpha_sample": "",
-            "D_offset_sample": "",
-            "v_offset": "",
-            "f2": "never free together with f0 and f1",
-            "f3": "",
+            "alpha_ref": "", "D_offset_ref": "", "alpha_sample": "", "D_offset_sample": "",
+            "v_offset": "", "f2": "never free together with f0 and f1", "f3": "",
         },
     )  # fmt: skip
 
@@ -261,48 +256,29 @@ def _stages(scene: Scene) -> tuple[Stage, ...]:
     radian = 1.0 / (scene.q * scene.span)
     none = np.zeros(1)
     return (
-        Stage(
-            {
-                "J_ref": ("set", scene.decays(7)),
-                "J_sample": ("set", scene.decays(7)),
-                "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
-                "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])),
-                "phi0": ("set", none),
-                "alpha_ref": ("set", none),
-                "alpha_sample": ("set", none),
-                "beta": ("set", none),
-                "f1": ("set", none),
-            },
-            24,
-            longest=0.34,
-            central=True,
-        ),
-        Stage(
-            {
-                "beta": ("plus", np.linspace(-2.0, 2.0, 101)),
-                "v": ("plus", np.linspace(-1.5, 1.5, 4) * radian),
-            },
-            16,
-            longest=0.34,
-        ),
-        Stage(
-            {
-                "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 3)),
-                "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 3)),
-                "f": ("plus", np.linspace(-0.15, 0.15, 3)),
-                "f1": ("plus", np.array([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0]) / scene.span),
-                "f3": ("set", np.array([0.0, 0.8])),
-            },
-            12,
-        ),
-        Stage(
-            {
-                "J_ref": ("times", np.geomspace(0.6, 1.6, 3)),
-                "J_sample": ("times", np.geomspace(0.6, 1.6, 3)),
-                "v": ("plus", np.linspace(-0.8, 0.8, 5) * radian),
-                "beta": ("plus", np.linspace(-0.03, 0.03, 3)),
-                "phi0": ("plus", scene.across("phi0", 3)),
-            },
-            12,
-        ),
-    )
+        Stage({
+            "J_ref": ("set", scene.decays(7)), "J_sample": ("set", scene.decays(7)),
+            "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
+            "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])), "phi0": ("set", none),
+            "alpha_ref": ("set", none), "alpha_sample": ("set", none),
+            "beta": ("set", none), "f1": ("set", none),
+        }, 24, longest=0.34, central=True),
+        Stage({
+            "beta": ("plus", np.linspace(-2.0, 2.0, 101)),
+            "v": ("plus", np.linspace(-1.5, 1.5, 4) * radian),
+        }, 16, longest=0.34),
+        Stage({
+            "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 3)),
+            "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 3)),
+            "f": ("plus", np.linspace(-0.15, 0.15, 3)),
+            "f1": ("plus", np.array([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0]) / scene.span),
+            "f3": ("set", np.array([0.0, 0.8])),
+        }, 12),
+        Stage({
+            "J_ref": ("times", np.geomspace(0.6, 1.6, 3)),
+            "J_sample": ("times", np.geomspace(0.6, 1.6, 3)),
+            "v": ("plus", np.linspace(-0.8, 0.8, 5) * radian),
+            "beta": ("plus", np.linspace(-0.03, 0.03, 3)),
+            "phi0": ("plus", scene.across("phi0", 3)),
+        }, 12),
+    )  # fmt: skip
