@@ -24,10 +24,8 @@ def test_canonical_order():
 def test_index_is_position(mode):
     for position, name in enumerate(names.PARAMETER_NAMES[mode]):
         assert names.get_param_index(name, mode) == position
-    for group, members in names.PARAMETER_GROUPS[mode].items():
-        if group != "scaling":
-            indices = names.get_group_indices(group, mode)
-            assert [names.PARAMETER_NAMES[mode][i] for i in indices] == list(members)
+    members = [name for group in names.PARAMETER_GROUPS[mode].values() for name in group]
+    assert members == [*names.PARAMETER_NAMES[mode], "contrast", "offset"]
 
 
 def test_aliases_mean_parameters():
@@ -42,5 +40,3 @@ def test_unknown_name_proposes_the_nearest(error):
         names.get_param_index("D0_rf")
     with pytest.raises(error, match="did you mean 'laminar_flow'"):
         names.get_param_index("D0", "laminar")
-    with pytest.raises(error, match="Known: reference, sample"):
-        names.get_group_indices("scaling")

@@ -317,8 +317,8 @@ WRONG = {
             "optimization.nlsq": {"max_iterations": 6, "tolerance": 1e-3},
         },
         [
-            "max_iterations: has no effect beside sequential.max_iterations",
-            "tolerance: has no effect beside sequential.convergence_threshold",
+            "max_iterations: has no effect together with sequential.max_iterations",
+            "tolerance: has no effect together with sequential.convergence_threshold",
         ],
     ),
     "loss sampling": (
@@ -334,18 +334,18 @@ WRONG = {
     "two q": (
         None,
         {"scattering.wavevector_q": 0.02},
-        ["says 0.02 while .*wavevector_q says 0.01"],
+        ["is 0.02, but .*wavevector_q is 0.01"],
     ),
-    "two dt": (None, {"temporal.dt": 0.2}, ["temporal.dt: says 0.2 while .* says 0.1; keep one"]),
+    "two dt": (None, {"temporal.dt": 0.2}, ["temporal.dt: is 0.2, but .* is 0.1; keep one"]),
     "two ends": (
         None,
         {"temporal.time_length": 5, "analyzer_parameters.end_frame": 6},
-        ["time_length: says 5 while analyzer_parameters.end_frame says 6"],
+        ["time_length: is 5, but analyzer_parameters.end_frame is 6"],
     ),
     "two warm-ups": (
         None,
         {"optimization.cmc": {"num_warmup": 20, "per_shard_mcmc": {"num_warmup": 30}}},
-        ["optimization.cmc.num_warmup: says 20 while"],
+        ["optimization.cmc.num_warmup: is 20, but"],
     ),
 }
 

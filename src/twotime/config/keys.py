@@ -38,7 +38,7 @@ def key(
         unit: Physical unit; empty for pure numbers and words.
         otherwise: What happens where a key without a default is left out, for the manual.
         same: The key elsewhere that means the same.
-        refused: Whether the key is refused; its description says why.
+        refused: Whether the key is refused; its description gives the reason.
         facts: Anything else that `pydantic.Field` takes: limits, and `validation_alias`.
     """
     extra = {"unit": unit, "otherwise": otherwise, "same": same, "refused": refused}

@@ -56,7 +56,7 @@ class ParameterManager(eqx.Module):
         """Create the manager of the space that a configuration asks for.
 
         Raises:
-            ConfigurationError: If there are mistakes in it; all are told at once.
+            ConfigurationError: If there are mistakes in it; all are reported at once.
         """
         return cls(ParameterSpace.from_config(config))
 

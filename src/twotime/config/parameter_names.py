@@ -103,16 +103,3 @@ def get_param_index(name: str, analysis_mode: str = DEFAULT_MODE) -> int:
     if name not in names:
         raise unknown_name("physics parameter", name, names)
     return names.index(name)
-
-
-def get_group_indices(group: str, analysis_mode: str = DEFAULT_MODE) -> tuple[int, ...]:
-    """Get the indices of a group's parameters in the array of its model.
-
-    Raises:
-        UnknownNameError: If the model has no such group of physics parameters.
-    """
-    groups = [g for g in PARAMETER_GROUPS[analysis_mode] if g != "scaling"]
-    if group not in groups:
-        raise unknown_name("group", group, groups)
-    names = PARAMETER_GROUPS[analysis_mode][group]
-    return tuple(get_param_index(name, analysis_mode) for name in names)

@@ -22,7 +22,7 @@ class ParameterRegistry(eqx.Module):
     Args:
         _parameters: Mapping of name to info, or infos in order; left out: the two-component
             model's.
-        analysis_mode: The configuration's word for the model; empty for models of one's own.
+        analysis_mode: The configuration's word for the model; empty for custom models.
     """
 
     _parameters: tuple[ParameterInfo, ...]
@@ -132,7 +132,7 @@ class ParameterRegistry(eqx.Module):
             self[name]
 
     def extended(self, *infos: ParameterInfo) -> "ParameterRegistry":
-        """A new registry with further parameters, for models of one's own.
+        """A new registry with further parameters, for custom models.
 
         Args:
             infos: The new parameters; a name that exists already is replaced in its place.

@@ -353,7 +353,7 @@ def _move(config: dict[str, Any], source: Path, target: Path, value: Any, found:
     if there is not None and there != value:
         found.add(
             source,
-            f"says {show(value)} while {found.spell(target)} says {show(there)}; keep one.",
+            f"is {show(value)}, but {found.spell(target)} is {show(there)}; keep one.",
         )
     elif there is None and not found.is_wrong(target):
         store(config, target, value)

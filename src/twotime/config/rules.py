@@ -109,11 +109,11 @@ def _empty(path: str) -> Rule:
 
 
 def _beside(path: str, other: str) -> Rule:
-    """A key has no effect beside another one of a sequential fit."""
+    """A key has no effect with another one of a sequential fit."""
     return Rule(
         path,
         lambda c: c[_SEQUENTIAL] and c.given(other) is not None,
-        f"has no effect beside {other}; keep one.",
+        f"has no effect together with {other}; keep one.",
     )
 
 
@@ -183,7 +183,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         f"{_TIME}.dt_source",
         lambda c: c[f"{_TIME}.dt_source"] == "config" and c.given(f"{_TIME}.dt") is None,
-        f"says config, but {_TIME}.dt is not given; give it or delete this.",
+        f"is config, but {_TIME}.dt is not given; give it, or delete this key.",
     ),
     Rule(
         "phi_filtering.tolerance",
@@ -352,7 +352,7 @@ def is_sampled(config: Mapping[str, Any]) -> bool:
 
 
 def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:
-    """Note what is wrong with a space: its numbers, and what physics says of them.
+    """Note what is wrong with a space: its numbers, and their physics.
 
     Args:
         config: The canonical configuration that asks for the space.

@@ -148,7 +148,7 @@ def _full(mode: str, short: dict[str, Any]) -> str:
         lookup(config, path[:-1]).pop(path[-1], None)
     lines = [
         f"# Every key of a configuration, with its default; model: {mode}.",
-        "# Keys that are comments have no default, or no effect beside the others.",
+        "# Keys that are comments have no default, or no effect with the others.",
         "",
     ]
     for name, key in fields(HeterodyneConfig).items():
