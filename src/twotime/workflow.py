@@ -274,7 +274,7 @@ def fit(
     Args:
         job: What to fit.
         progress: Called with half of chi2 after every evaluation of the model. The fit is then
-            compiled separately, so leave it out if nobody watches.
+            compiled separately, so leave it out if it is not shown.
     """
     begun = time.perf_counter()
     verb = fit_sequential if job.is_sequential else fit_nlsq

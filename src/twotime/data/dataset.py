@@ -81,7 +81,7 @@ class TwoTimeData(eqx.Module):
     ) -> Bool[AnyArray, "*matrix row column"]:
         """Which points of matrix `k` count: t1 < t2, finite, and not masked.
 
-        This is the only place that says so. Traceable, with a traced `k` and `first`; a NumPy
+        Every other module asks this function. Traceable, with a traced `k` and `first`; a NumPy
         array where the data are NumPy arrays and `k` is not a JAX array.
 
         Args:

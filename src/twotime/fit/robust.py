@@ -355,7 +355,7 @@ def _residual(
     t, phi = jnp.asarray(d.t), jnp.asarray(d.phi)[k]
     model = correlation(problem.model, params, t=t, q=jnp.asarray(d.q), phi=phi[None])[0]
     c2 = jnp.asarray(d.c2)[k]
-    used = d.usable(k)
+    used = jnp.asarray(d.usable(k))
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
     sigma = sigma[k] if sigma.ndim else sigma
     sigma = jnp.where(used, sigma, 1.0)

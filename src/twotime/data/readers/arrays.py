@@ -61,7 +61,7 @@ def _shape(shape: tuple[int, ...], *, angle_last: bool) -> tuple[int, int]:
 
 
 def _axis(file: Arrays, name: str, count: int) -> list[float] | list[None]:
-    """One number per matrix, from one number or a list; None where the file does not say."""
+    """One number per matrix, from one number or a list; None where the file does not give it."""
     if name not in file:
         return [None] * count
     values = np.ravel(file[name][()]).astype(np.float64)
