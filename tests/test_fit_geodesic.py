@@ -8,7 +8,9 @@ from cases import BY_NAME
 
 import twotime as tt
 from twotime.fit.geodesic import accelerate
+from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
+from twotime.models.scaling import Averaged
 from twotime.solver import Proposal
 
 CASE = BY_NAME["static"]
@@ -17,7 +19,7 @@ CASE = BY_NAME["static"]
 @pytest.fixture(scope="module")
 def problem():
     space = CASE.space.with_vary({"D_offset": True})
-    return make_problem(CASE.model, CASE.data, space, "averaged", "tiled")
+    return make_problem(CASE.model, CASE.data, space, Averaged(), Tiled())
 
 
 @pytest.fixture(scope="module")

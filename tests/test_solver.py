@@ -247,3 +247,9 @@ def test_patience_ends_after_thirty_evaluations_without_enough_progress():
         assert not patience.is_over
         patience = patience.after(jnp.asarray(9.8), jnp.asarray(0.2))
     assert patience.is_over
+
+
+def test_a_corrected_matrix_is_positive():
+    correction = Correction(jnp.diag(jnp.asarray([-5.0, 1.0])), jnp.asarray(True))
+    found = correction.complete(jnp.diag(jnp.asarray([2.0, 2.0])))
+    np.testing.assert_allclose(found, np.diag([3.0, 3.0]), rtol=1e-12)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cases import BY_NAME
 
+from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
 from twotime.models.scaling import Averaged
 from twotime.start.points import make_starts, off_bounds, spread_starts
@@ -17,7 +18,7 @@ SPACE = CASE.space.with_vary({"D_offset": True})
 @pytest.fixture(scope="module")
 def moved():
     """Moves a start off the bounds [100, 1e6], [-2, 2] and [-1e5, 100]."""
-    problem = make_problem(CASE.model, CASE.data, SPACE, "averaged", "tiled")
+    problem = make_problem(CASE.model, CASE.data, SPACE, Averaged(), Tiled())
     lower, upper = jnp.asarray([100.0, -2.0, -1e5]), jnp.asarray([1e6, 2.0, 100.0])
     log_space = np.asarray([True, False, False])
     move = jax.jit(lambda start: off_bounds(problem, start, lower, upper, log_space))
