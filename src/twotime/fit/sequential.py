@@ -139,7 +139,7 @@ def profile(
 
     def at(value: Array) -> Array:
         start = fit.values.at[place].set(value)
-        here = eqx.tree_at(lambda s: s.initial, fixed, start)
+        here = fixed.with_values(dict(zip(fixed.names, start, strict=True)))
         again = fit_nlsq(model, data, here, per_angle_mode=fit.per_angle_mode)
         return again.chi2
 
