@@ -102,7 +102,7 @@ def test_a_model_without_a_field_says_so():
     np.testing.assert_allclose(
         tt.correlation(model, theta, t=T, q=Q, phi=PHI)[0, 0], np.exp(T[0] - T), rtol=1e-13
     )
-    with pytest.raises(TypeError, match="NoField does not say its field correlation"):
+    with pytest.raises(TypeError, match="NoField has no field correlation"):
         field(model, theta, t=T, q=Q, phi=PHI)
     with pytest.raises(TypeError, match="NoField is not a sum of products"):
         model.terms(model.channels(theta, T, t=T, q=Q, phi=0.0))

@@ -221,7 +221,7 @@ FLOW_DIRECTION = ParameterInfo(
 
 
 class Channels(eqx.Module):
-    """What a model needs to know of each time, before pairs are formed.
+    """Functions of one time that a model needs, before pairs are formed.
 
     Attributes:
         decay: Clocks that never decrease; a pair sees exp(-(difference)) of each.
@@ -372,8 +372,8 @@ class AbstractTwoTimeModel(eqx.Module):
             TypeError: If the model has no field correlation.
         """
         raise TypeError(
-            f"{type(self).__name__} does not say its field correlation; "
-            "simulate it with `simulate`, which adds pixel noise, instead of `simulate_speckle`."
+            f"{type(self).__name__} has no field correlation; "
+            "use `simulate`, which adds independent noise, instead of `simulate_speckle`."
         )
 
     def functions(self, params: Params, *, t: Times) -> dict[str, Curve]:
@@ -425,7 +425,7 @@ class AbstractTwoTimeModel(eqx.Module):
         """How starts of a fit are proposed from the scales of the data.
 
         Raises:
-            ValueError: If the law does not say.
+            ValueError: If the law proposes none.
         """
         raise ValueError(
             f"No way to estimate a start from the data is known for {type(self).__name__}; give "

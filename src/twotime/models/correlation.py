@@ -53,7 +53,7 @@ def field(
         <E*(t1) E(t2)>, Hermitian in its last two axes and 1 on their diagonal.
 
     Raises:
-        TypeError: If the model does not say its field correlation.
+        TypeError: If the model has no field correlation.
     """
     return _field(model, params, t, jnp.asarray(q, t.dtype), phi)
 

@@ -59,7 +59,7 @@ class Plan(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """What a law knows when it proposes starts.
+    """The data and bounds that a law proposes starts from.
 
     Attributes:
         names: Names of its parameters.

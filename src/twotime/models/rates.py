@@ -1,4 +1,4 @@
-"""Rates of the models and their clocks: functions of one time, before any pixel is formed.
+"""Rates of the models and their clocks: functions of one time, before pairs are formed.
 
 A *rate* is a power law with an offset; its running integral is called a *clock*. Every
 model and the functional backend take their rates from here.
