@@ -14,6 +14,7 @@ from twotime.fit.objective import End
 from twotime.fit.robust import AbstractLoss, Equivalent
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.rates import AnyArray
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import RESULTS
@@ -37,7 +38,7 @@ class Basins(NamedTuple):
 
 def choose_basin(
     model: AbstractTwoTimeModel,
-    t: Float[Array, " time"],
+    t: Float[AnyArray, " time"],
     params: Float[Array, "start param"],
     cost: Float[Array, " start"],
     converged: Bool[Array, " start"],
@@ -77,7 +78,7 @@ def choose_basin(
 
 def _basins(problem: Problem, ends: End, params: Array, cost: Array) -> Basins:
     variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
-    converged = ends.result == RESULTS.successful
+    converged = jnp.asarray(ends.result == RESULTS.successful)
     return choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
 
 

@@ -119,6 +119,8 @@ class Squares(AbstractLoss):
 class AbstractRobust(AbstractLoss):
     """A loss that grows less than the square, minimised by weights."""
 
+    scale: eqx.AbstractVar[Float[Array, ""]]
+
     @abstractmethod
     def cost(self, u: Plane) -> Plane:
         """Loss of (residual/s)², in units of s²."""
@@ -191,7 +193,7 @@ class Huber(AbstractRobust):
         return jnp.where(u <= 1.0, 1.0, 0.0)
 
 
-LOSSES = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
+LOSSES: dict[str, Any] = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
 
 
 def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator) -> AbstractLoss:
