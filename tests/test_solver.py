@@ -253,3 +253,19 @@ def test_a_corrected_matrix_is_positive():
     correction = Correction(jnp.diag(jnp.asarray([-5.0, 1.0])), jnp.asarray(True))
     found = correction.complete(jnp.diag(jnp.asarray([2.0, 2.0])))
     np.testing.assert_allclose(found, np.diag([3.0, 3.0]), rtol=1e-12)
+
+
+def test_the_solver_works_inside_shard_map():
+    """Where solvers of lineax refuse to."""
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("x")
+
+    def one(start):
+        solution = solve(rosenbrock, start[0], [-5.0, -5.0], [5.0, 5.0], tolerance=1e-5)
+        return solution.value[None], places(outcome(solution))[None]
+
+    run = jax.shard_map(one, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    value, place = jax.jit(run)(jnp.asarray([[-1.2, 1.0]]))
+    alone = solve(rosenbrock, [-1.2, 1.0], [-5.0, -5.0], [5.0, 5.0], tolerance=1e-5)
+    assert int(place[0]) == 0
+    np.testing.assert_allclose(value[0], alone.value, rtol=1e-12)

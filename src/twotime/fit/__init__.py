@@ -67,17 +67,16 @@ def fit_nlsq(
             the tiled evaluator and one more copy of c2; or a loss of `twotime.fit.robust`.
         loss_scale: Residual at which a robust loss departs from the square [noise level].
         starts: How many, with that of the space, or the starts themselves; the best end counts.
-        key: Source of randomness for more than one start.
+        key: Randomness of further starts.
         tile: Largest edge of a tile of the tiled evaluator [frame].
-        devices: Devices that share the angles or tiles; None takes the default device. With
-            several processes each passes the same arguments and gets the same result.
+        devices: Devices that share the work, the same in all processes; None takes the default.
         max_steps: Largest number of evaluations, for each start.
         tolerance: Converged when gradient and step left are below it [standard deviations].
         throw: Raise if the fit does not converge.
         progress: Called on the host with half of chi2 after every evaluation.
 
     Raises:
-        ValueError: If float64 is off, names do not match, or a value cannot be used.
+        ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
     """
     check_inputs(model, data, space)
