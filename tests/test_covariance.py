@@ -71,6 +71,28 @@ def test_the_error_falls_with_the_root_of_the_pixels():
     np.testing.assert_allclose(deviations(few) / deviations(many), 2.0)
 
 
+def test_errors_of_independent_points_are_those_of_least_squares():
+    """χ² over its degrees of freedom times the inverse of JᵀJ, scaling projected out."""
+    n = 12
+    few = tt.simulate(
+        MODEL, PARAMS, t=T[:n], q=Q, phi=jnp.zeros(1), contrast=0.3, offset=1.0, noise=1e-3,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    fit = tt.fit_nlsq(MODEL, few, SPACE, evaluator="tiled")
+    i, j = np.triu_indices(n, 1)
+
+    def curve(free):
+        params = fit.values.at[:2].set(free)
+        return correlation_at(MODEL, params, T[i], T[j], t=T[:n], q=Q, phi=jnp.asarray(0.0))
+
+    model, slope = curve(fit.values[:2]), jax.jacfwd(curve)(fit.values[:2])
+    jacobian = np.column_stack([fit.contrast[0] * slope, model, np.ones(i.size)])
+    residual = few.c2[0][i, j] - fit.contrast[0] * model - fit.offset[0]
+    want = np.linalg.inv(jacobian.T @ jacobian)[:2, :2] * np.sum(residual**2) / (i.size - 4)
+    assert fit.dof == i.size - 4
+    np.testing.assert_allclose(fit.covariance_iid, want, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_more_frames_than_blocks_change_little():
     n = 120
@@ -120,57 +142,6 @@ def test_a_model_without_a_field_gets_error_bars_too():
     plain = tt.fit_nlsq(Plain(), data, SPACE)
     full = tt.fit_nlsq(MODEL, data, SPACE)
     np.testing.assert_allclose(deviations(plain.covariance), deviations(full.covariance), rtol=0.02)
-
-
-@pytest.mark.slow
-def test_frame_scores_equal_the_dense_ones():
-    data = speckle(angles=4, pixels=300)
-    fit = tt.fit_nlsq(MODEL, data, SPACE)
-    at = optimum(MODEL, data, SPACE, fit)
-    got = np.asarray(frame_scores(at.problem, at.params, at.reduced))
-    i, j = np.triu_indices(N, 1)
-
-    def curve(free):
-        return correlation_at(
-            MODEL, fit.values.at[:2].set(free), T[i], T[j], t=T, q=Q, phi=jnp.asarray(0.0)
-        )
-
-    m, slope = (np.tile(np.asarray(f(fit.values[:2])), (4,) + (1,) * d)
-                for f, d in ((curve, 0), (jax.jacfwd(curve), 1)))  # fmt: skip
-    basis = np.stack([m, np.ones_like(m)], axis=1)
-    jacobian = np.asarray(fit.contrast[0]) * slope
-    jacobian = jacobian - basis @ np.linalg.lstsq(basis, jacobian)[0]
-    residual = np.concatenate(data.c2[:, i, j]) - fit.contrast[0] * m - fit.offset[0]
-    pulls = np.split(jacobian * np.asarray(residual)[:, None], 4)
-    for k in range(4):
-        want = np.zeros((N, 2))
-        np.add.at(want, i, pulls[k])
-        np.add.at(want, j, pulls[k])
-        size = np.abs(want).max(axis=0)
-        np.testing.assert_allclose(got[k] / size, want / size, atol=1e-8)
-
-
-@pytest.mark.slow
-def test_cross_checks_see_the_same_noise():
-    data = speckle(angles=4, pixels=300)
-    fit = tt.fit_nlsq(MODEL, data, SPACE)
-    at = optimum(MODEL, data, SPACE, fit)
-    for other in (dyadic_covariance(at), jackknife_covariance(at)):
-        ratio = deviations(other) / deviations(fit.covariance)
-        assert np.all((ratio > 0.2) & (ratio < 4)), ratio
-    with pytest.raises(ValueError, match="at least 3"):
-        jackknife_covariance(optimum(MODEL, speckle(), SPACE, tt.fit_nlsq(MODEL, speckle(), SPACE)))
-
-
-@pytest.mark.slow
-def test_shared_flicker_is_seen_when_told():
-    data = white(angles=4)
-    flicker = 1 + 0.02 * jax.random.normal(jax.random.key(5), (N,))
-    c2 = data.c2 * flicker[:, None] * flicker[None, :]
-    data = tt.TwoTimeData(c2, T, data.q, data.phi)
-    at = optimum(MODEL, data, SPACE, tt.fit_nlsq(MODEL, data, SPACE))
-    own, shared = (deviations(dyadic_covariance(at, shared_frames=s)) for s in (False, True))
-    assert np.all(shared > 1.5 * own)
 
 
 def test_bands_by_covariance_and_by_draws_agree():

@@ -190,3 +190,25 @@ def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
         return np.sqrt(np.diag(covariance))
 
     np.testing.assert_allclose(deviations(20) / deviations(80), 1.0, atol=0.1)
+
+
+def test_blocks_do_not_shrink_the_errors_of_independent_noise(monkeypatch):
+    """Six frames a block, a correlation time of two blocks: means alone lose 5 %."""
+    n, tau, model = 60, 12, tt.StaticDiffusion()
+    t = jnp.arange(1, n + 1) * 0.1
+    values = {"D0": 1 / (Q**2 * tau * 0.1), "alpha": 0.1, "D_offset": 0.0}
+    space = tt.ParameterSpace(
+        values=values, vary={"D_offset": False}, bounds={"D0": (1.0, 1e8), "alpha": (-2.0, 2.0)}
+    )
+    data = tt.simulate(
+        model, jnp.asarray(list(values.values())), t=t, q=Q, phi=jnp.zeros(1), contrast=0.3,
+        offset=1.0, noise=0.02, key=jax.random.key(0),
+    )  # fmt: skip
+    at = tt.optimum(model, data, space, tt.fit_nlsq(model, data, space))
+    noise = Noise(jnp.full(1, 500.0), jnp.asarray(1e-4))
+
+    def deviations(n_blocks):
+        monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
+        return np.sqrt(np.diag(jax.jit(lambda x: speckle_covariance(x, noise)[0])(at)))
+
+    np.testing.assert_allclose(deviations(10) / deviations(60), 1.0, atol=0.03)

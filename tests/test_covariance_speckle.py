@@ -72,6 +72,61 @@ def test_light_part_equals_the_sum_over_all_pairs_of_pixels_but_for_one_cycle():
     )
 
 
+def photon_moment(g, *index):
+    """The same with counts: coefficients of 1, 1/n̄ and 1/n̄², frames at most twice in it.
+
+    Given the light d, a frame's fluctuation has the mean d and its square d² + (1 + d)/n̄.
+    """
+    total = np.zeros(3)
+    once = [i for i in index if index.count(i) == 1]
+    twice = sorted({i for i in index if index.count(i) == 2})
+    assert len(once) + 2 * len(twice) == len(index)
+    options = [[(0, (i, i)), (1, ()), (1, (i,))] for i in twice]
+    for choice in itertools.product(*options):
+        light = [*once, *(i for _, part in choice for i in part)]
+        value = {0: 1.0, 1: 0.0}.get(len(light)) if len(light) < 2 else moment(g, *light)
+        total[sum(power for power, _ in choice)] += value
+    return total
+
+
+def point_covariance(g, i, j, k, m):
+    """Covariance of two points of c2 of one pixel normalised by its means, by definition.
+
+    Of ε_ij = δ_i δ_j - β|g_ij|² (δ_i + δ_j), term by term.
+    """
+    a, b = moment(g, i, j), moment(g, k, m)
+    left = [(1.0, (i, j)), (-a, (i,)), (-a, (j,))]
+    right = [(1.0, (k, m)), (-b, (k,)), (-b, (m,))]
+    total = sum(x * y * photon_moment(g, *p, *q) for x, p in left for y, q in right)
+    return total - np.array([a * b, 0.0, 0.0])
+
+
+def test_photons_equal_the_sum_over_all_pairs_of_points():
+    """Both photon terms, to rounding; the light by itself is tested above."""
+    n = 4
+    g, w = np.asarray(field_correlation())[:n, :n], weights()[:, :n, :n]
+    want = np.zeros((2, 2, 3))
+    off = [(i, j) for i in range(n) for j in range(n) if i != j]
+    for (i, j), (k, m) in itertools.product(off, off):
+        want += np.einsum("p,q,c->pqc", w[:, i, j], w[:, k, m], point_covariance(g, i, j, k, m))
+    got = score_covariance(jnp.asarray(w), jnp.asarray(g), BETA)
+    for power in (1, 2):
+        np.testing.assert_allclose(got.coefficients[power], want[..., power], rtol=1e-10)
+    u = 0.3
+    polynomial = got.coefficients[0] + u * got.coefficients[1] + u**2 * got.coefficients[2]
+    np.testing.assert_allclose(got.at(u), polynomial)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_variances_and_row_covariances_with_photons_equal_the_formula(lag):
+    g = np.asarray(field_correlation())
+    found = np.asarray(row_covariance(g, BETA, lag))
+    for i, j in itertools.product(range(N), range(N - lag)):
+        if i not in (j, j + lag):
+            want = point_covariance(g, i, j, i, j + lag)
+            np.testing.assert_allclose(found[:, i, j], want, rtol=1e-10)
+
+
 def test_variances_and_row_covariances_equal_the_formula():
     g = np.asarray(field_correlation())
     variance, row = (row_covariance(g, BETA, lag)[0] for lag in (0, 2))
@@ -83,6 +138,7 @@ def test_variances_and_row_covariances_equal_the_formula():
                 assert row[i, j] == pytest.approx(covariance(g, i, j, i, j + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photons", [None, 0.5])
 def test_agrees_with_simulated_movies(photons):
     pixels, repeats, w = 400, 600, weights()

@@ -4,6 +4,8 @@ Memory does not grow with pairs × parameters. Tiles on which the model is smoot
 of their frames, see `twotime.gram.interpolation`.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -118,22 +120,18 @@ def tiled_gram(
             rows = jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2)
             return tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
 
-        def nothing(_: Array) -> Sums:
-            return Sums.none(products, edge, by.row.shape[1])
-
         def add(sums: Sums, x: tuple[Array, Array]) -> tuple[Sums, None]:
             corner, is_done = x
             first = jnp.minimum(corner, n - edge)
-            return sums.add(
-                (first[0], first[1]), jax.lax.cond(is_done, nothing, of_pairs, corner)
-            ), None
+            tile = jax.lax.cond(is_done, lambda _: none(edge), of_pairs, corner)
+            return sums.add((first[0], first[1]), tile), None
 
+        none = partial(Sums.none, products, n_param=by.row.shape[1])
         found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
         if known.nodes is not None:
             found, smooth = node_gram(model, products, channels, by, known.nodes, edge)
             done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
-        none = Sums.none(products, n, by.row.shape[1])
-        found += assembled(products, jax.lax.scan(add, none, (corners, done))[0], by)
+        found += assembled(products, jax.lax.scan(add, none(n), (corners, done))[0], by)
         found = found.at[:MODEL, :MODEL].add(known.moments)
         return found if with_normal else found[:FIRST]
 

@@ -10,7 +10,7 @@ from twotime.compilation import compiled
 def square(request, monkeypatch):
     """A compiled function, where JAX knows the option of compilation and where it does not."""
     if request.param == "unknown":
-        monkeypatch.setattr(compilation, "_FOR_PROCESSORS", {"xla_cpu_no_such_option": False})
+        monkeypatch.setattr(compilation, "_FOR_CPUS", {"xla_cpu_no_such_option": False})
     compilation._options.cache_clear()
     yield compiled(lambda x: jnp.sin(x) ** 2)
     compilation._options.cache_clear()
