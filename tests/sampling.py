@@ -93,9 +93,9 @@ def finish(process):
 
 def on_devices(folder):
     """Draws on one to four devices; prints how many of them draw, and whether bits are equal."""
-    from twotime.sample import driver
+    from twotime.sample import chains
 
-    program, busy = driver.draw_block, {}
+    program, busy = chains.draw_block, {}
 
     def counted(*args):
         n_draws = args[-2][3]
@@ -104,7 +104,7 @@ def on_devices(folder):
         busy["jaxpr"] = "shard_map" in str(program.trace(*args).jaxpr)
         return program(*args)
 
-    driver.draw_block = counted
+    chains.draw_block = counted
     for n_shards, n_chains, n_devices in ((5, 1, 4), (1, 4, 4), (3, 2, 2)):
         one = drawn(n_shards, n_chains)
         busy.clear()

@@ -219,6 +219,12 @@ def test_settings_that_cannot_be_are_refused_in_a_sentence(change, words, fit):
     assert "\n" not in str(caught.value)
 
 
+def test_it_cannot_be_traced():
+    model, data, space = static_case(FRAMES)
+    with pytest.raises(TypeError, match="outside of jit"):
+        jax.jit(lambda key: tt.fit_cmc(model, data, space, key=key).draws)(jax.random.key(0))
+
+
 def refuse(words, data=None, space=None, **kwargs):
     model, usual_data, usual_space = static_case(FRAMES)
     case = model, data or usual_data, space or usual_space

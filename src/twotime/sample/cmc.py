@@ -24,30 +24,13 @@ from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
+from twotime.sample import combine, shards
 from twotime.sample.chains import SAMPLERS, AbstractSampler, Nuts
-from twotime.sample.combine import (
-    COMBINATIONS,
-    WIDTHS,
-    Consensus,
-    Gaussian,
-    Importance,
-    Independent,
-    widths,
-)
 from twotime.sample.coordinates import choose_scaling
 from twotime.sample.density import NOISES, KnownNoise, Posterior, make_posterior
 from twotime.sample.driver import Checkpoint, Progress, meet, sample
 from twotime.sample.result import Setup, make_result
-from twotime.sample.shards import (
-    Sharding,
-    find_shape,
-    listed,
-    make_guide,
-    position_of_fit,
-    prior_shape,
-    shard_posteriors,
-    stacked,
-)
+from twotime.sample.shards import Sharding
 
 NUTS, WHOLE, LIMITS = Nuts(), Sharding(), Limits()
 _LISTED = 2e6
@@ -61,7 +44,7 @@ def fit_cmc(
     start: NLSQResult | str | None = None, sampler: AbstractSampler | str = NUTS,
     sharding: Sharding = WHOLE, limits: Limits = LIMITS, per_angle_mode: str | Individual = "auto",
     evaluator: str = "auto", scaling: str = "auto", noise: str = "sampled",
-    width: Independent | str = "sandwich", prior_from_fit: float | None = None,
+    width: combine.Independent | str = "sandwich", prior_from_fit: float | None = None,
     checkpoint: str | Path | None = None, resume: bool = False,
     progress: Callable[[Progress], None] | None = None, **short: Any,
 ) -> CMCResult:  # fmt: skip
@@ -97,18 +80,20 @@ def fit_cmc(
         short: Fields of `Nuts`, `Hmc`, `Sharding` and `Limits`, in place of these.
 
     Raises:
-        TypeError: If a keyword is unknown or given twice.
+        TypeError: If a keyword is unknown or given twice, or values are traced by JAX.
         ValueError: If float64 is off, names do not match, or a value cannot be used.
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((model, data, space, key))):
+        raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
     check_inputs(model, data, space)
     check_space(data, space)
     meet()
     how = How(
         resolve_mode(per_angle_mode, len(data.phi)), evaluator, scaling, prior_from_fit,
-        resolved("noise", noise, NOISES), resolved("width", width, WIDTHS),
-        resolved("combine", sharding.combine, COMBINATIONS),
+        resolved("noise", noise, NOISES), resolved("width", width, combine.WIDTHS),
+        resolved("combine", sharding.combine, combine.COMBINATIONS),
     )  # fmt: skip
     kept = None if checkpoint is None else (Path(checkpoint), resume)
     return _run(model, data, space, key, start, sampler, sharding, limits, how, kept, progress)
@@ -122,8 +107,8 @@ class How(NamedTuple):
     scaling: str
     prior_from_fit: float | None
     noise: KnownNoise
-    width: Independent
-    combine: Consensus | Gaussian | Importance
+    width: combine.Independent
+    combine: combine.Combination
 
 
 def _run(
@@ -144,24 +129,28 @@ def _run(
     )
     found = None
     if fit is not None and how.width.needs_fit:
-        found = widths(posterior.coordinates, fit)
+        found = combine.widths(posterior.coordinates, fit)
         power = jnp.asarray(how.width.power(found))
         posterior = dataclasses.replace(posterior, power=power)
     whole, word = _as_list(posterior, n, evaluator.word, is_asked=how.evaluator != "auto")
     if fit is None or start == "prior":
-        shape, guide = prior_shape(posterior), None
+        shape, guide = shards.prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
     else:
-        shape, jitter = find_shape(posterior, *position_of_fit(posterior, fit)), sampler.jitter
-        guide, wider = make_guide(shape, n)
+        place = shards.position_of_fit(posterior, fit)
+        shape, jitter = shards.find_shape(posterior, *place), sampler.jitter
+        guide, wider = shards.make_guide(shape, n)
     seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, 1))))
-    shards = shard_posteriors(posterior, sharding, guide, seed) if n > 1 else stacked([whole])
+    if n == 1:
+        parts = shards.stacked([whole])
+    else:
+        parts = shards.shard_posteriors(posterior, sharding, guide, seed)
     saver = None
     if kept is not None:
-        saver = Checkpoint(kept[0], (shards, key, sampler, shape), resume=kept[1])
+        saver = Checkpoint(kept[0], (parts, key, sampler, shape), resume=kept[1])
     places = (n, sampler.n_chains, len(shape.mode))
     drawn = sample(
-        shards,
+        parts,
         np.broadcast_to(shape.mode, places[::2]),
         np.broadcast_to(shape.root * wider, (n, *shape.root.shape)),
         jitter * np.asarray(jax.random.normal(jax.random.fold_in(key, 2), places, jnp.float64)),
@@ -203,7 +192,7 @@ def _as_list(
     if n_shards == 1 and (is_asked or evaluator != "tiled"):
         return posterior, evaluator
     if posterior.source.n_points <= _LISTED:
-        return listed(posterior), "point lists"
+        return shards.listed(posterior), "point lists"
     return posterior, "point lists" if n_shards > 1 else evaluator
 
 

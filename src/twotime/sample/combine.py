@@ -227,7 +227,10 @@ class Importance:
         return np.asarray(places), np.asarray(joint), np.exp(np.asarray(log_weights)), float(k)
 
 
-COMBINATIONS = {way.word: way for way in (Consensus(), Gaussian(), Importance())}
+Combination = Consensus | Gaussian | Importance
+COMBINATIONS: dict[str, Combination] = {
+    way.word: way for way in (Consensus(), Gaussian(), Importance())
+}
 
 
 @compiled

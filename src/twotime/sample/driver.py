@@ -23,18 +23,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from twotime.errors import ResultError
 from twotime.gram import device_mesh, fetch
 from twotime.results.storage import writing
-from twotime.sample.chains import (
-    AbstractSampler,
-    Clock,
-    Frame,
-    Piece,
-    State,
-    Trace,
-    draw_block,
-    first_state,
-    make_plan,
-    next_state,
-)
+from twotime.sample import chains
+from twotime.sample.chains import AbstractSampler, Piece, State, Trace
 from twotime.sample.density import Posterior
 
 
@@ -109,10 +99,10 @@ def sample(
     import blackjax  # noqa: F401  loading it starts XLA, and may not happen while tracing
 
     program = Program(posteriors, modes, key, sampler, devices)
-    plan = make_plan(sampler)
+    plan = chains.make_plan(sampler)
     saved = [] if saver is None else saver.load()
     traces = [trace for _, trace in saved if trace is not None]
-    state = saved[-1][0] if saved else first_state(roots, starts, sampler)
+    state = saved[-1][0] if saved else chains.first_state(roots, starts, sampler)
     clock = _Clock(plan, len(saved))
     try:
         for index in range(len(saved), len(plan)):
@@ -123,7 +113,7 @@ def sample(
                     "The posterior is zero or not finite where a chain starts; move the start "
                     "inside bounds and priors, or start from a fit."
                 )
-            state = next_state(state, position, averaging, trace, piece, sampler)
+            state = chains.next_state(state, position, averaging, trace, piece, sampler)
             if not piece.is_warmup:
                 traces.append(trace)
             if saver is not None:
@@ -230,19 +220,19 @@ class Program:
             Positions and states of the dual averaging after it, and the draws.
         """
         is_adapting = piece.is_warmup and self._sampler.adapt_step
-        clock = Clock(done, piece.is_warmup, is_adapting, self._sampler.target_accept)
-        clock = Clock(*map(np.asarray, clock))
-        frame = Frame(self._modes, state.root, state.step)
+        clock = chains.Clock(done, piece.is_warmup, is_adapting, self._sampler.target_accept)
+        clock = chains.Clock(*map(np.asarray, clock))
+        frame = chains.Frame(self._modes, state.root, state.step)
         moving = self._keys, state.position, state.averaging
         moving = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moving)
         calls = []
-        for arrays, k, chains, new in zip(
+        for arrays, k, who, new in zip(
             self._arrays, self._owners, self._chains, self._is_new, strict=True
         ):
             n_draws = self._put(np.where(new, piece.n_draws, 0), np.arange(len(new)))
-            by_group = arrays, self._put(frame, k), self._put(moving, chains), n_draws
+            by_group = arrays, self._put(frame, k), self._put(moving, who), n_draws
             static = self._static, self._sampler.compiled, self._impl, self._mesh
-            calls.append(draw_block(*static, by_group, clock))
+            calls.append(chains.draw_block(*static, by_group, clock))
         found = calls if jax.process_count() == 1 else fetch(self._mesh, calls)
         position, averaging, trace = jax.tree.map(self._by_chain, *found)
         return position, averaging, Trace(*(x[:, :, : piece.n_draws] for x in trace))
@@ -287,8 +277,8 @@ def slots(
     shares = np.array_split(np.concatenate(parts), n_devices)
     calls = range(len(shares[0]))
     full = [share if len(share) else groups[:1] for share in shares]
-    chains = np.stack([[share[min(call, len(share) - 1)] for share in full] for call in calls])
-    return chains, np.stack([[call < len(share) for share in shares] for call in calls])
+    who = np.stack([[share[min(call, len(share) - 1)] for share in full] for call in calls])
+    return who, np.stack([[call < len(share) for share in shares] for call in calls])
 
 
 _FINGERPRINT = "fingerprint.txt"

@@ -19,9 +19,7 @@ from twotime.models.correlation import correlation
 from twotime.results.cmc import CMCResult, Limits
 from twotime.sample.chains import AbstractSampler, Trace
 from twotime.sample.combine import (
-    Consensus,
-    Gaussian,
-    Importance,
+    Combination,
     Independent,
     Joint,
     Weighted,
@@ -63,7 +61,7 @@ class Setup(NamedTuple):
     posterior: Posterior
     whole: Posterior
     guide: Guide | None
-    combine: Consensus | Gaussian | Importance
+    combine: Combination
     width: Independent
     widths: Widths | None
     sampler: AbstractSampler

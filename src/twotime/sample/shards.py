@@ -24,7 +24,7 @@ from twotime.compilation import compiled
 from twotime.data.dataset import TwoTimeData
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.chains import check_counts
-from twotime.sample.combine import Consensus, Gaussian, Importance
+from twotime.sample.combine import Combination
 from twotime.sample.coordinates import Coordinates
 from twotime.sample.density import Guide, Plane, PointList, Posterior
 
@@ -62,7 +62,7 @@ class Sharding:
     strategy: str = "random"
     strata: int = 1
     min_points: int = 1
-    combine: Consensus | Gaussian | Importance | str = "importance"
+    combine: Combination | str = "importance"
     devices: Sequence[Any] | None = None
     exclude: bool = False
 
