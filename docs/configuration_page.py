@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from twotime.config.distributions import FAMILIES
 from twotime.config.keys import Key, fields
 from twotime.config.parameter_names import ANALYSIS_MODES, PARAMETER_ALIASES, PARAMETER_GROUPS
 from twotime.config.parameter_registry import REGISTRIES
+from twotime.config.priors import FAMILIES
 from twotime.config.types import (
     HeterodyneConfig,
     ParameterConfig,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from twotime.config.files import template
 from twotime.config.manager import ConfigManager, ConfigurationError
-from twotime.config.template import template
 
 FULL = """
 analysis_mode: laminar_flow

@@ -8,10 +8,9 @@ import random
 
 import pytest
 
+from twotime.config.files import parse_yaml, template, truth
 from twotime.config.keys import lookup
 from twotime.config.manager import ConfigManager
-from twotime.config.template import template, truth
-from twotime.config.yaml_json import parse_yaml
 from twotime.errors import ConfigurationError
 
 MODES = ("static", "laminar_flow", "two_component")

@@ -3,11 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+from twotime.config.files import parse_yaml
 from twotime.config.keys import walk
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_NAMES
 from twotime.config.types import HeterodyneConfig, ParameterGroupConfig
-from twotime.config.yaml_json import parse_yaml
 
 DOCS = Path(__file__).parents[1] / "docs"
 SPEC = importlib.util.spec_from_file_location("configuration_page", DOCS / "configuration_page.py")

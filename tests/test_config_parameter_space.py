@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from twotime.config.distributions import interval_to_real, real_to_interval
 from twotime.config.parameter_names import ANALYSIS_MODES
 from twotime.config.parameter_registry import REGISTRIES, ParameterInfo
 from twotime.config.parameter_space import ParameterSpace, clamp_to_open_interval
 from twotime.config.priors import PriorDistribution
 from twotime.errors import ConfigurationError
+from twotime.sample.coordinates import interval_to_real, real_to_interval
 
 P = PriorDistribution
 modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.physics_validators import findings, validate_parameters
+from twotime.config.parameter_manager import validate_parameters
+from twotime.config.parameter_registry import REGISTRIES, findings
 
 T = np.linspace(0.1, 10.0, 100)
 # changed values, mode, severity, words; one row on each side of every limit

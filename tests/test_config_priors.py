@@ -13,10 +13,9 @@ import scipy.stats as st
 from hypothesis import given
 from hypothesis import strategies as hs
 
-from twotime.config.distributions import FAMILIES, PriorType
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.priors import PriorDistribution, has_mass, prior_faults
+from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, has_mass, prior_faults
 
 P = PriorDistribution
 PRIORS = {

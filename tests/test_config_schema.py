@@ -4,11 +4,10 @@ import json
 
 import pytest
 
+from twotime.config.files import json_schema, parse_yaml, template, truth
 from twotime.config.keys import fields, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES
-from twotime.config.template import json_schema, template, truth
 from twotime.config.types import HeterodyneConfig, ParametersConfig
-from twotime.config.yaml_json import parse_yaml
 
 SCHEMA = json_schema()
 

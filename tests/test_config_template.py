@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
+from twotime.config.files import parse_yaml, template, truth
 from twotime.config.keys import fields, walk
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES
-from twotime.config.template import template, truth
 from twotime.config.types import HeterodyneConfig, ParametersConfig
-from twotime.config.yaml_json import parse_yaml
 
 OLDER = sorted((Path(__file__).parent / "data" / "configurations").glob("*.yaml"))
 modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)

@@ -253,7 +253,7 @@ def plot(folder: Path, output: Path | None) -> None:
 @twotime.command()
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors."""
-    from twotime.config.template import json_schema
+    from twotime.config.files import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 

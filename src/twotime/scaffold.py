@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from twotime.config.files import parse_yaml, template, truth
 from twotime.config.manager import ConfigManager, build_model
-from twotime.config.template import template, truth
-from twotime.config.yaml_json import parse_yaml
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle, write_apsu
 from twotime.data.source import replacing

@@ -17,6 +17,8 @@ from pydantic import AliasChoices, Field
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
+from twotime.config.parameter_names import unknown_name
+
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 _PLURAL = {float: "numbers", int: "whole numbers", str: "texts"}
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -165,6 +167,25 @@ def _about(info: FieldInfo) -> str:
     return " ".join((about or "").split())
 
 
+def section_at(section: Any, path: str) -> Mapping[str, Key]:
+    """The keys of a section below another one.
+
+    Args:
+        section: A section (a TypedDict).
+        path: Names of the sections on the way, joined by points ("optimization.nlsq").
+
+    Raises:
+        UnknownNameError: If there is no such section (a ValueError and a KeyError).
+    """
+    keys = fields(section)
+    for name in path.split("."):
+        known = {name: key for name, key in keys.items() if key.is_section}
+        if name not in known:
+            raise unknown_name("section", path, known)
+        keys = fields(known[name].type)
+    return keys
+
+
 def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Key]]:
     """Every key of a section and of the sections in it, with its path, sections first."""
     for name, field in fields(section).items():
@@ -229,6 +250,11 @@ class Mistakes:
     def remark(self, path: Path, sentence: str) -> None:
         """Note something about a key that is no mistake."""
         self.remarks.append(f"{self.spell(path)}: {sentence}")
+
+    def spelled(self, path: Path, written: Path) -> None:
+        """Note how the file spells a path."""
+        if written != path:
+            self.written[path] = ".".join(written)
 
     def spell(self, path: Path) -> str:
         """The path as the file spells it."""

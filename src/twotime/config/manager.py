@@ -2,25 +2,35 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
 
-from twotime.config.parameter_names import (
-    DEFAULT_MODE,
-    PARAMETER_GROUPS,
-    AnalysisMode,
-    unknown_name,
-)
+from twotime.config.parameter_names import DEFAULT_MODE, AnalysisMode, unknown_name
 from twotime.config.parameter_space import ParameterSpace, read
 from twotime.errors import ConfigurationError
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel
 
 if TYPE_CHECKING:
-    from twotime.config.types import FileFormat, Integration, PerAngleMode, ShearConvention
+    pass
 
 __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
+
+Value = TypeVar("Value")
+
+
+class _Setting(property, Generic[Value]):
+    """The value of a key, its default where it is left out; None where it has none."""
+
+    def __init__(self, path: str):
+        section, _, key = path.rpartition(".")
+        about = f"`{path}`, or its default; None where it has none (docs/configuration.md)."
+        super().__init__(lambda config: config.section(section).get(key), doc=about)
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: Any, owner: type | None = None, /) -> Value: ...  # type: ignore[override]
 
 
 @final
@@ -75,9 +85,9 @@ class ConfigManager:
         Raises:
             ConfigurationError: If the file cannot be read or there are mistakes in it.
         """
-        from twotime.config.yaml_json import parse_yaml
+        from twotime.config.files import parse_yaml
 
-        return cls(parse_yaml(_read(path), str(path)), base_dir=_folder(path), source=str(path))
+        return cls._from_file(path, parse_yaml)
 
     @classmethod
     def from_json(cls, path: str | Path) -> "ConfigManager":
@@ -86,9 +96,19 @@ class ConfigManager:
         Raises:
             ConfigurationError: If the file cannot be read or there are mistakes in it.
         """
-        from twotime.config.yaml_json import parse_json
+        from twotime.config.files import parse_json
 
-        return cls(parse_json(_read(path), str(path)), base_dir=_folder(path), source=str(path))
+        return cls._from_file(path, parse_json)
+
+    @classmethod
+    def _from_file(cls, path: str | Path, parse: Callable[[bytes, str], Any]) -> "ConfigManager":
+        try:
+            raw = Path(path).read_bytes()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
+        folder = Path(path).absolute().parent
+        return cls(parse(raw, str(path)), base_dir=folder, source=str(path))
 
     @classmethod
     def from_dict(
@@ -124,9 +144,12 @@ class ConfigManager:
         Raises:
             UnknownNameError: If there is no such section (a ValueError and a KeyError).
         """
-        from twotime.config.reading import section_of
+        from twotime.config.keys import lookup, section_at
+        from twotime.config.types import HeterodyneConfig
 
-        return section_of(self._config, path)
+        keys = section_at(HeterodyneConfig, path).items()
+        defaults = {name: key.default for name, key in keys if key.default is not None}
+        return copy.deepcopy(defaults | (lookup(self._config, tuple(path.split("."))) or {}))
 
     @property
     def analysis_mode(self) -> AnalysisMode:
@@ -135,58 +158,48 @@ class ConfigManager:
 
     # Data
 
+    # "auto": recognised by its content
+    file_format = _Setting["FileFormat"]("experimental_data.file_format")
+    # With ${variable} substitution
+    cache_filename_template = _Setting["str | None"]("experimental_data.cache_filename_template")
+    cache_compression = _Setting[bool]("experimental_data.cache_compression")
+
     @property
     def data_folder_path(self) -> Path | None:
         """Folder of the data file, absolute; None where it is not given."""
-        return self._data_path("data_folder_path")
+        folder = self.section("experimental_data").get("data_folder_path")
+        return None if folder is None else self.base_dir / folder
 
     @property
     def data_file_path(self) -> Path:
         """Path to the experimental data file, absolute."""
         folder = self.data_folder_path or self.base_dir
-        return folder / self._config["experimental_data"]["file_path"]
-
-    @property
-    def file_format(self) -> "FileFormat":
-        """Data file format; "auto": recognised by its content."""
-        return self.section("experimental_data")["file_format"]
+        return folder / self.section("experimental_data")["file_path"]
 
     @property
     def cache_file_path(self) -> Path | None:
         """Folder for cache files, absolute (data_folder_path where it is not given)."""
-        return self._data_path("cache_file_path") or self.data_folder_path
-
-    @property
-    def cache_filename_template(self) -> str | None:
-        """Template for cache filenames with ${variable} substitution."""
-        return self.section("experimental_data").get("cache_filename_template")
-
-    @property
-    def cache_compression(self) -> bool:
-        """Whether to compress cache files."""
-        return self.section("experimental_data")["cache_compression"]
+        folder = self.section("experimental_data").get("cache_file_path")
+        return self.data_folder_path if folder is None else self.base_dir / folder
 
     # Time, wavevector, geometry
 
-    @property
-    def dt(self) -> float | None:
-        """Time step [s]; None where only the data file has it."""
-        return self.section("analyzer_parameters").get("dt")
-
-    @property
-    def dt_source(self) -> Literal["config", "file"] | None:
-        """Which dt to use on disagreement: "config", "file"; None: disagreement is an error."""
-        return self.section("analyzer_parameters").get("dt_source")
-
-    @property
-    def start_frame(self) -> int:
-        """Starting frame (counted from 1)."""
-        return self.section("analyzer_parameters")["start_frame"]
-
-    @property
-    def end_frame(self) -> int:
-        """Ending frame (counted from 1, inclusive); -1 is the last in the data."""
-        return self.section("analyzer_parameters")["end_frame"]
+    # Time step [s]; None: from the data file
+    dt = _Setting["float | None"]("analyzer_parameters.dt")
+    # None: a disagreement is an error
+    dt_source = _Setting['Literal["config", "file"] | None']("analyzer_parameters.dt_source")
+    start_frame = _Setting[int]("analyzer_parameters.start_frame")  # counted from 1
+    # Counted from 1, inclusive; -1 is the last
+    end_frame = _Setting[int]("analyzer_parameters.end_frame")
+    # Time of the first selected frame [s]; None: start_frame · dt
+    t0 = _Setting["float | None"]("analyzer_parameters.t0")
+    wavevector_q = _Setting[float]("analyzer_parameters.scattering.wavevector_q")  # [1/Å]
+    # Largest relative distance of the file's q
+    q_tolerance = _Setting[float]("analyzer_parameters.scattering.q_tolerance")
+    # [degree]; None: all in the file
+    phi_angles = _Setting["list[float] | None"]("analyzer_parameters.scattering.phi_angles")
+    # [Å]; None where the model has none
+    gap = _Setting["float | None"]("analyzer_parameters.geometry.stator_rotor_gap")
 
     @property
     def time_length(self) -> int:
@@ -208,46 +221,15 @@ class ConfigManager:
         return self.start_frame - 1
 
     @property
-    def t0(self) -> float | None:
-        """Time of the first selected frame [s]; None: start_frame · dt."""
-        return self.section("analyzer_parameters").get("t0")
-
-    @property
-    def wavevector_q(self) -> float:
-        """Scattering wavevector magnitude [1/Å]."""
-        return self.section("analyzer_parameters.scattering")["wavevector_q"]
-
-    @property
-    def q_tolerance(self) -> float:
-        """Largest relative distance of the file's q from `wavevector_q`."""
-        return self.section("analyzer_parameters.scattering")["q_tolerance"]
-
-    @property
-    def phi_angles(self) -> list[float] | None:
-        """Angles to analyse [degree]; None: all in the file."""
-        return self.section("analyzer_parameters.scattering").get("phi_angles")
-
-    @property
     def phi_filtering(self) -> dict[str, Any]:
         """Which angles are used: tolerance, and ranges, include_angles, exclude_angles if given."""
         return self.section("phi_filtering")
 
-    @property
-    def gap(self) -> float | None:
-        """Gap of the shear cell [Å]; None where the model has none."""
-        return self.section("analyzer_parameters.geometry").get("stator_rotor_gap")
-
     # Model and parameters
 
-    @property
-    def integration(self) -> "Integration":
-        """How rates are integrated: "trapezoid" or "exact"."""
-        return self.section("model")["integration"]
-
-    @property
-    def shear_convention(self) -> "ShearConvention":
-        """Law of the sheared model: "published" or "homodyne"."""
-        return self.section("model")["shear_convention"]
+    integration = _Setting["Integration"]("model.integration")
+    shear_convention = _Setting["ShearConvention"]("model.shear_convention")
+    per_angle_mode = _Setting["PerAngleMode"]("optimization.nlsq.per_angle_mode")
 
     def get_parameter_value(self, group: str, name: str) -> float:
         """Get a parameter's value; its default where none is given.
@@ -279,18 +261,16 @@ class ConfigManager:
         """NLSQ optimization settings with defaults, a copy."""
         return self.section("optimization.nlsq")
 
-    @property
-    def per_angle_mode(self) -> "PerAngleMode":
-        """How contrast and offset are shared between angles, in fitting and sampling."""
-        return self.nlsq_config["per_angle_mode"]
-
     def get_cmc_config(self) -> dict[str, Any]:
         """CMC settings with defaults, a copy: its sections, and the short keys as well."""
-        from twotime.config.reading import SHORT_CMC_KEYS, section_names
+        from twotime.config.keys import fields
+        from twotime.config.reading import SHORT_CMC_KEYS
+        from twotime.config.types import CMCOptimizationConfig
 
         config = self.section("optimization.cmc")
-        for name in section_names("optimization.cmc"):
-            config[name] = self.section(f"optimization.cmc.{name}")
+        for name, field in fields(CMCOptimizationConfig).items():
+            if field.is_section:
+                config[name] = self.section(f"optimization.cmc.{name}")
         for short, (section, key) in SHORT_CMC_KEYS.items():
             config[short] = config[section][key]
         return config
@@ -307,17 +287,13 @@ class ConfigManager:
             UnknownNameError: If there is no such section (a ValueError and a KeyError).
             ConfigurationError: If the new configuration has mistakes.
         """
+        from twotime.config.keys import store
         from twotime.config.reading import SHORT_CMC_KEYS
 
         self.section(f"optimization.{section}")
         config = self.get_config()
-        target = config.setdefault("optimization", {})
-        for name in section.split("."):
-            target = target.setdefault(name, {})
-        if section == "cmc" and key in SHORT_CMC_KEYS:
-            inner, key = SHORT_CMC_KEYS[key]
-            target = target.setdefault(inner, {})
-        target[key] = value
+        steps = SHORT_CMC_KEYS.get(key, (key,)) if section == "cmc" else (key,)
+        store(config, ("optimization", *section.split("."), *steps), value)
         return dataclasses.replace(self, config=config)
 
     @property
@@ -325,12 +301,8 @@ class ConfigManager:
         """Output folder, absolute."""
         return self.base_dir / self.section("output")["output_dir"]
 
-    def _data_path(self, key: str) -> Path | None:
-        written = self.section("experimental_data").get(key)
-        return None if written is None else self.base_dir / written
-
     def _member(self, group: str, name: str) -> str:
-        groups = PARAMETER_GROUPS[self.analysis_mode]
+        groups = self.space.registry.groups
         if group not in groups:
             raise unknown_name("group", group, groups)
         if name not in groups[group]:
@@ -346,32 +318,11 @@ def build_model(config: ConfigManager) -> AbstractTwoTimeModel:
 
     Returns:
         The model of its `analysis_mode`, with the settings that the configuration gives.
-
-    Raises:
-        ValueError: If a setting that the model needs is missing.
     """
-    law = LAWS[config.analysis_mode]
-    arguments = {}
+    law, arguments = LAWS[config.analysis_mode], {}
     for setting in law.settings:
         *sections, key = setting.path
         value = config.section(".".join(sections)).get(key)
-        if value is None and setting.needed:
-            raise ValueError(
-                f"{'.'.join(setting.path)} is missing; {setting.needed}; add it, for example "
-                f"{key}: {setting.example}."
-            )
         if value is not None:
             arguments[setting.argument] = value
     return law(**arguments)
-
-
-def _read(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
-
-
-def _folder(path: str | Path) -> Path:
-    return Path(path).absolute().parent

@@ -1,7 +1,8 @@
 """Bridge between a parameter space and solvers that see only what varies."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, final
+from typing import Any, TypedDict, final, get_args
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
+from twotime.config.parameter_registry import findings
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.physics_validators import ValidationResult, validate_parameters
-from twotime.models.base import is_concrete
+from twotime.models.base import Severity, is_concrete
 
 Numbers = Float[Array | np.ndarray, " parameter"]
 Varying = Float[Array | np.ndarray, " varying"]
@@ -24,6 +25,52 @@ class BoundDict(TypedDict):
     min: float
     max: float
     type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidationResult:
+    """What a validation found, down to the severity that was asked for.
+
+    Attributes:
+        is_valid: Whether there are no errors.
+        errors: Physically impossible values, one sentence each.
+        warnings: Possible but unusual values, one sentence each.
+        infos: Noteworthy values, one sentence each.
+    """
+
+    is_valid: bool
+    errors: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    infos: tuple[str, ...] = ()
+
+
+def validate_parameters(
+    values: Mapping[str, float],
+    severity_level: str = "warning",
+    t: Float[ArrayLike, " time"] | None = None,
+) -> ValidationResult:
+    """Judge parameter values by physics.
+
+    Args:
+        values: Name to value, of any of the models.
+        severity_level: Least severity that is reported: "error", "warning" or "info".
+        t: Time of each frame [s]; without it rules that need frames are left out.
+
+    Raises:
+        ValueError: If the severity is none of the three.
+    """
+    levels = get_args(Severity)
+    if severity_level not in levels:
+        raise ValueError(
+            f"severity_level must be one of {', '.join(levels)}; got {severity_level!r}."
+        )
+    wanted = levels[: levels.index(severity_level) + 1]
+    found = findings(values, t)
+    errors, warnings, infos = (
+        tuple(text for severity, text in found if severity == level and level in wanted)
+        for level in levels
+    )
+    return ValidationResult(not errors, errors, warnings, infos)
 
 
 @final
@@ -75,7 +122,7 @@ class ParameterManager(eqx.Module):
     @property
     def varying_indices(self) -> list[int]:
         """Indices of the varying parameters in arrays of all."""
-        return [i for i, varies in enumerate(self.space.varying) if varies]
+        return np.flatnonzero(self.space.varying).tolist()
 
     def get_active_parameters(self) -> list[str]:
         """Get names of the physics parameters that vary, in canonical order."""
@@ -91,14 +138,13 @@ class ParameterManager(eqx.Module):
         Raises:
             UnknownNameError: If there is no such parameter (a ValueError and a KeyError).
         """
-        self._known([param_name])
+        self.space.registry.check_names([param_name])
         return param_name in self.get_active_parameters()
 
     def get_fixed_parameters(self) -> dict[str, float]:
         """Return name and value of the physics parameters that are held fixed."""
-        values = self.space.values
-        pairs = zip(self.space.names, self.space.varying, strict=True)
-        return {name: values[name] for name, varies in pairs if not varies}
+        values, vary = self.space.values, self.space.vary
+        return {name: values[name] for name in self.space.names if not vary[name]}
 
     def get_all_parameter_names(self) -> list[str]:
         """Get all parameter names: contrast and offset first, then physics."""
@@ -136,12 +182,10 @@ class ParameterManager(eqx.Module):
         Raises:
             UnknownNameError: If the model has no such group (a ValueError and a KeyError).
         """
-        groups = {name: "scaling" for name in SCALING_PARAMS}
-        groups = dict(zip(self.space.names, self.space.groups, strict=True)) | groups
-        if group not in groups.values():
-            raise unknown_name("group", group, dict.fromkeys(groups.values()))
-        values = self.space.values
-        return {name: values[name] for name, its in groups.items() if its == group}
+        groups, values = self.space.registry.groups, self.space.values
+        if group not in groups:
+            raise unknown_name("group", group, groups)
+        return {name: values[name] for name in groups[group]}
 
     def update_values(
         self, params: Mapping[str, ArrayLike] | Float[ArrayLike, " parameter"]
@@ -164,12 +208,11 @@ class ParameterManager(eqx.Module):
             ValueError: If there is not one number for each varying parameter.
         """
         self._check_shape(varying_params, self.n_varying, "varying")
-        indices = np.array(self.varying_indices, int)
-        full = self.space.initial
+        full, where = self.space.initial, self.varying_indices
         if isinstance(varying_params, Array) or not is_concrete(full):
-            return jnp.asarray(full).at[indices].set(varying_params)
+            return jnp.asarray(full).at[np.array(where, int)].set(varying_params)
         full = np.array(full)
-        full[indices] = varying_params
+        full[where] = varying_params
         return full
 
     def extract_varying(self, full_params: Float[ArrayLike, " parameter"]) -> Varying:
@@ -208,15 +251,11 @@ class ParameterManager(eqx.Module):
             UnknownNameError: If there is no such parameter (a ValueError and a KeyError).
         """
         names = self.space.all_names if parameter_names is None else tuple(parameter_names)
-        self._known(names)
-        bounds, priors = self.space.bounds, self.space.priors
+        self.space.registry.check_names(names)
+        priors, ends = self.space.priors, self.space.bounds
+        types = {name: priors[name].prior_type.value for name in names}
         return [
-            BoundDict(
-                name=name,
-                min=bounds[name][0],
-                max=bounds[name][1],
-                type=priors[name].prior_type.value,
-            )
+            {"name": name, "min": ends[name][0], "max": ends[name][1], "type": types[name]}
             for name in names
         ]
 
@@ -263,11 +302,6 @@ class ParameterManager(eqx.Module):
         """Validate values against physics: sentences of errors and warnings, empty if none."""
         result = self.validate_physical_constraints(params)
         return [*result.errors, *result.warnings]
-
-    def _known(self, names: Sequence[str]) -> None:
-        for name in names:
-            if name not in self.space.all_names:
-                raise unknown_name("parameter", name, self.space.all_names)
 
     def _check_shape(self, params: Any, n: int, kind: str) -> None:
         if np.shape(params) != (n,):

@@ -1,14 +1,17 @@
 """Registries of parameters: those of every law (`REGISTRIES`) and of laws of your own."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike, Float
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
 from twotime.models import LAWS, scaling
-from twotime.models.base import ParameterInfo
+from twotime.models.base import Finding, ParameterInfo, is_concrete
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
 
@@ -178,3 +181,89 @@ def registry_with(names: list[str]) -> ParameterRegistry:
         f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
         "parameters of one model."
     )
+
+
+# Whether values make sense
+
+
+def findings(
+    values: Mapping[str, float], t: Float[ArrayLike, " time"] | None = None
+) -> list[Finding]:
+    """All that is noteworthy about parameter values.
+
+    Args:
+        values: Name to value, of any of the models; scaling may be left out.
+        t: Time of each frame [s]; without it rules that need frames are left out.
+
+    Returns:
+        Severity and sentence of each finding.
+    """
+    times = np.atleast_1d(np.asarray([] if t is None else t, float))
+    checks = [check for law in LAWS.values() for check in law.checks]
+    found = [
+        finding
+        for check in (*checks, *scaling.CHECKS)
+        if all(name in values for name in check.names)
+        for finding in check.judge(*(float(values[name]) for name in check.names), t=times)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def check_numbers(
+    values: Mapping[str, Any], vary: Mapping[str, Any], bounds: Mapping[str, Any]
+) -> None:
+    """Refuse what is not a finite number or a flag; traced numbers pass.
+
+    Raises:
+        TypeError: If a number is no number, bounds no pair, or a flag not true or false.
+        ValueError: If a number is not finite.
+    """
+    for name, flag in vary.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
+    numbers = [("value", name, value) for name, value in values.items()]
+    for name, ends in bounds.items():
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
+            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
+        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
+    for what, name, value in numbers:
+        if is_concrete(value) and np.asarray(value).dtype.kind not in "fiu":
+            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
+        if is_concrete(value) and not np.isfinite(value).all():
+            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
+
+
+# Numbers, known or traced by JAX
+
+
+def plain(value: Any) -> Any:
+    """A known scalar as a Python float; arrays and traced values pass."""
+    if is_concrete(value) and np.ndim(value) == 0:
+        return float(value)
+    return value
+
+
+def stack_numbers(values: Sequence[Any]) -> Any:
+    """Numbers along a last axis: a float64 array of numpy where all are known, else of JAX."""
+    if is_concrete(*values):
+        return np.stack(np.broadcast_arrays(*(np.asarray(v, np.float64) for v in values)), axis=-1)
+    return jnp.stack(jnp.broadcast_arrays(*values), axis=-1)
+
+
+def with_numbers(array: Any, changes: Mapping[int, Any]) -> Any:
+    """An array with some numbers of its last axis changed."""
+    if not is_concrete(array, *changes.values()):
+        for i, number in changes.items():
+            array = jnp.asarray(array).at[..., i].set(number)
+    elif changes:
+        array = np.array(array, np.float64)
+        for i, number in changes.items():
+            array[..., i] = number
+    return array
+
+
+def intersection(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The interval that two intervals share."""
+    is_known = is_concrete(*one, *other)
+    low, high = (max, min) if is_known else (jnp.maximum, jnp.minimum)
+    return low(one[0], other[0]), high(one[1], other[1])

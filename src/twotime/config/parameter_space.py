@@ -7,19 +7,21 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.distributions import PriorType as PriorType
 from twotime.config.parameter_names import DEFAULT_MODE
-from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, registry_with
-from twotime.config.physics_validators import check_flags, check_numbers, faults_of
-from twotime.config.priors import PriorDistribution as PriorDistribution
-from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
-from twotime.config.priors import (
-    default_prior,
+from twotime.config.parameter_registry import (
+    REGISTRIES,
+    ParameterRegistry,
+    check_numbers,
     intersection,
     plain,
+    registry_with,
     stack_numbers,
     with_numbers,
 )
+from twotime.config.priors import PriorDistribution as PriorDistribution
+from twotime.config.priors import PriorType as PriorType
+from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
+from twotime.config.priors import default_prior, has_mass, prior_faults
 from twotime.errors import ConfigurationError
 from twotime.models.base import ParameterInfo, is_concrete
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
-Pair = Float[Array | np.ndarray, "*batch 2"]
 
 
 def _log_flags(infos: tuple[ParameterInfo, ...], lower: Any) -> tuple[bool, ...]:
@@ -98,37 +99,31 @@ class ParameterSpace(eqx.Module):
             registry = base.registry
         elif registry is None:
             registry = registry_with([*values, *vary, *bounds, *priors])
-        for given in (values, vary, bounds, priors):
-            registry.check_names(given)
-        check_numbers(values, bounds)
-        check_flags(vary)
-        self.registry, infos = registry, registry.infos
-        place, n = {info.name: i for i, info in enumerate(infos)}, len(registry.names)
+        registry.check_names([*values, *vary, *bounds, *priors])
+        check_numbers(values, vary, bounds)
+        self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
             numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
             arrays = [stack_numbers(column) for column in zip(*numbers, strict=True)]
+            arrays.append(np.zeros(n))
             flags = tuple(info.vary_default for info in infos)
             own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
-            is_given: Numbers = np.zeros(n)
         else:
-            arrays = [base.all_values, base.all_lower, base.all_upper]
-            flags, own, is_given = base.all_varying, base.own_priors, base.given
-        lower = {name: ends[0] for name, ends in bounds.items()}
-        upper = {name: ends[1] for name, ends in bounds.items()}
-        self.all_values, self.all_lower, self.all_upper = (
-            with_numbers(array, {place[name]: number for name, number in changes.items()})
-            for array, changes in zip(arrays, (values, lower, upper), strict=True)
+            arrays = [base.all_values, base.all_lower, base.all_upper, base.given]
+            flags, own = base.all_varying, base.own_priors
+        lower, upper = ({name: ends[side] for name, ends in bounds.items()} for side in (0, 1))
+        given = dict.fromkeys(set(values) & set(registry.names), 1.0)
+        names = list(registry)
+        self.all_values, self.all_lower, self.all_upper, self.given = (
+            with_numbers(array, {names.index(name): number for name, number in changes.items()})
+            for array, changes in zip(arrays, (values, lower, upper, given), strict=True)
         )
-        self.given = with_numbers(
-            is_given, {place[name]: 1.0 for name in values if place[name] < n}
-        )
-        self.all_varying = tuple(
-            bool(vary.get(name, old)) for name, old in zip(place, flags, strict=True)
-        )
-        self.own_priors = tuple(priors.get(name, old) for name, old in zip(place, own, strict=True))
-        self.log_space = _log_flags(infos[:n], self.all_lower)
+        self.all_varying = tuple(map(bool, map(vary.get, names, flags)))
+        self.own_priors = tuple(map(priors.get, names, own))
         if base is not None and not bounds:
             self.log_space = base.log_space
+        else:
+            self.log_space = _log_flags(infos[:n], self.all_lower)
 
     # What is in it
 
@@ -304,13 +299,9 @@ class ParameterSpace(eqx.Module):
         Mean and standard deviation are those of the truncated distribution; priors of other
         families stay as they are.
         """
-        return self.with_priors(
-            {
-                name: prior.as_beta()
-                for name, prior in self.priors.items()
-                if prior.prior_type is PriorType.TRUNCATED_NORMAL
-            }
-        )
+        cut = PriorType.TRUNCATED_NORMAL
+        priors = {name: p.as_beta() for name, p in self.priors.items() if p.prior_type is cut}
+        return self.with_priors(priors)
 
     def with_single_angle_stabilization(self) -> "ParameterSpace":
         """A new space with tightened scaling bounds, for the analysis of a single angle.
@@ -343,37 +334,30 @@ class ParameterSpace(eqx.Module):
         unset = [name for name, given in zip(self.names, self.given, strict=True) if given == 0]
         values, bounds, priors, vary = self.values, self.bounds, self.priors, self.vary
         found = {}
-        for name in self.all_names:
-            info = self.registry[name]
-            if info.log_space and info.is_flow and not vary[name] and values[name] == 0:
-                continue
-            counts = vary[name] and (sampling or name not in self.default_priors)
-            prior = priors[name] if counts else None
-            found[name] = faults_of(values[name], bounds[name], prior, name in unset)
-        return {name: faults for name, faults in found.items() if faults}
+        for info in self.registry.infos:
+            name = info.name
+            is_no_flow = info.log_space and info.is_flow and not vary[name] and values[name] == 0
+            has_prior = vary[name] and (sampling or name not in self.default_priors)
+            prior = priors[name] if has_prior else None
+            faults = faults_of(values[name], bounds[name], prior, name in unset)
+            if faults and not is_no_flow:
+                found[name] = faults
+        return found
 
     # Where it comes from
 
     @classmethod
     def from_registry(cls, names: Iterable[str], registry: ParameterRegistry) -> "ParameterSpace":
-        """The space of any model from a registry that knows its parameters.
-
-        Args:
-            names: The model's parameters in its order (`model.names`).
-            registry: A registry that holds them, contrast and offset.
-        """
+        """The space of any model: its names in order, from a registry that holds them."""
         return cls(registry=registry.subset(names))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "ParameterSpace":
-        """Create the space that a configuration asks for.
+        """Create the space that a configuration, whole or in part, asks for.
 
         Reads `analysis_mode` (two_component where absent), `parameters` (grouped or direct),
         the groups of `analyzer_parameters` and the flat `initial_parameters`; where both forms
-        speak of a parameter, `parameters` wins.
-
-        Args:
-            config: A configuration, whole or in part.
+        give the same parameter, `parameters` wins.
 
         Raises:
             ConfigurationError: If there are mistakes in it; all are reported at once.
@@ -398,14 +382,15 @@ class ParameterSpace(eqx.Module):
                 f"the parameters {', '.join(self.names)}."
             )
         parameters: dict[str, dict[str, Any]] = {}
-        bounds = self.bounds
         for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
-            if bounds[info.name] != (info.min_bound, info.max_bound):
-                lower, upper = bounds[info.name]
-                parameters[info.name] = {"min": lower, "max": upper}
+            lower, upper = self.bounds[info.name]
+            entry: dict[str, Any] = {}
+            if (lower, upper) != (info.min_bound, info.max_bound):
+                entry = {"min": lower, "max": upper}
             if prior is not None:
-                entry = parameters.setdefault(info.name, {})
                 entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
+            if entry:
+                parameters[info.name] = entry
         flat = {
             "parameter_names": list(self.all_names),
             "values": list(self.values.values()),
@@ -418,15 +403,9 @@ class ParameterSpace(eqx.Module):
 def read(
     config: Any, *, is_whole: bool = True
 ) -> tuple[dict[str, Any], ParameterSpace | None, "Mistakes"]:
-    """Read a configuration: its keys and the parameter space it asks for.
+    """The canonical form of a configuration, its space, and the mistakes in it.
 
-    Args:
-        config: Sections and keys as a file has them.
-        is_whole: Whether it must contain all that a run needs.
-
-    Returns:
-        The canonical configuration, the space (None where its parameters are wrong), and the
-        mistakes.
+    The space is None where parameters are wrong; `is_whole`: all that a run needs must be there.
     """
     # Pydantic is loaded when a configuration is read, not when this module is.
     from twotime.config.reading import read_keys
@@ -439,3 +418,31 @@ def read(
     space = ParameterSpace(*asked_parameters(canonical, registry, found), registry=registry)
     is_right = check_space(canonical, space, found)
     return canonical, space if is_right else None, found
+
+
+def faults_of(
+    value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
+) -> list[str]:
+    """What is wrong with one parameter, and with its prior where that is given."""
+    lower, upper = bounds
+    if not np.isfinite([value, lower, upper]).all():
+        return [f"value and bounds must be finite; got {value} in [{lower}, {upper}]."]
+    if not lower < upper:
+        return [f"min must be less than max; got {lower:g} and {upper:g}."]
+    where, faults = f"[{lower:g}, {upper:g}]", list[str]()
+    if not lower <= value <= upper:
+        faults = [f"value {value:g} lies outside its bounds {where}."]
+        if is_default:
+            faults = [f"its default {value:g} lies outside the bounds {where}; give a value."]
+    if prior is None:
+        return faults
+    wrong = prior_faults(prior.prior_type, prior.params)
+    low, high = prior.support
+    if wrong:
+        return faults + wrong
+    if not has_mass(prior, lower, upper):
+        kind = prior.prior_type.value
+        return [*faults, f"its {kind} prior has no probability inside its bounds {where}."]
+    if not faults and not low <= value <= high:
+        return [f"value {value:g} lies outside the support [{low:g}, {high:g}] of its prior."]
+    return faults

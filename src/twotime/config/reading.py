@@ -21,7 +21,6 @@ from twotime.config.parameter_names import (
     PARAMETER_NAMES,
     SCALING_PARAMS,
     nearest,
-    unknown_name,
 )
 from twotime.config.rules import check_rules
 from twotime.config.types import (
@@ -34,7 +33,6 @@ from twotime.config.types import (
     TemporalConfig,
 )
 
-_GROUPS = {group for groups in PARAMETER_GROUPS.values() for group in groups}
 OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
 
 
@@ -55,10 +53,9 @@ def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mi
         )
         found.wrong.add(())
         return {}, found
-    written = copy.deepcopy(dict(config))
-    mode = written.get("analysis_mode")
+    mode = config.get("analysis_mode")
     groups = PARAMETER_GROUPS.get(DEFAULT_MODE if mode is None else str(mode), {})
-    canonical = _Spelling(found, groups).section(written, HeterodyneConfig, ())
+    canonical = _Spelling(found, groups).section(copy.deepcopy(config), HeterodyneConfig, ())
     _check_types(canonical, found)
     if found.is_wrong(("analysis_mode",)):
         return canonical, found
@@ -73,40 +70,6 @@ def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mi
             "the flow angle is phi - phi0; programs that use phi + phi0 need the opposite sign.",
         )
     return canonical, found
-
-
-def section_of(config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """A section of a canonical configuration, a copy, with defaults filled in.
-
-    Args:
-        config: A canonical configuration.
-        path: Names of the sections on the way, joined by points ("optimization.nlsq").
-
-    Raises:
-        UnknownNameError: If there is no such section (a ValueError and a KeyError).
-    """
-    names = tuple(path.split("."))
-    keys = fields(_kind(path)).items()
-    defaults = {name: key.default for name, key in keys if key.default is not None}
-    return copy.deepcopy(defaults | (lookup(config, names) or {}))
-
-
-def section_names(path: str) -> list[str]:
-    """Names of the sections in a section."""
-    return [name for name, key in fields(_kind(path)).items() if key.is_section]
-
-
-def _kind(path: str) -> Any:
-    kind: Any = HeterodyneConfig
-    for name in path.split("."):
-        known = {key: field for key, field in fields(kind).items() if field.is_section}
-        if name not in known:
-            raise unknown_name("section", path, known)
-        kind = known[name].type
-    return kind
-
-
-# Spelling
 
 
 @dataclasses.dataclass
@@ -128,26 +91,23 @@ class _Spelling:
         result: dict[str, Any] = {}
         spelling: dict[str, str] = {}
         for written, value in section.items():
-            if not isinstance(written, str):
-                here = (*path, show(written))
-                self.found.add(here, "a key must be text; put it in quotes or correct it.")
-                continue
             name = meant.get(written, written)
-            here = (*path, name)
-            if name in spelling:
+            here = (*path, name if isinstance(written, str) else show(written))
+            if not isinstance(written, str):
+                self.found.add(here, "a key must be text; put it in quotes or correct it.")
+            elif name in spelling:
                 self.found.add(here, f"given twice, as {spelling[name]} and as {written}.")
-                continue
-            spelling[name] = written
-            if written != name:
-                self.found.written[here] = ".".join((*path, written))
-            if name not in known:
+            elif name not in known:
                 allowed = ", ".join(key.name for key in known.values() if not key.refused)
                 near = nearest(name, (*known, *meant)) or "."
                 self.found.add(here, f"there is no such key{near} Allowed here: {allowed}.")
-            elif value is not None and known[name].refused:
-                self.found.add(here, f"is not accepted. {known[name].effect}")
-            elif value is not None:
-                result[name] = self._value(known[name], value, here)
+            else:
+                spelling[name] = written
+                self.found.spelled(here, (*path, written))
+                if value is not None and known[name].refused:
+                    self.found.add(here, f"is not accepted. {known[name].effect}")
+                elif value is not None:
+                    result[name] = self._value(known[name], value, here)
         return result
 
     def _value(self, key: Key, value: Any, path: Path) -> Any:
@@ -164,50 +124,45 @@ class _Spelling:
         if not isinstance(written, Mapping):
             return written
         result: dict[str, Any] = {}
-        every = [name for names in self.groups.values() for name in names]
-        for key, entry in written.items():
-            if entry is None or not self.groups:
-                continue
-            if key not in self.groups or not _is_group(key, entry):
-                self._parameter(result, path, (key, entry), every, (*self.groups, *every))
-            elif not isinstance(entry, Mapping):
+        for key, entry in written.items() if self.groups else ():
+            # An alias that is also the name of a group may stand for the parameter.
+            is_alias = key in PARAMETER_ALIASES and (
+                not isinstance(entry, Mapping) or set(entry) & set(fields(ParameterConfig))
+            )
+            if key not in self.groups or is_alias:
+                self._parameter(result, path, key, entry)
+            elif isinstance(entry, Mapping):
+                for name, inner in entry.items():
+                    self._parameter(result, (*path, key), name, inner)
+            elif entry is not None:
                 result[key] = entry
-            else:
-                for item in entry.items():
-                    if item[1] is not None:
-                        self._parameter(result, (*path, key), item, self.groups[key])
         return result
 
-    def _parameter(
-        self,
-        result: dict[str, Any],
-        path: Path,
-        item: tuple[Any, Any],
-        names: Any,
-        allowed: Any = (),
-    ) -> None:
+    def _parameter(self, result: dict[str, Any], path: Path, written: Any, entry: Any) -> None:
         """Put one parameter under its group, or note what is wrong with its name."""
-        written, entry = item
+        if entry is None:
+            return
         name = PARAMETER_ALIASES.get(written, written)
         group = next((group for group, members in self.groups.items() if name in members), None)
-        if name not in names or group is None:
-            self._wrong_name((*path, str(written)), name, group, allowed or names)
+        if group is None:
+            self._unknown((*path, str(written)), name)
             return
-        here, spelled = (path[0], group, name), ".".join((*path, written))
-        if name in result.setdefault(group, {}):
-            self.found.add(here, f"given twice, as {self.found.spell(here)} and as {spelled}.")
-            return
-        if spelled != ".".join(here):
-            self.found.written[here] = spelled
-        if isinstance(entry, Mapping):
-            result[group][name] = self.section(entry, ParameterConfig, here)
+        here = (path[0], group, name)
+        if path[1:] not in ((), (group,)):
+            belongs = f"{name} belongs to the group {group}, not to {path[-1]}."
+            self.found.add((*path, written), belongs)
+        elif name in result.setdefault(group, {}):
+            as_spelled = f"{self.found.spell(here)} and as {'.'.join((*path, written))}"
+            self.found.add(here, f"given twice, as {as_spelled}.")
         else:
-            result[group][name] = {"value": _plain(entry, fields(ParameterConfig)["value"])}
+            self.found.spelled(here, (*path, written))
+            if not isinstance(entry, Mapping):
+                entry = {"value": entry}
+            result[group][name] = self.section(entry, ParameterConfig, here)
 
-    def _wrong_name(self, path: Path, name: Any, group: str | None, allowed: Any) -> None:
-        if group is not None:
-            self.found.add(path, f"{name} belongs to the group {group}, not to {path[-2]}.")
-            return
+    def _unknown(self, path: Path, name: Any) -> None:
+        names = [name for members in self.groups.values() for name in members]
+        allowed = self.groups[path[1]] if path[1:-1] else (*self.groups, *names)
         aliases = [alias for alias, meant in PARAMETER_ALIASES.items() if meant in allowed]
         modes = [
             mode
@@ -223,22 +178,14 @@ class _Spelling:
         )
 
 
-def _is_group(key: Any, entry: Any) -> bool:
-    """Whether what stands under a group's name is the group, not a parameter of that name."""
-    if key not in PARAMETER_ALIASES:
-        return True
-    return isinstance(entry, Mapping) and not any(name in entry for name in fields(ParameterConfig))
-
-
 def _plain(value: Any, key: Key | None) -> Any:
     """Values as a file has them: no NumPy, no paths; whole and other numbers as the key takes."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
-    kind = key.type if key else None
-    if isinstance(value, tuple | list | Mapping):
-        item = key.item() if key else None
-        if isinstance(value, Mapping):
-            return {name: _plain(inner, item) for name, inner in value.items()}
+    item, kind = (key.item(), key.type) if key else (None, None)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, item) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
         return [_plain(inner, item) for inner in value]
     if hasattr(value, "__fspath__"):
         return str(value)
@@ -255,13 +202,9 @@ def _plain(value: Any, key: Key | None) -> Any:
 @functools.cache
 def validator() -> Any:
     """Pydantic's validator of a whole configuration."""
+    rules = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
     for section in sections(HeterodyneConfig):
-        section.__pydantic_config__ = {
-            "extra": "forbid",
-            "strict": True,
-            "allow_inf_nan": False,
-            "title": section.__name__,
-        }
+        section.__pydantic_config__ = rules | {"title": section.__name__}
     return TypeAdapter(HeterodyneConfig)
 
 
@@ -286,11 +229,10 @@ def _note(mistake: Any, found: Mistakes) -> Path:
     """Note one of pydantic's mistakes in our words; gives the path of its key."""
     steps = list(mistake["loc"])
     path: Path = ()
-    key = Key("", None)  # type: ignore[arg-type]
-    kind: Any = HeterodyneConfig
-    while steps and (not path or key.is_section):
-        key = fields(kind)[steps.pop(0)]
-        kind, path = key.type, (*path, key.name)
+    known: Mapping[str, Key] = fields(HeterodyneConfig)
+    while known and steps:
+        key = known[steps.pop(0)]
+        path, known = (*path, key.name), fields(key.type) if key.is_section else {}
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     for _ in steps:
         key = key.item() or key
@@ -306,14 +248,24 @@ def _note(mistake: Any, found: Mistakes) -> Path:
 
 _CMC = ("optimization", "cmc")
 _SHORT = {("analysis",): AnalysisConfig, ("temporal",): TemporalConfig, _CMC: CMCOptimizationConfig}
+_TIME = "analyzer_parameters"
 _MOVES: dict[Path, Path] = {
-    (*section, name): tuple(key.extra("same").split("."))
-    for section, kind in _SHORT.items()
-    for name, key in fields(kind).items()
-    if key.extra("same")
-} | {
-    ("scattering", name): ("analyzer_parameters", "scattering", name)
-    for name in fields(ScatteringConfig)
+    # Older files count frames from 0 and say how many there are.
+    ("temporal", "time_length"): (_TIME, "end_frame"),
+    ("temporal", "t_start"): (_TIME, "start_frame"),
+    **{
+        (*section, name): tuple(key.extra("same").split("."))
+        for section, kind in _SHORT.items()
+        for name, key in fields(kind).items()
+        if key.extra("same")
+    },
+    **{("scattering", name): (_TIME, "scattering", name) for name in fields(ScatteringConfig)},
+    **{
+        (_TIME, group, name): ("parameters", group, name)
+        for groups in PARAMETER_GROUPS.values()
+        for group, names in groups.items()
+        for name in names
+    },
 }
 """Where keys that mean the same as another one go."""
 
@@ -323,49 +275,35 @@ SHORT_CMC_KEYS = {path[-1]: place[2:] for path, place in _MOVES.items() if path[
 
 def _fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
     """Bring older and shorter forms to the canonical ones; contradictions are mistakes."""
-    temporal = config.get("temporal", {})
-    if "t_start" in temporal or not found.is_wrong(("temporal", "t_start")):
-        # Older files count frames from 0 and say how many there are.
-        first = temporal.get("t_start", 0)
-        ends = {"t_start": ("start_frame", first + 1)}
-        ends["time_length"] = ("end_frame", first + temporal.get("time_length", 0))
-        for name in [name for name in ends if name in temporal]:
-            key, frame = ends[name]
-            _move(config, ("temporal", name), ("analyzer_parameters", key), frame, found)
+    first = lookup(config, ("temporal", "t_start"))
+    shifts = {"t_start": 1, "time_length": first or 0}
     for source, target in _MOVES.items():
-        value = lookup(config, source)
-        if value is not None:
-            _move(config, source, target, value, found)
-    section = config.get("analyzer_parameters", {})
-    for group in [name for name in section if name in _GROUPS]:
-        for name, entry in section.pop(group).items():
-            source = ("analyzer_parameters", group, name)
-            _move(config, source, ("parameters", group, name), entry, found)
+        value, there = lookup(config, source), lookup(config, target)
+        discard(config, source)
+        if value is None or source[-1] == "time_length" and found.is_wrong(("temporal", "t_start")):
+            continue
+        value = value + shifts[source[-1]] if source[-1] in shifts else value
+        if there is None and not found.is_wrong(target):
+            store(config, target, value)
+            found.written.setdefault(target, found.spell(source))
+        elif there is not None and there != value:
+            here = found.spell(target)
+            found.add(source, f"is {show(value)}, but {here} is {show(there)}; keep one.")
+    for group in PARAMETER_GROUPS[mode]:
+        discard(config, (_TIME, group))
     if "initial_parameters" in config and not found.is_wrong(("initial_parameters",)):
         _fold_flat(config, config["initial_parameters"], mode, found)
     for older in OLDER:
         config.pop(older, None)
 
 
-def _move(config: dict[str, Any], source: Path, target: Path, value: Any, found: Mistakes) -> None:
-    discard(config, source)
-    there = lookup(config, target)
-    if there is not None and there != value:
-        found.add(
-            source,
-            f"is {show(value)}, but {found.spell(target)} is {show(there)}; keep one.",
-        )
-    elif there is None and not found.is_wrong(target):
-        store(config, target, value)
-        found.written.setdefault(target, found.spell(source))
-
-
 def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found: Mistakes) -> None:
     """The flat form gives values and flags wherever `parameters` does not."""
     here: Path = ("initial_parameters",)
     given, values = flat.get("parameter_names", []), flat.get("values")
-    active = flat.get("active_parameters")
+    active, groups = flat.get("active_parameters"), PARAMETER_GROUPS[mode]
     names = _names(given, (*here, "parameter_names"), mode, found)
+    active_names = _names(active or [], (*here, "active_parameters"), mode, found)
     if values is not None and len(values) != len(given):
         found.add(
             (*here, "values"),
@@ -373,15 +311,14 @@ def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found
         )
     elif given and values is None and active is None:
         found.add((*here, "values"), "missing; parameter_names alone have no effect.")
-    active_names = _names(active or [], (*here, "active_parameters"), mode, found)
     if found.is_wrong(here):
         return
     entries = [(name, "value", value) for name, value in zip(names, values or [], strict=False)]
     if active is not None:
         listed = [name for name in SCALING_PARAMS if name in (*names, *active_names)]
-        physics = PARAMETER_NAMES[mode]
-        entries += [(name, "vary", name in active_names) for name in (*physics, *listed)]
-    groups = PARAMETER_GROUPS[mode]
+        entries += [
+            (name, "vary", name in active_names) for name in (*PARAMETER_NAMES[mode], *listed)
+        ]
     for name, key, value in entries:
         group = next(group for group, members in groups.items() if name in members)
         path = ("parameters", group, name, key)

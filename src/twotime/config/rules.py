@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from twotime.config.distributions import FAMILIES, PriorType
 from twotime.config.keys import Key, Mistakes, Path, fields, lookup
-from twotime.config.parameter_registry import ParameterRegistry
-from twotime.config.physics_validators import findings
-from twotime.config.priors import PriorDistribution, prior_faults
+from twotime.config.parameter_registry import ParameterRegistry, findings
+from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
 from twotime.config.types import (
     HeterodyneConfig,
     HmcConfig,

@@ -8,14 +8,13 @@ normal prior, which are integrated out.
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from twotime.config import distributions as bijections
-from twotime.config.distributions import PriorType
 from twotime.config.parameter_space import ParameterSpace
-from twotime.config.priors import PriorDistribution
+from twotime.config.priors import PriorDistribution, PriorType, as_float, off_bound
 from twotime.gram.pairs import DATA, MODEL, ONE
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, Scaling
@@ -24,6 +23,57 @@ from twotime.results.nlsq import NLSQResult
 _INSIDE = 1e-4
 """Part of the domain by which values on a bound are moved inside."""
 _NORMAL = (PriorType.NORMAL, PriorType.TRUNCATED_NORMAL)
+
+
+# Maps between an interval and the real line, with finite values and derivatives on the bounds too
+
+
+@jax.jit
+def interval_to_real(x: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Map an interval to the real line: log((x - low) / (high - x)).
+
+    A value on a bound (or beyond it) gives a large finite number with derivative 0.
+
+    Args:
+        x: Value between the bounds.
+        low: Lower bound.
+        high: Upper bound.
+    """
+    x = as_float(x)
+    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    width = high - low
+    # About the middle of symmetric bounds this keeps the digits that x - low would round away.
+    centred = (2 * x - (low + high)) / width
+    is_middle = jnp.abs(centred) < 0.5
+    middle = 2 * jnp.arctanh(jnp.where(is_middle, centred, 0.0))
+    outer = jnp.log(off_bound((x - low) / width)) - jnp.log(off_bound((high - x) / width))
+    return jnp.where(is_middle, middle, outer)
+
+
+@jax.jit
+def real_to_interval(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Map the real line to an interval: the inverse of `interval_to_real`.
+
+    Args:
+        u: Any number.
+        low: Lower bound.
+        high: Upper bound.
+    """
+    u = as_float(u)
+    low, high = jnp.asarray(low, u.dtype), jnp.asarray(high, u.dtype)
+    width = high - low
+    middle = 0.5 * (low + high) + 0.5 * width * jnp.tanh(0.5 * u)
+    lower = low + width * jax.nn.sigmoid(u)
+    upper = high - width * jax.nn.sigmoid(-u)
+    return jnp.where(jnp.abs(u) < 1, middle, jnp.where(u < 0, lower, upper))
+
+
+@jax.jit
+def interval_log_jacobian(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
+    """Logarithm of the derivative of `real_to_interval` with respect to u."""
+    u = as_float(u)
+    width = jnp.asarray(high, u.dtype) - jnp.asarray(low, u.dtype)
+    return jnp.log(width) - jax.nn.softplus(u) - jax.nn.softplus(-u)
 
 
 class Coordinates(eqx.Module):
@@ -45,7 +95,7 @@ class Coordinates(eqx.Module):
 
     def to_values(self, z: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
         """Parameters from coordinates."""
-        s = bijections.real_to_interval(z, self.low, self.high)
+        s = real_to_interval(z, self.low, self.high)
         log = np.asarray(self.is_log, bool)
         return jnp.where(log, jnp.exp(jnp.where(log, s, 0.0)), s)
 
@@ -54,7 +104,7 @@ class Coordinates(eqx.Module):
         s = _logarithms(jnp.asarray(values), np.asarray(self.is_log, bool))
         margin = _INSIDE * (self.high - self.low)
         inside = jnp.clip(s, self.low + margin, self.high - margin)
-        return bijections.interval_to_real(inside, self.low, self.high)
+        return interval_to_real(inside, self.low, self.high)
 
     def slope(self, z: Float[Array, " free"]) -> Float[Array, " free"]:
         """dx/dz of each parameter."""
@@ -62,8 +112,8 @@ class Coordinates(eqx.Module):
 
     def log_slope(self, z: Float[Array, " free"]) -> Float[Array, " free"]:
         """Logarithm of dx/dz of each parameter."""
-        log_s = bijections.interval_log_jacobian(z, self.low, self.high)
-        s = bijections.real_to_interval(z, self.low, self.high)
+        log_s = interval_log_jacobian(z, self.low, self.high)
+        s = real_to_interval(z, self.low, self.high)
         return log_s + jnp.where(np.asarray(self.is_log, bool), s, 0.0)
 
     def log_prior(self, z: Float[Array, " free"]) -> Float[Array, ""]:

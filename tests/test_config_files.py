@@ -2,7 +2,7 @@
 
 import pytest
 
-from twotime.config.yaml_json import parse_json, parse_yaml
+from twotime.config.files import parse_json, parse_yaml
 from twotime.errors import ConfigurationError
 
 
@@ -114,7 +114,10 @@ WRONG_YAML = {
     "deep and closed": ("a: " + "{b: " * 100 + "1" + "}" * 100, "nested more than 40 deep"),
     "long number": ("a: " + "9" * 5000, "value has 5000 digits"),
     "merge of a number": ("a: {<<: 3}", "takes in sections only"),
-    "merge of a list of numbers": ("a: {<<: [3]}", "takes in sections only"),
+    "merge of a list of numbers": (
+        "a: {<<: [3]}",
+        "takes in sections only",
+    ),
     "large": ("# " + "x" * 2**20, "bytes; a configuration has at most"),
 }
 WRONG_JSON = {

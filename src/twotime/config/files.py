@@ -1,28 +1,162 @@
-"""Configurations to start from, and the JSON schema for editors."""
+"""Configuration files: YAML and JSON to values, templates to start from, the schema for editors.
 
-import copy
+Differences from plain YAML 1.1: a key may be given once in a section, `1e4` is a number, `010` is
+ten, `1:30` and dates are text.
+"""
+
+import json
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from twotime.config.keys import Key, fields, lookup
-from twotime.config.manager import ConfigManager
-from twotime.config.parameter_names import (
-    PARAMETER_ALIASES,
-    unknown_name,
-)
+import yaml
+
+from twotime.config.keys import discard, fields, lookup, store, walk
+from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, unknown_name
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.config.parameter_space import ParameterSpace, read
 from twotime.config.reading import OLDER, sections, validator
-from twotime.config.types import (
-    HeterodyneConfig,
-    ParameterConfig,
-    ParameterGroupConfig,
-    ParametersConfig,
-)
-from twotime.config.yaml_json import parse_yaml
+from twotime.config.types import HeterodyneConfig, ParameterConfig
+from twotime.errors import ConfigurationError
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
+
+_LARGEST_FILE = 2**20
+_MOST_VALUES = 20_000
+_DEEPEST = 40
+_TAG = "tag:yaml.org,2002:"
+
+
+# YAML and JSON
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with our numbers, and keys that are text and unique."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A section, checked, with what `<<` brings in: its own keys win, then the first.
+
+        PyYAML lets the last one win (version 6.0.4), unlike YAML.
+        """
+        node = super().compose_mapping_node(anchor)
+        own, merged, problem = {}, [], ""
+        for key, value in node.value:
+            if key.tag == f"{_TAG}merge":
+                parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                if all(isinstance(part, yaml.MappingNode) for part in parts):
+                    merged += [item for part in reversed(parts) for item in part.value]
+                else:
+                    problem = "`<<` takes in sections only"
+            elif key.tag != f"{_TAG}str":
+                problem = "a key must be text; put it in quotes or correct it"
+            elif key.value in own:
+                problem = f"the key {key.value!r} is given twice in one section"
+            else:
+                own[key.value] = (key, value)
+            if problem:
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        node.value = [*merged, *own.values()]
+        return node
+
+
+_FLOAT = (
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))([eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
+for _kind, _pattern, _first in (
+    ("int", r"[-+]?[0-9][0-9_]*$", "-+0123456789"),
+    ("float", _FLOAT, "-+0123456789."),
+    ("bool", r"(?i:yes|no|true|false|on|off)$", "yYnNtTfFoO"),
+    ("null", r"(~|null|Null|NULL|)$", ("~", "n", "N", "")),
+    ("merge", r"<<$", "<"),
+):
+    _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
+_Loader.add_constructor(f"{_TAG}int", lambda loader, node: int(node.value.replace("_", "")))
+
+
+def parse_yaml(raw: bytes, source: str) -> Any:
+    """Read YAML text.
+
+    Args:
+        raw: The file's bytes.
+        source: Name of the file, for messages.
+
+    Raises:
+        ConfigurationError: If it is not YAML, a key is given twice, or it is too large.
+    """
+    value = _parsed(raw, source, "YAML", lambda text: yaml.load(text, Loader=_Loader))
+    if value is None:
+        raise ConfigurationError("the file is empty.", source)
+    return value
+
+
+def parse_json(raw: bytes, source: str) -> Any:
+    """Read JSON text.
+
+    Args:
+        raw: The file's bytes.
+        source: Name of the file, for messages.
+
+    Raises:
+        ConfigurationError: If it is not JSON, a key is given twice, or it is too large.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        section = dict[str, Any]()
+        for name, value in pairs:
+            if name in section:
+                raise ValueError(f"the key {name!r} is given twice in one section")
+            section[name] = value
+        return section
+
+    return _parsed(raw, source, "JSON", lambda text: json.loads(text, object_pairs_hook=once))
+
+
+def _parsed(raw: bytes, source: str, kind: str, load: Callable[[str], Any]) -> Any:
+    """Values from text; whatever goes wrong is one sentence, with the place where it is known."""
+    try:
+        if len(raw) > _LARGEST_FILE:
+            problem = f"the file has {len(raw)} bytes; a configuration has at most {_LARGEST_FILE}."
+        else:
+            return _copied(load(raw.decode("utf-8-sig")), source, [0])
+    except UnicodeDecodeError as error:
+        line, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
+        problem = f"line {line}: byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8."
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = f"{place}not valid YAML: {error.problem or error.context}."
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}."
+    except ConfigurationError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:
+        problem = f"not valid {kind}: {' '.join(str(error).split())}."
+    except RecursionError:
+        problem = f"sections are nested more than {_DEEPEST} deep, or an anchor contains itself."
+    raise ConfigurationError(problem, source)
+
+
+def _copied(value: Any, source: str, count: list[int], depth: int = 0) -> Any:
+    """A value with its aliases written out; `count` is the number of values so far."""
+    count[0] += 1
+    if depth > _DEEPEST:
+        raise RecursionError
+    if count[0] > _MOST_VALUES:
+        raise ConfigurationError(
+            f"the file has more than {_MOST_VALUES} values, with aliases written out.", source
+        )
+    if isinstance(value, dict):
+        return {key: _copied(item, source, count, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item, source, count, depth + 1) for item in value]
+    return value
+
+
+# Templates
 
 _SHORT = """\
 {about}
@@ -78,7 +212,7 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
         + "".join(_needed(law, "model")),
         parameters="\n".join(parameters),
     )
-    return _full(analysis_mode, parse_yaml(short.encode(), analysis_mode)) if full else short
+    return _full(analysis_mode, short) if full else short
 
 
 def _parameter(info: ParameterInfo, example: Example) -> str:
@@ -121,17 +255,7 @@ def truth(analysis_mode: str) -> str:
         for name, entry in group.items():
             group[name] = example.truth.get(name, entry["value"])
     config["parameters"]["scaling"] = {"contrast": 0.3, "offset": 1.0}
-    return "\n".join(_plain(config)) + "\n"
-
-
-def _plain(section: dict[str, Any], margin: str = "") -> Iterator[str]:
-    """YAML without comments."""
-    for key, value in section.items():
-        if isinstance(value, dict):
-            yield f"{margin}{key}:"
-            yield from _plain(value, margin + "  ")
-        else:
-            yield f"{margin}{key}: {_yaml(value)}"
+    return yaml.safe_dump(config, sort_keys=False, default_flow_style=None)
 
 
 def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
@@ -140,56 +264,40 @@ def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
     return LAWS[analysis_mode]
 
 
-def _full(mode: str, short: dict[str, Any]) -> str:
+def _full(mode: str, short: str) -> str:
     """The template with every key; those without a default or an effect are comments."""
-    config = _with_defaults(HeterodyneConfig, short)
-    idle = read(copy.deepcopy(config))[2].wrong
-    for path in idle:
-        lookup(config, path[:-1]).pop(path[-1], None)
+    elsewhere = {group for groups in PARAMETER_GROUPS.values() for group in groups}
+    keys = [
+        (path, key)
+        for path, key in walk(HeterodyneConfig)
+        if path[0] not in OLDER and not elsewhere.intersection(path) and not key.extra("same")
+    ]
+    config = parse_yaml(short.encode(), mode)
+    space = ParameterSpace.from_config(config)
+    for path, key in keys:
+        if key.default is not None and lookup(config, path) is None:
+            store(config, path, key.default)
+    for path in read(config)[2].wrong:
+        discard(config, path)
     lines = [
         f"# Every key of a configuration, with its default; model: {mode}.",
         "# Keys that are comments have no default, or no effect with the others.",
-        "",
     ]
-    for name, key in fields(HeterodyneConfig).items():
-        if name not in OLDER:
-            is_group = key.type is ParametersConfig
-            lines += (
-                _parameters(ConfigManager(short).space) if is_group else _lines(key, config, ())
-            )
-            lines += [""] if key.is_section else []
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _with_defaults(kind: Any, written: dict[str, Any]) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for name, key in fields(kind).items():
-        value = written.get(name, key.default)
-        if name in OLDER and kind is HeterodyneConfig or key.type is ParameterGroupConfig:
-            continue
-        if key.is_section and key.type is not ParametersConfig:
-            value = _with_defaults(key.type, value or {}) or None
-        if value is not None:
-            config[name] = value
-    return config
-
-
-def _lines(key: Key, config: dict[str, Any], above: tuple[str, ...] = ()) -> list[str]:
-    """The lines of one key or section of the full template."""
-    path, margin = (*above, key.name), "  " * len(above)
-    if key.refused or key.extra("same") or key.type is ParameterGroupConfig:
-        return []
-    if key.is_section:
-        inner = [line for k in fields(key.type).values() for line in _lines(k, config, path)]
-        is_active = any(not line.lstrip().startswith("#") for line in inner)
-        return [f"{margin}{'' if is_active else '# '}{key.name}:", *inner]
-    value = lookup(config, path)
-    shown = key.default if value is None else value
-    unit = f" [{key.extra('unit')}]" if key.extra("unit") else ""
-    choice = f" ({key.type_text()})" if " | " in key.type_text() else ""
-    text = "" if shown is None else f" {_yaml(shown)}"
-    line = f"{margin}{'# ' if value is None else ''}{key.name}:{text}"
-    return [*_comment(f"{key.effect}{unit}{choice}", margin), line]
+    for path, key in keys:
+        value, margin = lookup(config, path), "  " * (len(path) - 1)
+        lines += [""] if len(path) == 1 else []
+        if path == ("parameters",):
+            lines += _parameters(space)
+        elif key.is_section:
+            lines.append(f"{margin}{'' if value else '# '}{key.name}:")
+        elif not key.refused:
+            unit = f" [{key.extra('unit')}]" if key.extra("unit") else ""
+            choice = f" ({key.type_text()})" if " | " in key.type_text() else ""
+            shown = key.default if value is None else value
+            text = "" if shown is None else f" {_yaml(shown)}"
+            lines += _comment(f"{key.effect}{unit}{choice}", margin)
+            lines.append(f"{margin}{'# ' if value is None else ''}{key.name}:{text}")
+    return "\n".join(lines) + "\n"
 
 
 def _comment(text: str, margin: str) -> list[str]:
