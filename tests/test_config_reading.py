@@ -112,7 +112,7 @@ WRONG = {
         None,
         {"hardware.numa_aware": True, "hardware.n_threads": 4, "streaming.buffer_size": 4},
         [
-            "numa_aware: is not accepted. JAX",
+            "numa_aware: is not accepted. Bind from outside: numactl",
             "n_threads: is not accepted",
             "buffer_size: is not acc",
         ],

@@ -128,9 +128,7 @@ class ParameterManager(eqx.Module):
         """Get names of the physics parameters that vary, in canonical order."""
         return [self.space.names[i] for i in self.varying_indices]
 
-    def get_optimizable_parameters(self) -> list[str]:
-        """Return physics parameters that should be optimized: the active ones."""
-        return self.get_active_parameters()
+    get_optimizable_parameters = get_active_parameters
 
     def is_parameter_active(self, param_name: str) -> bool:
         """Check whether a physics parameter varies; False for contrast and offset.

@@ -415,7 +415,8 @@ def read(
     if found.is_wrong(("analysis_mode",)):
         return canonical, None, found
     registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
-    space = ParameterSpace(*asked_parameters(canonical, registry, found), registry=registry)
+    asked: Any = asked_parameters(canonical, registry, found)
+    space = ParameterSpace(**asked, registry=registry)
     is_right = check_space(canonical, space, found)
     return canonical, space if is_right else None, found
 

@@ -99,8 +99,7 @@ class InitialParametersConfig(TypedDict, total=False):
     values: list[Number]
     """One value for each name."""
     active_parameters: Annotated[list[str], key(otherwise="those that vary by default")]
-    """Names that vary; every other physics parameter is fixed. Contrast and offset are fixed only
-    where parameter_names lists them."""
+    """Names that vary; contrast and offset also vary where parameter_names does not list them."""
 
 
 class ExperimentalDataConfig(TypedDict, total=False):
@@ -245,8 +244,7 @@ class CMCCombinationConfig(TypedDict, total=False):
     """consensus: draws of the shards averaged with their precisions. gaussian: the product of
     Gaussians. importance: draws of this product, weighted by the posterior of all points."""
     weights: Annotated[list[float], key(refused=True)]
-    """Shards are weighted by their own precision matrices; weights set by hand would give another
-    posterior than the data's. Delete the key."""
+    """Shards are weighted by their own precision matrices. Delete the key."""
 
 
 class CMCPerShardMCMCConfig(TypedDict, total=False):
@@ -346,8 +344,7 @@ class StreamingConfig(TypedDict, total=False):
     chunk_size: Annotated[int, key(128, unit="frame", ge=8, le=10**5)]
     """Frames along the side of a tile."""
     buffer_size: Annotated[int, key(refused=True)]
-    """The selected matrices are in memory once and tiles are cut from them, so there is no buffer.
-    Use hardware.memory_limit_gb to limit memory."""
+    """There is no buffer. Use hardware.memory_limit_gb to limit memory."""
 
 
 class StratificationConfig(TypedDict, total=False):
@@ -379,13 +376,11 @@ class HardwareConfig(TypedDict, total=False):
     device: Annotated[Literal["auto", "cpu", "gpu", "tpu"], key("auto")]
     """Kind of device the command line computes on; auto is JAX's choice."""
     n_threads: Annotated[int, key(refused=True)]
-    """XLA sets its number of threads when the process starts. Limit them from outside, on Linux:
-    taskset -c 0-3 twotime fit run.yaml."""
+    """Limit threads from outside, on Linux: taskset -c 0-3 twotime fit run.yaml."""
     memory_limit_gb: Annotated[float, key(unit="GB", otherwise="no limit", gt=0, le=1e6)]
     """Data that need more memory than this are an error before they are read."""
     numa_aware: Annotated[bool, key(refused=True)]
-    """JAX does not place memory on NUMA nodes. Bind the process from outside:
-    numactl --cpunodebind=0 --membind=0 twotime fit run.yaml."""
+    """Bind from outside: numactl --cpunodebind=0 --membind=0 twotime fit run.yaml."""
 
 
 class LoggingConfig(TypedDict, total=False):
