@@ -9,7 +9,7 @@ the smallest difference.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -75,7 +75,7 @@ class AbstractSampler(ABC):
 
     @property
     @abstractmethod
-    def compiled(self) -> Self:
+    def compiled(self) -> "AbstractSampler":
         """The sampler with all that is not compiled at its default."""
 
     @abstractmethod
@@ -108,7 +108,7 @@ class Nuts(AbstractSampler):
     word = "nuts"
 
     @property
-    def compiled(self) -> Self:
+    def compiled(self) -> "AbstractSampler":
         return type(self)(max_tree_depth=self.max_tree_depth)
 
     def draw(self, key: PRNGKeyArray, state: Any, density: Any, step: Array) -> tuple[Any, ...]:
@@ -134,7 +134,7 @@ class Hmc(AbstractSampler):
     spread: ClassVar[tuple[float, float]] = (0.6, 1.4)
 
     @property
-    def compiled(self) -> Self:
+    def compiled(self) -> "AbstractSampler":
         return type(self)(n_leapfrog=self.n_leapfrog)
 
     def draw(self, key: PRNGKeyArray, state: Any, density: Any, step: Array) -> tuple[Any, ...]:
