@@ -205,8 +205,8 @@ def _refined(
 ) -> Float[Array, "free free"]:
     """Make up for what blocks average away of the scores.
 
-    `kept` is the Gauss-Newton matrix on blocks where that on pixels is 1, below 1 where
-    derivatives change within a block. For independent pixels the meat must grow by its inverse:
+    `kept` is the Gauss-Newton matrix on blocks where that on points is 1, below 1 where
+    derivatives change within a block. For independent points the meat must grow by its inverse:
     L B Lᵀ with L = kept^(-1/2), here by its series about 1. For speckle that is near enough:
     standard deviations are right to 10 % from a correlation time of two blocks on, and 7 % too
     small to 30 % too large at one block, where they would be 5 to 30 % too small without it.

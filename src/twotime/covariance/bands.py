@@ -35,7 +35,7 @@ def delta_bands(
         fit: The result.
         t: Times [s].
         width: Half width of the bands [standard deviations].
-        iid: Whether to take the covariance of independent pixels, for comparison.
+        iid: Whether to take the covariance of independent points, for comparison.
     """
     free, t = np.flatnonzero(fit.varying), jnp.asarray(t)
     covariance = fit.covariance_iid if iid else fit.covariance

@@ -20,7 +20,7 @@ _LIMIT = 3.0
 
 
 class Structure(eqx.Module):
-    """Mean residuals of groups of pixels, and how far speckle alone would move them.
+    """Mean residuals of groups of points, and how far speckle alone would move them.
 
     Attributes:
         lag: Mean lag of each group of lags [s].
@@ -96,7 +96,7 @@ def residual_structure(
         beta = jnp.clip(fit.contrast[k] / fit.offset[k], 1e-6, 1.0)
         covariance = score_covariance(weights, planes.field, beta, planes.value)
         per_pixel = jnp.diag(covariance.at(1.0 / (fit.photons * in_block)))
-        # A group without usable pixels has no deviation: it says nothing.
+        # A group without usable points has no deviation and cannot be judged.
         per_pixel = jnp.where(per_pixel > 0, per_pixel, jnp.inf)
         deviation = fit.offset[k] ** 2 * jnp.sqrt(per_pixel / fit.pixels[k])
         r = blocks.residual * (blocks.weight > 0)

@@ -53,12 +53,12 @@ def score_covariance(
 ) -> ScoreCovariance:
     r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ over speckle and photons.
 
-    Exact but for one of the three cycles of κ4, the one that visits the pixels of both scores in
+    Exact but for one of the three cycles of κ4, the one that visits the points of both scores in
     turn: it is no product of matrices and is taken equal to the mean of the other two. Standard
     deviations are right to 3 % at β = 0.25, and 4 % too small on average (at most 7 %) at β = 1.
 
     Args:
-        weights: W of each score, symmetric; a pixel of the triangle is shared by its two places.
+        weights: W of each score, symmetric; a point of the triangle is shared by its two places.
         g: Field correlation.
         contrast: Speckle contrast β.
         correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
@@ -95,7 +95,7 @@ def _chain(weights: Float[Array, "score time time"], g: Array) -> tuple[Array, .
 def inner(
     x: Float[Array, "score time time"], y: Float[Array, "score time time"]
 ) -> Float[Array, "score score"]:
-    """Sums over all pixels of products of planes."""
+    """Sums over all points of products of planes."""
     return x.reshape(x.shape[0], -1) @ y.reshape(y.shape[0], -1).T
 
 
@@ -106,12 +106,12 @@ def _correlation(g: Field, correlation: Plane | None) -> Array:
 def row_covariance(
     g: Field, contrast: Scalar, lag: int, correlation: Plane | None = None
 ) -> Float[Array, "3 time column"]:
-    """Covariance of pixels (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
+    """Covariance of points (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
 
     Args:
         g: Field correlation; its diagonal is below 1 where frames were averaged.
         contrast: Speckle contrast β.
-        lag: Distance of the two pixels in frames; 0 for their variance. Pixels on the diagonal
+        lag: Distance of the two points in frames; 0 for their variance. Points on the diagonal
             are meaningless.
         correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
     """
@@ -131,7 +131,7 @@ def row_covariance(
         + product * (strength + G + far + link)
     )
     one_photon = b * link + 2 * b**2 * loop - b**2 * product
-    # The photons of t2 are common to both only where they are the same pixel.
+    # The photons of t2 are common to both only where they are the same point.
     same = float(lag == 0)
     one_photon += same * (b * strength + 2 * b**2 * own * G - b**2 * product)
     return jnp.stack([light, one_photon, same * (1 + b * G)])
@@ -145,8 +145,8 @@ class BlockResiduals(eqx.Module):
     """Residuals of one angle rebinned in blocks of frames; symmetric.
 
     Attributes:
-        residual: Mean residual of the usable pixels of each block.
-        weight: Sum of their weights; on the diagonal of the pixels with t1 < t2 alone.
+        residual: Mean residual of the usable points of each block.
+        weight: Sum of their weights; on the diagonal of the points with t1 < t2 alone.
     """
 
     residual: Float[Array, "block block"]
@@ -213,7 +213,7 @@ def residual_blocks(
     in_tile = -(-n_blocks // -(-n // _EDGE))
     edge = min(s * in_tile, n)
     contrast, offset = scaling
-    kinds = 2 if problem.data.sigma is None else 3  # weights count pixels where they are all 1
+    kinds = 2 if problem.data.sigma is None else 3  # weights count points where they are all 1
     starts = range(0, n_blocks, in_tile)
     corners = jnp.asarray([(i, j) for i in starts for j in starts if i <= j])
     blocks, frames = jnp.arange(in_tile)[:, None], jnp.arange(edge)

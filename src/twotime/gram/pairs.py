@@ -46,7 +46,7 @@ class Tile(eqx.Module):
     Attributes:
         first: Frames at which its rows and columns begin (moved back inside at the edge).
         c2: Data minus the shift; 0 where the weight is 0.
-        weight: 1/sigma² where the pixel counts and t1 < t2, else 0.
+        weight: 1/sigma² where the point counts and t1 < t2, else 0.
     """
 
     first: tuple[Array, Array]
