@@ -278,9 +278,13 @@ def _is_traced(tree: Any) -> bool:
 
 def _has_angles(data: TwoTimeData) -> TwoTimeData:
     """Which arrays of the data have an angle as their first axis."""
-    shaped = data.sigma is not None and np.ndim(data.sigma) > 0
+
+    def arrays(d: TwoTimeData) -> list[Any]:
+        return [d.c2, d.phi, d.mask, d.sigma]
+
     none = jax.tree.map(lambda _: False, data)
-    return dataclasses.replace(none, c2=True, phi=True, mask=data.mask is not None, sigma=shaped)
+    shared = [x is not None and np.ndim(x) > 0 for x in arrays(data)]
+    return eqx.tree_at(arrays, none, shared, is_leaf=lambda x: x is None)
 
 
 def _share_out(
