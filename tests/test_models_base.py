@@ -196,7 +196,7 @@ def test_diagonal_is_exactly_one(model):
         theta = [1e5, -1.0, -50.0, *typical(model)[3:]]
         diagonal = np.diagonal(c_of(model, theta, t), axis1=1, axis2=2)
         if isinstance(model, tt.TwoComponent):  # two squares that add up to 1 when rounded
-            np.testing.assert_allclose(diagonal, 1.0, rtol=5e-16)
+            np.testing.assert_allclose(diagonal, 1.0, rtol=1e-15)
         else:
             assert (diagonal == 1.0).all()
 

@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -66,7 +67,7 @@ def places(result: RESULTS) -> Int[Array, "*batch"]:
     return sum(k * (result == getattr(RESULTS, name)) for k, name in enumerate(ENDS))
 
 
-def results_at(places: Int[Array, "*batch"]) -> RESULTS:
+def results_at(places: Int[Array | np.ndarray, "*batch"]) -> RESULTS:
     """The results at places of `ENDS`."""
     known = [getattr(RESULTS, name) for name in ENDS]
     return jax.tree.map(lambda *values: jnp.stack(values)[places], *known)
@@ -216,7 +217,11 @@ class Correction(eqx.Module):
         return jnp.where(self.in_use, (vectors * jnp.abs(values)) @ vectors.T, hessian)
 
     def learn(
-        self, step: Float[Array, " y"], change: Float[Array, ""], old: Quadratic, new: Quadratic
+        self,
+        step: Float[Array | np.ndarray, " y"],
+        change: Array | float,
+        old: Quadratic,
+        new: Quadratic,
     ) -> "Correction":
         """The symmetric rank-one update after a step, and whether the estimate had helped.
 

@@ -10,6 +10,7 @@ minimiser itself would not do: its condition has no bounds, its linear solver no
 data leave a direction undetermined, and it treats contrast, offset and χ² as constants.
 """
 
+import inspect
 from typing import Any
 
 import equinox as eqx
@@ -81,7 +82,9 @@ def differentiable(
     size = jnp.where((size > 0) & ~held, size, 1.0)
     inputs = constant(theta * size), constant(size), held, given
     pseudo_inverse = lx.SVD(rcond=_NULL)  # what the data do not determine stays
-    scaled, _ = optx.internal.implicit_jvp(_start, _condition, inputs, frozenset(), pseudo_inverse)
+    # Plain functions, as Optimistix demands: where types are checked, they are wrapped.
+    start, condition = inspect.unwrap(_start), inspect.unwrap(_condition)
+    scaled, _ = optx.internal.implicit_jvp(start, condition, inputs, frozenset(), pseudo_inverse)
     return _with_slopes(constant(answer), scaled / size, given.problem)
 
 

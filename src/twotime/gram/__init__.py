@@ -26,6 +26,7 @@ from twotime.gram.pairs import tile_corners
 from twotime.gram.separable import SeparableData, separable_data, separable_gram
 from twotime.gram.tiled import TILE, TiledData, tiled_data, tiled_gram
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.rates import Scalar
 
 Prepared = TiledData | SeparableData
 _AXIS = "device"
@@ -43,7 +44,7 @@ class AbstractEvaluator(eqx.Module):
     tile: int = eqx.field(static=True, default=TILE)
 
     @abc.abstractmethod
-    def prepare(self, data: TwoTimeData, shift: Float[Array, ""]) -> Prepared:
+    def prepare(self, data: TwoTimeData, shift: Scalar) -> Prepared:
         """Compute what depends on the data alone, once for all evaluations.
 
         Args:
@@ -57,7 +58,7 @@ class AbstractEvaluator(eqx.Module):
         data: TwoTimeData,
         params: Float[Array, " param"],
         free: tuple[bool, ...],
-        shift: Float[Array, ""],
+        shift: Scalar,
         prepared: Prepared,
         *,
         with_normal: bool = True,
@@ -109,7 +110,7 @@ class Tiled(AbstractEvaluator):
 
     word: ClassVar[str] = "tiled"
 
-    def prepare(self, data: TwoTimeData, shift: Float[Array, ""]) -> TiledData:
+    def prepare(self, data: TwoTimeData, shift: Scalar) -> TiledData:
         return tiled_data(data, shift, self.tile)
 
     def _on_one(self, model, data, params, free, shift, prepared, with_normal) -> Array:
@@ -143,7 +144,7 @@ class Separable(AbstractEvaluator):
 
     word: ClassVar[str] = "factored"
 
-    def prepare(self, data: TwoTimeData, shift: Float[Array, ""]) -> SeparableData:
+    def prepare(self, data: TwoTimeData, shift: Scalar) -> SeparableData:
         return separable_data(data, shift, self.tile)
 
     def _on_one(self, model, data, params, free, shift, prepared, with_normal) -> Array:

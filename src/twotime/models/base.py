@@ -109,14 +109,14 @@ class ParameterInfo(eqx.Module):
             )
 
     @property
-    def prior_location(self) -> float:
+    def prior_location(self) -> Scalar:
         """Location of the default prior [unit]: `prior_mean` or the middle of the bounds."""
         if self.prior_mean is None:
             return 0.5 * (self.min_bound + self.max_bound)
         return self.prior_mean
 
     @property
-    def prior_scale(self) -> float:
+    def prior_scale(self) -> Scalar:
         """Scale of the default prior [unit]: `prior_std` or half the bounds' distance."""
         if self.prior_std is None:
             return 0.5 * (self.max_bound - self.min_bound)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class Optimum(NamedTuple):
     is_exchanged: bool = False
 
 
-def _as_result(result: RESULTS | Int[Array, "*start"]) -> RESULTS:
+def _as_result(result: Any) -> RESULTS:
     """A result from its number in folders of version 0.1."""
     return result if isinstance(result, RESULTS) else results_at(result)
 

@@ -19,7 +19,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from twotime.models.rates import AnyArray
-from twotime.sample.density import Posterior
 
 BLOCK = 25
 """Draws between two looks of the host."""
@@ -182,7 +181,7 @@ class Clock(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def draw_block(
-    static: Posterior, sampler: AbstractSampler, impl: str, mesh: Mesh,
+    static: Any, sampler: AbstractSampler, impl: str, mesh: Mesh,
     by_group: Any, clock: Clock,
 ) -> Any:  # fmt: skip
     """A block of draws of one group of chains on every device.
@@ -213,7 +212,7 @@ def draw_block(
 
 
 def _chain(
-    chain: Any, posterior: Posterior, sampler: AbstractSampler, impl: str, frame: Frame,
+    chain: Any, posterior: Any, sampler: AbstractSampler, impl: str, frame: Frame,
     n_draws: Array, clock: Clock,
 ) -> Any:  # fmt: skip
     """Some draws of one chain."""
@@ -253,7 +252,7 @@ def _chain(
     return state.position, averaging, (out[0], joint, *out[1:])
 
 
-def _joint(posterior: Posterior, v: Array, key: Array, clock: Clock) -> Array:
+def _joint(posterior: Any, v: Array, key: Array, clock: Clock) -> Array:
     """Draws with what was integrated out drawn too; none in the warm-up."""
     shape = jax.eval_shape(posterior.complete, v[0], key).shape
 

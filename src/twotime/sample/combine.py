@@ -12,7 +12,7 @@ by one number before sampling. Both need the fit's two covariances.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from twotime.compilation import compiled
 from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.coordinates import Coordinates
-from twotime.sample.density import Guide, Posterior
+from twotime.sample.density import Guide
 
 Joint = Float[np.ndarray, "chain draw joint"]
 
@@ -144,7 +144,7 @@ class Consensus:
 
     word: ClassVar[str] = "consensus"
 
-    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+    def draw(self, product: Product, whole: Any, key: PRNGKeyArray, seed: int) -> Weighted:
         """Draws of the posterior from the product of shards.
 
         Args:
@@ -165,7 +165,7 @@ class Gaussian:
 
     word: ClassVar[str] = "gaussian"
 
-    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+    def draw(self, product: Product, whole: Any, key: PRNGKeyArray, seed: int) -> Weighted:
         step = np.random.default_rng(seed).normal(size=product.draws.shape[1:])
         return Weighted(product.mean + step @ product.root.T)
 
@@ -193,7 +193,7 @@ class Importance:
     rounds: int = 3
     word: ClassVar[str] = "importance"
 
-    def draw(self, product: Product, whole: Posterior, key: PRNGKeyArray, seed: int) -> Weighted:
+    def draw(self, product: Product, whole: Any, key: PRNGKeyArray, seed: int) -> Weighted:
         place, (_, *shape, _) = whole.place, product.draws.shape
         mean, covariance = product.mean[place], product.covariance[np.ix_(place, place)]
         count, size = shape[0] * shape[1], len(mean)
@@ -212,7 +212,7 @@ class Importance:
         return Weighted(joint[chosen].reshape(*shape, -1), k, effective)
 
     def _propose(
-        self, whole: Posterior, mean: np.ndarray, covariance: np.ndarray, count: int,
+        self, whole: Any, mean: np.ndarray, covariance: np.ndarray, count: int,
         key: PRNGKeyArray,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:  # fmt: skip
         """Places drawn from a Gaussian, draws of everything there, their weights, Pareto's k."""
@@ -234,7 +234,7 @@ COMBINATIONS: dict[str, Combination] = {
 
 
 @compiled
-def _evaluated(posterior: Posterior, places: Array, keys: Array) -> tuple[Array, Array]:
+def _evaluated(posterior: Any, places: Array, keys: Array) -> tuple[Array, Array]:
     """Log density at places, and draws of everything there."""
 
     def one(x: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -25,7 +25,6 @@ from twotime.gram import device_mesh, fetch
 from twotime.results.storage import writing
 from twotime.sample import chains
 from twotime.sample.chains import AbstractSampler, Piece, State, Trace
-from twotime.sample.density import Posterior
 
 
 class Progress(NamedTuple):
@@ -67,7 +66,7 @@ class Drawn(NamedTuple):
 
 
 def sample(
-    posteriors: Posterior,
+    posteriors: Any,
     modes: Float[np.ndarray, "posterior coordinate"],
     roots: Float[np.ndarray, "posterior coordinate coordinate"],
     starts: Float[np.ndarray, "posterior chain coordinate"],
@@ -182,7 +181,7 @@ class Program:
     """
 
     def __init__(
-        self, posteriors: Posterior, modes: np.ndarray, key: PRNGKeyArray,
+        self, posteriors: Any, modes: np.ndarray, key: PRNGKeyArray,
         sampler: AbstractSampler, devices: Sequence[Any] | None,
     ):  # fmt: skip
         self._sampler, self._modes = sampler, modes
