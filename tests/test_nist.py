@@ -182,7 +182,7 @@ def solve(problem):
 
         upper = jnp.full(unit.shape, 1e12)
         lower = jnp.zeros_like(upper) if problem.is_positive else -upper
-        solver = BoxLevenbergMarquardt(lower, upper, tolerance=1e-6)
+        solver = BoxLevenbergMarquardt(lower, upper, tolerance=1e-7)
         s = optx.minimise(fn, solver, start / unit, has_aux=True, max_steps=2000, throw=False)
         return s.value * unit, outcome(s) == RESULTS.successful, s.stats["num_steps"]
 

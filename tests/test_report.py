@@ -77,7 +77,8 @@ def test_errors_have_two_digits_or_a_reason():
 
 def test_every_kind_of_result_has_a_description():
     fit = make()
-    one = make(phi=jnp.zeros(1), contrast=jnp.ones(1), offset=jnp.ones(1))
+    per_angle = ("phi", "contrast", "offset", "scaling_at_bound", "pixels")
+    one = make(**{name: getattr(fit, name)[:1] for name in per_angle})
     both = tt.SequentialResult((one, one))
     for result, tables in ((fit, 3), (both, 1)):
         found = describe(result)
