@@ -74,7 +74,7 @@ def draw(target: Path) -> None:
                           va="center", fontsize=8)  # fmt: skip
                 place += width
             place += 0.4
-    axes.set_xlim(-1.5, 12.5)
+    axes.set_xlim(-1.5, 15.2)
     axes.set_ylim(-0.2, len(levels) + 0.1)
     axes.axis("off")
     figure.savefig(target, dpi=130, bbox_inches="tight")
