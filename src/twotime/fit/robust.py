@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from twotime.fit.objective import End
@@ -56,6 +57,11 @@ class Equivalent(eqx.Module):
     chi2: Float[Array, ""]
     total: Float[Array, ""]
     noise: Float[Array, " angle"] | None
+
+
+def _number(value: Any) -> Any:
+    """A number of the one type that fits are compiled for; NumPy's conversion compiles nothing."""
+    return value if isinstance(value, jax.core.Tracer) else jnp.asarray(np.asarray(value, float))
 
 
 class AbstractLoss(eqx.Module):
@@ -164,7 +170,7 @@ class AbstractRobust(AbstractLoss):
 class SoftL1(AbstractRobust):
     """The smooth mean of square and modulus, 2 s² (√(1 + r²/s²) - 1)."""
 
-    scale: Float[Array, ""]
+    scale: Float[Array, ""] = eqx.field(converter=_number)
     word: ClassVar[str] = "soft_l1"
 
     def cost(self, u):
@@ -180,7 +186,7 @@ class SoftL1(AbstractRobust):
 class Huber(AbstractRobust):
     """The square up to s, the modulus beyond."""
 
-    scale: Float[Array, ""]
+    scale: Float[Array, ""] = eqx.field(converter=_number)
     word: ClassVar[str] = "huber"
 
     def cost(self, u):
