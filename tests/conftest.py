@@ -1,14 +1,11 @@
-"""What every test runs under, and the canonical fits that tests share."""
+"""What every test runs under."""
 
 import os
 from pathlib import Path
 
-import cases
 import jax
 import pytest
 from hypothesis import settings
-
-import twotime as tt
 
 jax.config.update("jax_enable_x64", True)
 
@@ -35,25 +32,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the reference data next to the repository are not here")
     return folder
-
-
-@pytest.fixture(scope="session", params=cases.CASES, ids=lambda case: case.name)
-def case(request) -> cases.Case:
-    """The canonical problem of each model in turn."""
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def fit_of():
-    """Case -> its least-squares fit, made once a session."""
-    fits: dict[str, tt.NLSQResult] = {}
-
-    def fit(case: cases.Case) -> tt.NLSQResult:
-        if case.name not in fits:
-            fits[case.name] = tt.fit_nlsq(case.model, case.data, case.space)
-        return fits[case.name]
-
-    return fit
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -87,8 +87,7 @@ def sample(
         key: Random key.
         sampler: How to sample.
         devices: Devices to spread posteriors and chains over; None takes one.
-        progress: Called after every block; a KeyboardInterrupt in it, or from the keyboard,
-            ends the sampling and keeps what was drawn after the warm-up.
+        progress: Called after every block; a KeyboardInterrupt, in it too, keeps what was drawn.
         saver: Keeps blocks, and gives those of an interrupted run.
 
     Raises:
