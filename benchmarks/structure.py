@@ -46,8 +46,9 @@ def code_lines(source: Source) -> int:
         if tokenize.tok_name[token.type] not in BLANK:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Module | ast.ClassDef | FUNCTIONS) and ast.get_docstring(node):
-            docstrings.update(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        # A bare string documents a module, class, function, or the attribute above it (PEP 257).
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            docstrings.update(range(node.lineno, node.end_lineno + 1))
     return len(lines - docstrings)
 
 
