@@ -7,7 +7,7 @@ import pytest
 from twotime.data import load_file
 from twotime.data.dataset import TwoTimeData
 from twotime.data.selection import Selection
-from twotime.data.simulate import write_apsu
+from twotime.data.write import write_apsu
 from twotime.errors import DataError
 
 _NOISE = np.random.default_rng(2).normal(1.2, 0.1, (3, 5, 5))

@@ -29,7 +29,7 @@ from twotime.data.readers import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
 from twotime.data.simulate import simulate as simulate
 from twotime.data.simulate import simulate_speckle as simulate_speckle
-from twotime.data.simulate import write_apsu as write_apsu
+from twotime.data.write import write_apsu as write_apsu
 from twotime.errors import ConfigurationError as ConfigurationError
 from twotime.errors import DataError as DataError
 from twotime.errors import ResultError as ResultError
@@ -52,6 +52,7 @@ from twotime.results.cmc import CMCResult as CMCResult
 from twotime.results.cmc import Limits as Limits
 from twotime.results.nlsq import NLSQResult as NLSQResult
 from twotime.results.nlsq import SequentialResult as SequentialResult
+from twotime.results.storage import __version__ as __version__
 from twotime.sample.chains import Hmc as Hmc
 from twotime.sample.chains import Nuts as Nuts
 from twotime.sample.cmc import fit_cmc as fit_cmc
@@ -61,7 +62,6 @@ from twotime.sample.combine import Importance as Importance
 from twotime.sample.shards import Sharding as Sharding
 from twotime.solver import RESULTS as RESULTS
 from twotime.start import estimate_starts as estimate_starts
-from twotime.version import __version__ as __version__
 
 if _TYPE_CHECKING:
     from twotime import plots as plots

@@ -35,7 +35,7 @@ from rich.table import Table
 
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.errors import TwoTimeError
-from twotime.version import __version__
+from twotime.results.storage import __version__
 
 if TYPE_CHECKING:
     from twotime import report

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from twotime.config.files import parse_yaml, template, truth
 from twotime.config.manager import ConfigManager, build_model
 from twotime.data.dataset import TwoTimeData
-from twotime.data.simulate import simulate, simulate_speckle, write_apsu
-from twotime.data.source import replacing
+from twotime.data.simulate import simulate, simulate_speckle
+from twotime.data.write import replacing, write_apsu
 from twotime.errors import ConfigurationError, ResultError
 from twotime.results import storage
 

@@ -1,13 +1,9 @@
 """Measured data: files read, checked and selected, with a cache and a report of what was used."""
 
-import contextlib
 import dataclasses
 import hashlib
-import json
 import math
 import warnings
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +14,10 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.matrices import read_matrices
 from twotime.data.readers import open_source
 from twotime.data.selection import SAME_Q, Selection, frame_times, select_bins, select_frames
-from twotime.data.source import TwoTimeFile, about, container, replacing
+from twotime.data.source import TwoTimeFile, about, container
+from twotime.data.write import Cache, cache_key, read_cache, write_cache
 from twotime.errors import DataError
 
-_CACHE_FORMAT = 2
-_ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma")
 _IN_RESULTS = {
     "path": "file", "q": "wavevector_q", "n_frames_in_file": "frames_in_file", "n_angles": "angles",
     "empty": "empty_bins", "n_points": "points", "n_masked": "masked_points",
@@ -73,22 +68,6 @@ class LoadReport:
         return self.n_points
 
 
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Where selected data are kept.
-
-    Attributes:
-        folder: Folder of the cache files.
-        name: Name of the file, with ${wavevector_q}, ${start_frame} and ${end_frame}; None
-            derives it from the key, so that every selection has its own file.
-        compression: Whether files are compressed.
-    """
-
-    folder: Path
-    name: str | None = None
-    compression: bool = True
-
-
 Loaded = tuple[TwoTimeData, LoadReport]
 
 
@@ -109,15 +88,7 @@ def load_data(config: ConfigManager) -> TwoTimeData:
 
 
 def load_with_report(config: ConfigManager) -> Loaded:
-    """As `load_data`, with a report of the source and of what was left out.
-
-    Args:
-        config: A validated configuration.
-
-    Raises:
-        DataNotFoundError: If there is no such file.
-        DataError: If the file is damaged or does not hold what is selected.
-    """
+    """As `load_data`, with a report of the source and of what was left out."""
     path, selection = config.data_file_path, Selection.from_config(config)
     if config.cache_file_path is None:
         return load_file(path, selection)
@@ -130,13 +101,6 @@ def load_file(path: Path, selection: Selection) -> Loaded:
 
     Stored triangles are completed by symmetry, full matrices are taken as they are. The
     diagonal (shot noise) and points that are not finite are masked; no number is changed.
-
-    Args:
-        path: The file.
-        selection: What to take from it.
-
-    Returns:
-        The data, and a report of them.
 
     Raises:
         DataNotFoundError: If there is no such file.
@@ -161,8 +125,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
                 f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
                 "raise the limit."
             )
-        window = slice(first - 1, last)
-        read = read_matrices(file, bins, window, average_triangles=selection.average_triangles)
+        frames, averages = slice(first - 1, last), selection.average_triangles
+        read = read_matrices(file, bins, frames, average_triangles=averages)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
     with path.open("rb") as stream:
@@ -196,9 +160,8 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
     if file.skipped and selection.t0 is None:
         notes.append(f"the first frame of the file is preceded by {file.skipped:g} frames")
     if selection.dt is not None and file.dt is not None and selection.dt_source is not None:
-        notes.append(
-            f"dt of the {selection.dt_source} is used, as set by analyzer_parameters.dt_source"
-        )
+        source = selection.dt_source
+        notes.append(f"dt of the {source} is used, as set by analyzer_parameters.dt_source")
     return tuple(notes)
 
 
@@ -209,81 +172,20 @@ def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
     of the format. A cache file with another key is replaced. A cache that cannot be written is
     reported in the notes and changes nothing else.
 
-    Args:
-        path: The source file.
-        selection: What to take from it.
-        cache: Where selected data are kept.
-
     Raises:
         DataNotFoundError: As `load_file`.
         DataError: As `load_file`, or if the cache's name belongs to a file that is not a cache.
     """
     container(path)  # names a missing source before its size and time are asked for
-    key = _key(path, selection)
-    target = cache.folder / _name(cache, selection, key)
-    is_cache, held = _read_cache(target, key)
+    key = cache_key(path, selection)
+    target = cache.file_for(selection, key)
+    held = read_cache(target, key)
     if held is not None:
-        return held
-    if target.exists() and not is_cache:
-        raise DataError(
-            f"{target}: the cache would replace this file, which is not a cache; change "
-            "experimental_data.cache_filename_template or delete the file."
-        )
+        return held[0], LoadReport(**held[1])
     data, report = load_file(path, selection)
     try:
-        _write_cache(target, key, data, report, compression=cache.compression)
+        write_cache(target, key, data, dataclasses.asdict(report), cache.compression)
     except OSError as exc:
         note = f"no cache was written to {target} ({exc})"
         report = dataclasses.replace(report, notes=(*report.notes, note))
     return data, report
-
-
-def _key(path: Path, selection: Selection) -> str:
-    status = path.stat()
-    key = {
-        "format": _CACHE_FORMAT,
-        "path": str(path.resolve()),
-        "size": status.st_size,
-        "modified": status.st_mtime_ns,
-        "selection": dataclasses.asdict(selection),
-    }
-    return json.dumps(key, sort_keys=True)
-
-
-def _name(cache: Cache, selection: Selection, key: str) -> str:
-    if cache.name is None:
-        return f"twotime-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-    name = cache.name.replace("${wavevector_q}", f"{selection.q:.6g}")
-    for variable in ("start_frame", "end_frame"):
-        name = name.replace(f"${{{variable}}}", str(getattr(selection, variable)))
-    return name if name.endswith(".npz") else f"{name}.npz"
-
-
-def _read_cache(target: Path, key: str) -> tuple[bool, Loaded | None]:
-    """Whether a file is a cache, and what it holds if it is complete and has this key."""
-    is_cache = False
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
-        with target.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            is_cache = {"key", "report"} <= set(file.files)
-            if str(file["key"]) != key:
-                return is_cache, None
-            arrays = {name: file[name] for name in _ARRAYS if name in file.files}
-            report = json.loads(str(file["report"]))
-        facts: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in report.items()
-        }
-        return True, (TwoTimeData(**arrays), LoadReport(**facts))
-    return is_cache, None
-
-
-def _write_cache(
-    target: Path, key: str, data: TwoTimeData, report: LoadReport, *, compression: bool
-) -> None:
-    held = {"key": np.asarray(key), "report": np.asarray(json.dumps(dataclasses.asdict(report)))}
-    for name in _ARRAYS:
-        if getattr(data, name) is not None:
-            held[name] = np.asarray(getattr(data, name))
-    save: Callable[..., None] = np.savez_compressed if compression else np.savez
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as temporary, temporary.open("wb") as stream:
-        save(stream, **held)

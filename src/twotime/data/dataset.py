@@ -10,17 +10,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 AnyArray = Array | np.ndarray
 Index = int | slice | Int[Array, ""]
+Corner = tuple[Any, Any] | Array
+Sigma = Float[AnyArray, ""] | Float[AnyArray, "angle time time"] | None
 
 
-def _array(value: object) -> AnyArray:
-    """Arrays and tracers as they come, everything else as a float64 NumPy array."""
-    if isinstance(value, jax.Array | np.ndarray):
+def _array(value: object) -> AnyArray | None:
+    """Arrays, tracers and None as they come, everything else as a float64 NumPy array."""
+    if value is None or isinstance(value, jax.Array | np.ndarray):
         return value
     return np.asarray(value, dtype=np.float64)
-
-
-def _optional(value: object) -> AnyArray | None:
-    return None if value is None else _array(value)
 
 
 class TwoTimeData(eqx.Module):
@@ -47,10 +45,8 @@ class TwoTimeData(eqx.Module):
     t: Float[AnyArray, " time"] = eqx.field(converter=_array)
     q: Float[AnyArray, ""] = eqx.field(converter=_array)
     phi: Float[AnyArray, " angle"] = eqx.field(converter=_array)
-    mask: Bool[AnyArray, "angle time time"] | None = eqx.field(converter=_optional, default=None)
-    sigma: Float[AnyArray, ""] | Float[AnyArray, "angle time time"] | None = eqx.field(
-        converter=_optional, default=None
-    )
+    mask: Bool[AnyArray, "angle time time"] | None = eqx.field(converter=_array, default=None)
+    sigma: Sigma = eqx.field(converter=_array, default=None)
 
     def __check_init__(self) -> None:
         shape = self.c2.shape
@@ -72,12 +68,11 @@ class TwoTimeData(eqx.Module):
                 f"{shape}, True where a point is used."
             )
         if self.sigma is not None and self.sigma.shape not in ((), shape):
-            raise ValueError(
-                f"sigma has shape {self.sigma.shape}; expected one number or shape {shape}."
-            )
+            got = self.sigma.shape
+            raise ValueError(f"sigma has shape {got}; expected one number or shape {shape}.")
 
     def usable(
-        self, k: Index, first: tuple[Any, Any] | Array = (0, 0), size: int | None = None
+        self, k: Index, first: Corner = (0, 0), size: int | None = None
     ) -> Bool[AnyArray, "*matrix row column"]:
         """Which points of matrix `k` count: t1 < t2, finite, and not masked.
 
@@ -98,14 +93,9 @@ class TwoTimeData(eqx.Module):
         return used if self.mask is None else used & window(self.mask, k, first, size)
 
     def weights(
-        self, k: Index, first: tuple[Any, Any] | Array = (0, 0), size: int | None = None
+        self, k: Index, first: Corner = (0, 0), size: int | None = None
     ) -> Float[AnyArray, "*matrix row column"]:
         """Weights of the points of matrix `k`: 0 where not `usable`, else 1 or 1/sigma².
-
-        Args:
-            k: Position of the matrix, or a slice of positions (not with a window).
-            first: First frames (t1, t2) of a square window.
-            size: Edge of the window [frame]; None takes the whole matrix.
 
         Example:
             >>> data = TwoTimeData(np.ones((1, 2, 2)), np.arange(2.0), 0.01, np.zeros(1), sigma=0.5)
@@ -133,9 +123,7 @@ class TwoTimeData(eqx.Module):
         return all(np.count_nonzero(known.usable(k)) == count for k in range(c2.shape[0]))
 
 
-def window(
-    planes: AnyArray, k: Index, first: tuple[Any, Any] | Array, size: int | None
-) -> AnyArray:
+def window(planes: AnyArray, k: Index, first: Corner, size: int | None) -> AnyArray:
     """Cut matrix `k`, or a square window of it, out of arrays (angle, time, time)."""
     if size is None:
         return planes[k] if _is_host(k, planes) else jnp.asarray(planes)[k]

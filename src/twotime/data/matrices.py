@@ -5,15 +5,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from twotime.data.source import Arrays, Bin, PlacedBin, TwoTimeFile, is_empty, open_arrays
+from twotime.data.source import Arrays, Bin, PlacedBin, TwoTimeFile, open_arrays
 from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
+Bins = tuple[PlacedBin, ...]
 
 _ASYMMETRY = 1e-5
 
 Matrix = Float[np.ndarray, "time time"]
 Mask = Bool[np.ndarray, "time time"]
+Masks = Bool[np.ndarray, "angle time time"]
 Sigma = Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None
 
 
@@ -30,15 +32,15 @@ class Matrices(NamedTuple):
     """
 
     c2: Float[np.ndarray, "angle time time"]
-    mask: Bool[np.ndarray, "angle time time"]
+    mask: Masks
     sigma: Sigma
-    kept: tuple[PlacedBin, ...]
-    empty: tuple[PlacedBin, ...]
+    kept: Bins
+    empty: Bins
     notes: tuple[str, ...]
 
 
 def read_matrices(
-    file: TwoTimeFile, bins: tuple[PlacedBin, ...], frames: slice, *, average_triangles: bool
+    file: TwoTimeFile, bins: Bins, frames: slice, *, average_triangles: bool
 ) -> Matrices:
     """Read the matrices of some bins on a range of frames.
 
@@ -65,7 +67,7 @@ def read_matrices(
         for b in bins:
             k = len(kept)
             c2[k] = b.cut(arrays, frames, frames)
-            side, note = _side(b, c2[k], average_triangles)
+            side = _side(b, c2[k], average_triangles)
             c2[k] = _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, "mask") != 0 if "mask" in file.extras else None
             mask[k] = _usable(b, c2[k], stored, side)
@@ -75,7 +77,8 @@ def read_matrices(
             dark |= _mask_dark_frames(c2[k], mask[k])
             kept.append(b)
             sides.append(side)
-            notes += note
+            if side == "mean":
+                notes.append(f"the matrix of {b} is not symmetric: the mean of its halves is used")
         if not kept:
             raise DataError(
                 f"all {len(bins)} selected matrices are empty (constant 0 or -1), the first is "
@@ -89,12 +92,14 @@ def read_matrices(
     return Matrices(c2[: len(kept)], mask, sigma, tuple(kept), tuple(empty), tuple(notes))
 
 
+def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether correlations were never filled: all 0, all -1, or none of them finite."""
+    finite = values[np.isfinite(values)]
+    return bool(np.all(finite == 0) or np.all(finite == -1))
+
+
 def _sigma(
-    arrays: Arrays,
-    bins: list[PlacedBin],
-    sides: list[Side],
-    frames: slice,
-    mask: Bool[np.ndarray, "angle time time"],
+    arrays: Arrays, bins: list[PlacedBin], sides: list[Side], frames: slice, mask: Masks
 ) -> Sigma:
     """Standard deviation as the file gives it: one for all, or one per point."""
     if arrays["sigma"].ndim < 2:
@@ -110,25 +115,25 @@ def _sigma(
     return sigma
 
 
-def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> tuple[Side, tuple[str, ...]]:
+def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
     """Which half to read: the stored one, or the mean of two halves that differ."""
     above, below = np.triu(matrix, 1), np.tril(matrix, -1)
     if not _holds_numbers(below):
-        return "upper", ()
+        return "upper"
     if not _holds_numbers(above):
-        return "lower", ()
+        return "lower"
     with np.errstate(invalid="ignore"):  # infinite on both sides
         difference = np.abs(above - below.T)
     largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
     scale = float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0))
     if largest <= _ASYMMETRY * scale:
-        return "upper", ()
+        return "upper"
     if not average_triangles:
         raise DataError(
             f"the matrix of {b} is not symmetric, its halves differ by up to {largest:.3g}; "
             "expected symmetry; set experimental_data.average_triangles: true to fit their mean."
         )
-    return "mean", (f"the matrix of {b} is not symmetric: the mean of its halves is used",)
+    return "mean"
 
 
 def _holds_numbers(half: Matrix) -> bool:

@@ -47,8 +47,8 @@ class PhiFilter:
             >>> behind.keeps(-175.0), behind.keeps(0.0)
             (True, False)
         """
-        in_range = any(_inside(phi, low, high) for low, high in self.ranges)
         takes_all = not (self.ranges or self.include)
+        in_range = any(_inside(phi, low, high) for low, high in self.ranges)
         included = takes_all or in_range or self.is_near(phi, self.include)
         return included and not self.is_near(phi, self.exclude)
 
@@ -98,16 +98,14 @@ class Selection:
         """The selection that a configuration describes."""
         data, angles = config.section("experimental_data"), config.phi_filtering
         limit = config.section("hardware").get("memory_limit_gb")
+        ranges = tuple((float(low), float(high)) for low, high in angles.get("ranges", ()))
+        include, exclude = (angles.get(f"{name}_angles", ()) for name in ("include", "exclude"))
+        named = tuple(map(float, include)), tuple(map(float, exclude))
         return cls(
             q=config.wavevector_q,
             q_tolerance=config.q_tolerance,
             phi_angles=None if config.phi_angles is None else tuple(config.phi_angles),
-            phi=PhiFilter(
-                ranges=tuple((float(low), float(high)) for low, high in angles.get("ranges", ())),
-                include=tuple(float(angle) for angle in angles.get("include_angles", ())),
-                exclude=tuple(float(angle) for angle in angles.get("exclude_angles", ())),
-                tolerance=float(angles["tolerance"]),
-            ),
+            phi=PhiFilter(ranges, *named, float(angles["tolerance"])),
             layout=config.file_format,
             roi_axis=data["roi_axis"],
             start_frame=config.start_frame,
@@ -121,27 +119,23 @@ class Selection:
 
 
 def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[PlacedBin, ...]]:
-    """Find the wavevector nearest to the selected one, and its bins at the selected angles.
-
-    Raises:
-        DataError: If nothing fits; the message lists what the file holds.
-    """
+    """Find the wavevector nearest to the selected one, and its bins at the selected angles."""
     bins = _with_axes(file, selection)
     q = min((b.q for b in bins), key=lambda value: abs(value - selection.q))
     if abs(q - selection.q) > selection.q_tolerance * abs(selection.q):
         held = ", ".join(f"{value:.6g}" for value in sorted({b.q for b in bins}))
         raise DataError(
-            f"no wavevector within {selection.q_tolerance:.2%} of "
-            f"q = {selection.q:.6g} 1/Å; the file holds {held} 1/Å; set "
-            "analyzer_parameters.scattering.wavevector_q to one of them."
+            f"no wavevector within {selection.q_tolerance:.2%} of q = {selection.q:.6g} 1/Å; the "
+            f"file holds {held} 1/Å; set analyzer_parameters.scattering.wavevector_q to one of "
+            "them."
         )
     ring = tuple(b for b in bins if abs(b.q - q) <= SAME_Q * abs(q))
     asked = selection.phi_angles
     absent = [a for a in asked or () if not any(selection.phi.is_near(a, (b.phi,)) for b in ring)]
     if absent:
         raise DataError(
-            f"phi = {_listed(absent)} degree of scattering.phi_angles does not exist "
-            f"at q = {q:.6g} 1/Å; the file holds {_listed(b.phi for b in ring)} degree."
+            f"phi = {_listed(absent)} degree of scattering.phi_angles does not exist at "
+            f"q = {q:.6g} 1/Å; the file holds {_listed(b.phi for b in ring)} degree."
         )
     named = ring if asked is None else [b for b in ring if selection.phi.is_near(b.phi, asked)]
     chosen = tuple(b for b in named if selection.phi.keeps(b.phi))
@@ -154,22 +148,18 @@ def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[P
 
 
 def select_frames(file: TwoTimeFile, selection: Selection) -> tuple[int, int]:
-    """First and last selected frame, counted from 1, both included.
-
-    Raises:
-        DataError: If the range is not inside the file or has fewer than two frames.
-    """
+    """First and last selected frame, counted from 1, both included."""
     first = selection.start_frame
     last = file.n_frames if selection.end_frame == -1 else selection.end_frame
     if last > file.n_frames:
         raise DataError(
-            f"end_frame is {last} but the file has {file.n_frames} frames; expected "
-            "at most that; use -1 for the last frame."
+            f"end_frame is {last} but the file has {file.n_frames} frames; expected at most that; "
+            "use -1 for the last frame."
         )
     if first < 1 or last <= first:
         raise DataError(
-            f"frames {first} to {last} (start_frame to end_frame) of "
-            f"{file.n_frames}; expected at least two frames counted from 1."
+            f"frames {first} to {last} (start_frame to end_frame) of {file.n_frames}; expected at "
+            "least two frames counted from 1."
         )
     return first, last
 
@@ -182,9 +172,6 @@ def frame_times(
     Frame k of the acquisition ends at k dt; a given `t0` is the time of the first selected
     frame instead. Times listed in the file are used unchanged unless `dt` is to come from
     the configuration.
-
-    Raises:
-        DataError: If no time step is known, it is not positive, or two of them disagree.
     """
     dt = _time_step(file, selection)
     listed = None if selection.dt_source == "config" and selection.dt else file.times
@@ -200,13 +187,13 @@ def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
     for name, value in (("the configuration", asked), ("the file", stored)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise DataError(
-                f"dt from {name} is {value:g} s; expected a positive time; "
-                "correct analyzer_parameters.dt."
+                f"dt from {name} is {value:g} s; expected a positive time; correct "
+                "analyzer_parameters.dt."
             )
     if asked is None and stored is None and file.times is None:
         raise DataError(
-            "neither the file nor the configuration gives the time between frames; "
-            "set analyzer_parameters.dt [s]."
+            "neither the file nor the configuration gives the time between frames; set "
+            "analyzer_parameters.dt [s]."
         )
     if asked is None or (selection.dt_source == "file" and (stored or file.times)):
         return stored
@@ -218,8 +205,8 @@ def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
     agree = stored is None or abs(asked - stored) <= _DT_TOLERANCE * stored
     if selection.dt_source is None and not agree:
         raise DataError(
-            f"dt is {asked:.9g} s in the configuration and {stored:.9g} s in the "
-            "file; expected equal; leave analyzer_parameters.dt out, or choose one with "
+            f"dt is {asked:.9g} s in the configuration and {stored:.9g} s in the file; expected "
+            "equal; leave analyzer_parameters.dt out, or choose one with "
             "analyzer_parameters.dt_source."
         )
     return asked

@@ -1,11 +1,10 @@
-"""Two-time data simulated from a model, and files of them.
+"""Two-time data simulated from a model.
 
 Use `simulate` (independent noise) to test a fit, and `simulate_speckle` (the noise of a real
 detector, correlated between points that share a frame) to test error bars.
 """
 
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,12 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
 from twotime.data.dataset import TwoTimeData
-from twotime.data.source import replacing
-from twotime.errors import DataError
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation, field
 from twotime.models.rates import AnyArray, Scalar, Times
 
-PerAngle = Scalar | Float[Array, " angle"] | Float[np.ndarray, " angle"]
+Angles = Float[AnyArray, " angle"]
+PerAngle = Scalar | Angles
 
 _PIXELS_AT_ONCE = 256
 # White part of the field, in units of rounding times frames: without it the covariance of slow
@@ -33,7 +31,7 @@ def simulate(
     *,
     t: Times,
     q: Scalar,
-    phi: Float[AnyArray, " angle"],
+    phi: Angles,
     contrast: PerAngle,
     offset: PerAngle,
     noise: PerAngle,
@@ -72,7 +70,7 @@ def simulate_speckle(
     *,
     t: Times,
     q: Scalar,
-    phi: Float[AnyArray, " angle"],
+    phi: Angles,
     contrast: float,
     n_pixels: int,
     photons: Scalar | None = None,
@@ -127,12 +125,6 @@ def simulate_speckle(
 def mode_weights(contrast: float) -> Float[np.ndarray, " mode"]:
     r"""Share of each mode in the intensity: they sum to 1, their squares to the contrast.
 
-    Args:
-        contrast: Speckle contrast β in (0, 1].
-
-    Raises:
-        ValueError: If `contrast` is not in (0, 1].
-
     Example:
         >>> mode_weights(0.25).tolist()
         [0.25, 0.25, 0.25, 0.25]
@@ -185,84 +177,3 @@ def _correlate(
 def _per_angle(value: PerAngle, shape: tuple[int, int, int]) -> Float[Array, "angle #time #time"]:
     """A value for all angles or one for each, laid along the first axis."""
     return jnp.broadcast_to(jnp.asarray(value), shape[:1])[:, None, None]
-
-
-def write_apsu(
-    path: Path | str, data: TwoTimeData, *, dt: float | None = None, overwrite: bool = False
-) -> None:
-    """Write data as an APS-U result file: upper halves in single precision, lzf compressed.
-
-    The map of the file has one angle more than the data, without pixels, as real files have
-    behind a beamstop: `dynamic_index_mapping` is not the identity, and a reader that ignores it
-    gets every angle wrong. Masked points above the diagonal are written as NaN. A first frame
-    at a whole multiple of `dt` is kept as `begin_frame`; any other time origin is not part of
-    the layout and has to be given again as `t0` when the file is read.
-
-    Args:
-        path: File to write; written under a temporary name first, so it is never incomplete.
-        data: What to write.
-        dt: Time between frames [s]; None takes it from `data.t`.
-        overwrite: Whether an existing file may be replaced.
-
-    Raises:
-        DataError: If the file exists and may not be replaced, frames are not equally
-            spaced, or the folder is not writable.
-    """
-    import h5py  # loaded only where a file is written
-
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise DataError(f"{path}: the file exists; expected a new name, or overwrite=True.")
-    step = _time_step(data, dt)
-    phi = np.asarray(data.phi, dtype=np.float64)
-    unseen = phi[0] - 180 if phi.size == 1 else 0.5 * (phi[0] + phi[1])
-    values = {
-        "entry/instrument/detector_1/frame_time": step,
-        "entry/instrument/detector_1/count_time": step,
-        "xpcs/qmap/dynamic_v_list_dim0": np.asarray([data.q], dtype=np.float64),
-        "xpcs/qmap/dynamic_v_list_dim1": np.insert(phi, 0, unseen),
-        "xpcs/qmap/dynamic_num_pts": np.asarray([1, phi.size + 1]),
-        "xpcs/qmap/dynamic_index_mapping": np.arange(1, phi.size + 1),
-        "xpcs/qmap/map_names": np.asarray([b"q", b"phi"]),
-        "xpcs/qmap/map_units": np.asarray(["Å⁻¹".encode(), b"deg"]),
-        "xpcs/twotime/processed_bins": np.arange(1, phi.size + 1, dtype=np.int32),
-        "xpcs/twotime/config/stride_frame": 1,
-        "xpcs/twotime/config/avg_frame": 1,
-        "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
-    }
-    try:
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, value in values.items():
-                file[name] = value
-            for k in range(phi.size):
-                name = f"xpcs/twotime/correlation_map/c2_{k + 1:05d}"
-                file.create_dataset(name, data=_upper(data, k), compression="lzf")
-    except OSError as exc:
-        raise DataError(
-            f"{path}: the file cannot be written ({exc}); expected a writable folder."
-        ) from exc
-
-
-def _time_step(data: TwoTimeData, dt: float | None) -> float:
-    t = np.asarray(data.t, dtype=np.float64)
-    steps = np.diff(t)
-    step = float(np.mean(steps)) if dt is None else dt
-    slack = 1e-6 * step + 8 * np.finfo(np.asarray(data.t).dtype).eps * np.max(np.abs(t))
-    if not (step > 0 and np.all(np.abs(steps - step) <= slack)):
-        raise DataError(
-            f"frames are {steps.min():g} to {steps.max():g} s apart; expected equal steps"
-            f"{'' if dt is None else f' of dt = {dt:g} s'}; this layout holds no other times."
-        )
-    return step
-
-
-def _frames_before(first: float) -> int:
-    """Frames before the first, from its time in frames; 0 where that is no whole number."""
-    before = round(first) - 1
-    return before if before > 0 and abs(first - 1 - before) < 1e-6 * first else 0
-
-
-def _upper(data: TwoTimeData, k: int) -> Float[np.ndarray, "time time"]:
-    c2 = np.array(data.c2[k], dtype=np.float32)
-    used = True if data.mask is None else np.asarray(data.mask[k]) | np.eye(len(c2), dtype=bool)
-    return np.triu(np.where(used, c2, np.float32(np.nan)))

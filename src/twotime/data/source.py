@@ -1,25 +1,20 @@
-"""Files of two-time data before any matrix is read: containers, headers and stored values."""
+"""Files of two-time data before any matrix is read: containers, and headers of all layouts."""
 
 import contextlib
 import dataclasses
-import os
-import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 
 from twotime.errors import DataError, DataNotFoundError
 
 Layout = Literal["aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
 Container = Literal["hdf5", "npz", "npy"]
 Arrays = Mapping[str, Any]
-Numbers = Float[np.ndarray, "_"]
-
-_PER_ANGSTROM = {"a-1": 1.0, "1/a": 1.0, "nm-1": 0.1, "1/nm": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,23 +87,6 @@ class TwoTimeFile:
     path: Path = Path()
 
 
-class Reader(NamedTuple):
-    """How files of one layout are recognised and read.
-
-    Attributes:
-        layout: Name of the layout.
-        expected: What such files are and hold, in a few words.
-        recognises: Whether open HDF5 file is of this layout.
-        read: Gives the header of an open file; no matrix is read. `open_source` fills in the
-            number of frames, the layout and the path.
-    """
-
-    layout: Layout
-    expected: str
-    recognises: Callable[["Values"], bool]
-    read: Callable[["Values"], TwoTimeFile]
-
-
 @contextlib.contextmanager
 def about(path: Path) -> Iterator[None]:
     """Put the name of a file before the message of every data error inside the block."""
@@ -121,17 +99,6 @@ def about(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name for a file; it gets the file's name where the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[Arrays]:
     """Open a file of any supported container as a mapping from names to sliceable arrays.
 
@@ -140,23 +107,12 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         DataError: If it is no HDF5, npz or npy file, or is damaged.
     """
     kind = container(path)
-    if kind == "hdf5":
-        with about(path), _open_hdf5(path) as file:
-            yield file
-        return
-    try:
-        if kind == "npy":
-            arrays = {"array": np.load(path, mmap_mode="r", allow_pickle=False)}
-        else:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
-                arrays = {name: npz[name] for name in npz.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
-        raise DataError(
-            f"{path}: the {kind} file cannot be read ({exc}); expected complete arrays of "
-            "numbers without pickled objects; copy or save the file again."
-        ) from exc
     with about(path):
-        yield arrays
+        if kind != "hdf5":
+            yield _load(path, kind)
+            return
+        with _open_hdf5(path) as file:
+            yield file
 
 
 @contextlib.contextmanager
@@ -172,6 +128,19 @@ def _open_hdf5(path: Path) -> Iterator[Arrays]:
         raise DataError(
             f"the HDF5 file cannot be read ({exc}); it is truncated, damaged or open for "
             "writing elsewhere; copy it again."
+        ) from exc
+
+
+def _load(path: Path, kind: Container) -> Arrays:
+    try:
+        if kind == "npy":
+            return {"array": np.load(path, mmap_mode="r", allow_pickle=False)}
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
+            return dict(npz)
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as exc:
+        raise DataError(
+            f"the {kind} file cannot be read ({exc}); expected complete arrays of "
+            "numbers without pickled objects; copy or save the file again."
         ) from exc
 
 
@@ -205,112 +174,3 @@ def container(path: Path) -> Container:
         f"{path}: this is not a two-time data file, it begins with {head!r}; "
         "expected HDF5, npz or npy content, whatever the file's name."
     )
-
-
-def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Whether correlations were never filled: all 0, all -1, or none of them finite."""
-    finite = values[np.isfinite(values)]
-    return bool(np.all(finite == 0) or np.all(finite == -1))
-
-
-def frame_count(arrays: Arrays, bins: tuple[Bin, ...]) -> int:
-    """Number of frames, the same for every matrix of the file.
-
-    Raises:
-        DataError: If a matrix is not square or their sizes differ.
-    """
-    counts = set[int]()
-    for dataset, last in {b.dataset: b.last for b in bins}.items():
-        shape = arrays[dataset].shape
-        square = shape[:2] if last else shape[-2:]
-        if len(square) != 2 or square[0] != square[1]:
-            raise DataError(f"{dataset} has shape {shape}; expected a square matrix over frames.")
-        counts.add(square[0])
-    if len(counts) != 1:
-        raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
-    return int(counts.pop())
-
-
-class Values(NamedTuple):
-    """Values of an open HDF5 file, however they are stored."""
-
-    file: Arrays
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.file
-
-    def numbers(self, name: str) -> Numbers | None:
-        """A dataset of any shape as a flat list; None where there is none."""
-        return np.ravel(self.file[name][()]).astype(np.float64) if name in self.file else None
-
-    def needed(self, name: str) -> Numbers:
-        """As `numbers`, for a dataset that has to exist.
-
-        Raises:
-            DataError: If it is missing.
-        """
-        values = self.numbers(name)
-        if values is None:
-            raise DataError(f"{name} is missing; expected a list of numbers.")
-        return values
-
-    def number(self, name: str) -> float | None:
-        """A number stored as a scalar or as an array of one entry; None where there is none."""
-        values = self.numbers(name)
-        return None if values is None or values.size == 0 else float(values[0])
-
-    def clock(self, frame_time: str, *factors: str) -> tuple[float | None, float]:
-        """Time between frames of the matrices [s], and detector frames in each of them.
-
-        Args:
-            frame_time: Name of the time between detector frames [s].
-            factors: Names of counts whose product is the detector frames in a frame of the
-                matrices (stride, average); 1 where there is none.
-
-        Raises:
-            DataError: If a factor is below 1.
-        """
-        product, dt = 1.0, self.number(frame_time)
-        for name in factors:
-            factor = self.number(name)
-            if factor is not None and not factor >= 1:
-                raise DataError(f"{name} is {factor:g}; expected a count of at least 1.")
-            product *= 1.0 if factor is None else factor
-        return None if dt is None else dt * product, product
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """Strings; none where there is no such dataset."""
-        return tuple(map(_text, np.ravel(self.file[name][()]))) if name in self.file else ()
-
-    def attribute(self, node: str, name: str, default: str) -> str:
-        """An attribute as text, or the default where it is not set."""
-        found = self.file[node].attrs.get(name)
-        return default if found is None else _text(np.ravel(found)[0])
-
-    def numbered(self, group: str) -> dict[int, str]:
-        """Matrices of a group by the number in their names, in rising order.
-
-        Raises:
-            DataError: If there are none.
-        """
-        found = ((re.fullmatch(r"(?:c2|g2)_(\d+)", name), name) for name in self.file[group])
-        names = {int(hit[1]): f"{group}/{name}" for hit, name in found if hit}
-        if not names:
-            raise DataError(f"{group} is empty; expected two-time matrices in it.")
-        return dict(sorted(names.items()))
-
-
-def _text(item: object) -> str:
-    return item.decode() if isinstance(item, bytes) else str(item)
-
-
-def in_per_angstrom(q: Numbers, unit: str) -> tuple[Numbers, tuple[str, ...]]:
-    """Wavevectors [1/Å] from a unit as text, and a note where the unit is not known.
-
-    A wrong guess does no harm: the wavevector of the configuration would not be found.
-    """
-    plain = unit.lower().translate(str.maketrans("å⁻¹", "a-1", "^{}() ")).replace("angstrom", "a")
-    scale = _PER_ANGSTROM.get(plain)
-    if scale is None:
-        return q, (f"the file's unit of q is {unit!r}, which is not known; 1/Å assumed",)
-    return q * scale, ()

@@ -9,19 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from twotime.data.matrices import is_empty
 from twotime.data.readers import aps, arrays, nxxpcs
-from twotime.data.source import (
-    Arrays,
-    Bin,
-    Layout,
-    Reader,
-    TwoTimeFile,
-    Values,
-    container,
-    frame_count,
-    is_empty,
-    open_arrays,
-)
+from twotime.data.readers.values import Reader, Values
+from twotime.data.source import Arrays, Bin, Layout, TwoTimeFile, container, open_arrays
 from twotime.errors import DataError
 
 _PROBED_ROWS = 4
@@ -63,12 +54,11 @@ class FileSummary(NamedTuple):
 
     def __str__(self) -> str:
         file = self.file
-        dt = "not in the file" if file.dt is None else f"{file.dt:.9g} s"
         lines = [
             f"file    {file.path}",
             f"layout  {file.layout}",
             f"frames  {file.n_frames}",
-            f"dt      {dt}",
+            f"dt      {'not in the file' if file.dt is None else f'{file.dt:.9g} s'}",
             f"bins    {len(file.bins)} with a matrix, {file.missing} masked or not processed, "
             f"{len(self.empty)} empty",
         ]
@@ -88,9 +78,6 @@ def open_source(path: Path, *, angle_last: bool = False) -> TwoTimeFile:
         path: HDF5 (APS-U, APS 8-ID before APS-U, NXxpcs, or arrays at the root), npz or npy.
         angle_last: Whether an npy array is (time, time, angle) instead of (angle, time, time).
 
-    Returns:
-        Layout, bins, frames and clock.
-
     Raises:
         DataNotFoundError: If there is no such file.
         DataError: If the file is damaged, of no known layout, or contradicts itself.
@@ -104,7 +91,7 @@ def open_source(path: Path, *, angle_last: bool = False) -> TwoTimeFile:
         else:
             reader = _reader_of(Values(file))
             layout, header = reader.layout, reader.read(Values(file))
-        n_frames = frame_count(file, header.bins)
+        n_frames = _frame_count(file, header.bins)
     return dataclasses.replace(header, n_frames=n_frames, layout=layout, path=path)
 
 
@@ -119,6 +106,20 @@ def _reader_of(file: Values) -> Reader:
     )
 
 
+def _frame_count(arrays: Arrays, bins: tuple[Bin, ...]) -> int:
+    """Number of frames, the same for every matrix of the file."""
+    counts = set[int]()
+    for dataset, last in {b.dataset: b.last for b in bins}.items():
+        shape = arrays[dataset].shape
+        square = shape[:2] if last else shape[-2:]
+        if len(square) != 2 or square[0] != square[1]:
+            raise DataError(f"{dataset} has shape {shape}; expected a square matrix over frames.")
+        counts.add(square[0])
+    if len(counts) != 1:
+        raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
+    return int(counts.pop())
+
+
 def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
     """Summarise a two-time file, reading a few rows of each matrix.
 
@@ -130,9 +131,8 @@ def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
         DataNotFoundError: If there is no such file.
         DataError: As in `open_source`.
     """
-    path = Path(path)
-    header = open_source(path, angle_last=angle_last)
-    with open_arrays(path) as file:
+    header = open_source(Path(path), angle_last=angle_last)
+    with open_arrays(header.path) as file:
         empty = tuple(b for b in header.bins if _looks_empty(file, b, header.n_frames))
     return FileSummary(header, empty)
 

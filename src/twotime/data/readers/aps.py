@@ -7,33 +7,25 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from twotime.data.source import (
-    Bin,
-    Numbers,
-    Reader,
-    TwoTimeFile,
-    Values,
-    in_per_angstrom,
-    open_arrays,
-)
+from twotime.data.readers.values import Notes, Numbers, Reader, Values, in_per_angstrom
+from twotime.data.source import Bin, TwoTimeFile, open_arrays
 from twotime.errors import DataError
 
 _MAPS = "xpcs/twotime/correlation_map"
 _BINS = "xpcs/twotime/processed_bins"
 _CONFIG = "xpcs/twotime/config"
 _QMAP = "xpcs/qmap"
+_Q = f"{_QMAP}/dynamic_v_list_dim0"
 _FRAME_TIME = "entry/instrument/detector_1/frame_time"
+_REGIONS = f"{_QMAP}/dynamic_roi_map"
 _MEAN = "xpcs/temporal_mean/scattering_2d"
+_OLD = "APS 8-ID before APS-U (exchange/C2T_all)"
 _OLD_PERIOD = "measurement/instrument/detector/exposure_period"
 _DEGREES = {"deg": 1.0, "degree": 1.0, "degrees": 1.0, "°": 1.0, "rad": 180 / np.pi}
 
 
 def read_apsu(file: Values) -> TwoTimeFile:
-    """APS-U layout: names count the processed bins, bins count the unmasked part of the map.
-
-    Raises:
-        DataError: If the file contradicts itself.
-    """
+    """APS-U layout: names count the processed bins, bins count the unmasked part of the map."""
     names = file.numbered(_MAPS)
     natural = _natural_bins(file, len(names))
     q, phi, notes = _axes(file)
@@ -45,20 +37,19 @@ def read_apsu(file: Values) -> TwoTimeFile:
     row, column = np.divmod(natural, phi.size)
     bins = tuple(map(Bin, q[row].tolist(), phi[column].tolist(), names.values()))
     dt, step = file.clock(_FRAME_TIME, f"{_CONFIG}/stride_frame", f"{_CONFIG}/avg_frame")
-    return TwoTimeFile(
-        bins,
-        dt=dt,
-        skipped=(file.number(f"{_CONFIG}/begin_frame") or 0.0) / step,
-        missing=q.size * phi.size - len(bins),
-        notes=notes,
-    )
+    skipped = (file.number(f"{_CONFIG}/begin_frame") or 0.0) / step
+    missing = q.size * phi.size - len(bins)
+    return TwoTimeFile(bins, dt=dt, skipped=skipped, missing=missing, notes=notes)
+
+
+def _processed_bins(file: Values) -> Numbers:
+    listed = file.numbers(_BINS)
+    return np.arange(1.0, len(file.numbered(_MAPS)) + 1) if listed is None else listed
 
 
 def _natural_bins(file: Values, n_names: int) -> Int[np.ndarray, " bin"]:
     """Index of each matrix in the (q, angle) grid: processed bin, then index mapping."""
-    mapping, processed = file.numbers(f"{_QMAP}/dynamic_index_mapping"), file.numbers(_BINS)
-    if processed is None:
-        processed = np.arange(1.0, n_names + 1)
+    mapping, processed = file.numbers(f"{_QMAP}/dynamic_index_mapping"), _processed_bins(file)
     if processed.size != n_names:
         raise DataError(
             f"{_MAPS} holds {n_names} matrices but {_BINS} lists {processed.size} bins; expected "
@@ -76,9 +67,9 @@ def _natural_bins(file: Values, n_names: int) -> Int[np.ndarray, " bin"]:
     return mapping.astype(int)[compressed]
 
 
-def _axes(file: Values) -> tuple[Numbers, Numbers, tuple[str, ...]]:
+def _axes(file: Values) -> tuple[Numbers, Numbers, Notes]:
     """Grid of q [1/Å] and angle [degree] of the qmap, and notes."""
-    q = file.needed(f"{_QMAP}/dynamic_v_list_dim0")
+    q = file.needed(_Q)
     phi = file.numbers(f"{_QMAP}/dynamic_v_list_dim1")
     names = file.texts(f"{_QMAP}/map_names") or ("q", "phi")
     units = (*(file.texts(f"{_QMAP}/map_units") or ("1/Å",)), "deg")
@@ -87,23 +78,17 @@ def _axes(file: Values) -> tuple[Numbers, Numbers, tuple[str, ...]]:
         return q, np.zeros(1), (*notes, "no angles in the file: phi = 0")
     if names[:2] != ("q", "phi"):
         raise DataError(
-            f"the bins of this file are ordered by {', '.join(names)} ({_QMAP}/map_names)"
-            "; expected q, phi; correlate with a q-phi map."
+            f"the bins of this file are ordered by {', '.join(names)} ({_QMAP}/map_names); "
+            "expected q, phi; correlate with a q-phi map."
         )
-    scale = _DEGREES.get(units[1].lower())
-    if scale is None:
-        raise DataError(
-            f"angles have the unit {units[1]!r} ({_QMAP}/map_units); expected deg or rad."
-        )
-    return q, phi * scale, notes
+    unit = units[1]
+    if unit.lower() not in _DEGREES:
+        raise DataError(f"angles have the unit {unit!r} ({_QMAP}/map_units); expected deg or rad.")
+    return q, phi * _DEGREES[unit.lower()], notes
 
 
 def read_aps_old(file: Values) -> TwoTimeFile:
-    """8-ID layout before APS-U: the number in a name is the bin; only processed bins exist.
-
-    Raises:
-        DataError: If the file contradicts itself.
-    """
+    """8-ID layout before APS-U: the number in a name is the bin; only processed bins exist."""
     (group, output), *others = _analyses(file)
     names = file.numbered(f"{output}/C2T_all")
     q, phi = file.needed(f"{group}/dqlist"), file.needed(f"{group}/dphilist")
@@ -133,7 +118,7 @@ def _analyses(file: Values) -> list[tuple[str, str]]:
     return found
 
 
-def _old_bins(names: dict[int, str], listed: Numbers | None) -> tuple[list[int], tuple[str, ...]]:
+def _old_bins(names: dict[int, str], listed: Numbers | None) -> tuple[list[int], Notes]:
     """Bin of each matrix; names may count the listed bins instead of naming them."""
     counted = list(names)
     if listed is None or set(counted) <= set(listed.astype(int).tolist()):
@@ -148,28 +133,13 @@ def _old_bins(names: dict[int, str], listed: Numbers | None) -> tuple[list[int],
 
 
 READERS = (
-    Reader(
-        "aps-u",
-        f"APS-U ({_MAPS})",
-        lambda file: _MAPS in file and f"{_QMAP}/dynamic_v_list_dim0" in file,
-        read_apsu,
-    ),
-    Reader(
-        "aps-old",
-        "APS 8-ID before APS-U (exchange/C2T_all)",
-        lambda file: bool(_analyses(file)),
-        read_aps_old,
-    ),
+    Reader("aps-u", f"APS-U ({_MAPS})", lambda file: _MAPS in file and _Q in file, read_apsu),
+    Reader("aps-old", _OLD, lambda file: bool(_analyses(file)), read_aps_old),
 )
 
 
 class DetectorCounts(NamedTuple):
-    """Pixels and light of each matrix of a file, in the file's order.
-
-    Attributes:
-        pixels: Detector pixels that were averaged.
-        photons: Mean counts per pixel and frame.
-    """
+    """Detector pixels and mean counts per pixel and frame of each matrix, in the file's order."""
 
     pixels: Float[np.ndarray, " bin"]
     photons: Float[np.ndarray, " bin"]
@@ -189,20 +159,18 @@ def read_counts(path: str | Path) -> DetectorCounts:
     """
     with open_arrays(Path(path)) as opened:
         file = Values(opened)
-        for name in (f"{_QMAP}/dynamic_roi_map", _MEAN):
+        for name in (_REGIONS, _MEAN):
             if name not in file:
                 raise DataError(
                     f"there is no {name}; expected the map of bins and the mean image of "
                     "an APS-U file; give pixels and photons as numbers instead."
                 )
-        regions = np.asarray(opened[f"{_QMAP}/dynamic_roi_map"]).squeeze()
+        regions = np.asarray(opened[_REGIONS]).squeeze()
         light = np.asarray(opened[_MEAN], float).reshape(-1, *regions.shape).mean(axis=0)
         usable = np.isfinite(light)
         if f"{_QMAP}/mask" in file:
             usable &= np.asarray(opened[f"{_QMAP}/mask"]).squeeze().astype(bool)
-        labels = file.numbers(_BINS)
-        if labels is None:
-            labels = np.arange(1.0, len(file.numbered(_MAPS)) + 1)
+        labels = _processed_bins(file)
     inside = [usable & (regions == label) for label in labels]
     pixels = np.array([region.sum() for region in inside], float)
     photons = np.array([light[region].mean() if region.any() else np.nan for region in inside])

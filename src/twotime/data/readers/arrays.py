@@ -5,7 +5,8 @@ Named arrays are c2, and optionally q, phi, t or dt, mask, sigma; an npy file is
 
 import numpy as np
 
-from twotime.data.source import Arrays, Bin, Reader, TwoTimeFile, Values
+from twotime.data.readers.values import Reader, Values
+from twotime.data.source import Arrays, Bin, TwoTimeFile
 from twotime.errors import DataError
 
 UNIFORM = 1e-6
@@ -31,10 +32,8 @@ def read_arrays(file: Arrays, name: str = "c2", *, angle_last: bool = False) -> 
     count, frames = _shape(shape, angle_last=angle_last)
     single = len(shape) == 2
     axes = zip(_axis(file, "q", count), _axis(file, "phi", count), strict=True)
-    bins = tuple(
-        Bin(q, phi, name, None if single else k, angle_last and not single)
-        for k, (q, phi) in enumerate(axes)
-    )
+    last = angle_last and not single
+    bins = tuple(Bin(*a, name, None if single else k, last) for k, a in enumerate(axes))
     extras = tuple(extra for extra in ("mask", "sigma") if extra in file)
     for extra in extras:
         if file[extra].shape not in ((shape,) if extra == "mask" else (shape, (), (1,))):
@@ -47,8 +46,7 @@ def _shape(shape: tuple[int, ...], *, angle_last: bool) -> tuple[int, int]:
     """Number of matrices and of frames."""
     square = shape[:2] if angle_last else shape[-2:]
     if len(shape) in (2, 3) and square[0] == square[1]:
-        count = 1 if len(shape) == 2 else shape[-1 if angle_last else 0]
-        return count, square[0]
+        return 1 if len(shape) == 2 else shape[-1 if angle_last else 0], square[0]
     if len(shape) == 3 and shape[0] == shape[1]:
         raise DataError(
             f"c2 has shape {shape}, which looks like (time, time, angle); expected (angle, time, "
@@ -67,8 +65,8 @@ def _axis(file: Arrays, name: str, count: int) -> list[float] | list[None]:
     values = np.ravel(file[name][()]).astype(np.float64)
     if values.size not in (1, count):
         raise DataError(
-            f"{name} has {values.size} entries and c2 has {count} matrices; expected one "
-            "entry per matrix."
+            f"{name} has {values.size} entries and c2 has {count} matrices; expected one entry per "
+            "matrix."
         )
     return np.broadcast_to(values, count).tolist()
 
@@ -100,12 +98,8 @@ def _clock(file: Arrays, frames: int) -> tuple[float | None, tuple[float, ...] |
     return step, tuple(times.tolist())
 
 
-def _recognises(file: Values) -> bool:
-    return "c2" in file
-
-
 def _read(file: Values) -> TwoTimeFile:
     return read_arrays(file.file)
 
 
-READERS = (Reader("hdf5", "arrays at the root (c2)", _recognises, _read),)
+READERS = (Reader("hdf5", "arrays at the root (c2)", lambda file: "c2" in file, _read),)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from twotime.data.source import Bin, Numbers, Reader, TwoTimeFile, Values, in_per_angstrom
+from twotime.data.readers.values import Notes, Numbers, Reader, Values, in_per_angstrom
+from twotime.data.source import Bin, TwoTimeFile
 from twotime.errors import DataError
 
 _C2 = "entry/twotime/two_time_corr_func"
@@ -14,11 +15,7 @@ _MASKS = "entry/instrument/masks"
 
 
 def read_nxxpcs(file: Values) -> TwoTimeFile:
-    """NXxpcs layout: matrices in one array, or one dataset per region.
-
-    Raises:
-        DataError: If the file contradicts itself.
-    """
+    """NXxpcs layout: matrices in one array, or one dataset per region."""
     corner = file.attribute(_C2, "time_origin_location", "upper_left")
     if corner != "upper_left":
         raise DataError(
@@ -61,7 +58,7 @@ def _places(node: Any, *, last: bool) -> dict[int, tuple[str, int | None, bool]]
     return {k + 1: (_C2, k, last) for k in range(node.shape[-1 if last else 0])}
 
 
-def _axes(file: Values) -> tuple[Numbers | None, Numbers | None, tuple[str, ...]]:
+def _axes(file: Values) -> tuple[Numbers | None, Numbers | None, Notes]:
     """Lists of q [1/Å] and angles [degree] per region, where the file has them, and notes."""
     q, phi = (file.numbers(f"{_MASKS}/dynamic_{axis}_list") for axis in ("q", "phi"))
     if q is None:

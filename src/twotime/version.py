@@ -1,3 +1,0 @@
-"""Version of the package; the build reads it here."""
-
-__version__ = "0.1.0"
