@@ -5,6 +5,7 @@ converge (its results are written and marked), 130 interrupted.
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import itertools
@@ -18,28 +19,17 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, SupportsFloat, TypeVar, cast
+from typing import Any, SupportsFloat, TypeVar
 
 import click
 from rich import box
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.errors import TwoTimeError
 from twotime.results.storage import __version__
-
-if TYPE_CHECKING:
-    from twotime import report
-    from twotime.workflow import Job
 
 # Each command imports what it needs, so that help appears without delay.
 
@@ -149,15 +139,6 @@ def simulate(config: Path, output: Path, **options: Any) -> None:
     click.echo(f"wrote {output}")
 
 
-class _Run(NamedTuple):
-    """A job with what the command line needs to show and write it."""
-
-    job: "Job"
-    console: Console
-    folder: Path
-    overwrite: bool
-
-
 @twotime.command()
 @click.argument("config", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Folder for the results.")
@@ -188,50 +169,21 @@ def fit(
     set_up(settings.section("hardware")["device"])
     folder, overwrite = output or settings.output_dir, overwrite or resume
     job = workflow.prepare(settings, folder, overwrite=overwrite)
-    run, result = _Run(job, console, folder, overwrite), cast(Any, None)
+    result: Any = None
     if workflow.needs_fit(job):
-        result = _fit(run, is_counted=verbose, is_logged=logs["log_convergence"])
+        is_counted = verbose or job.data.c2.size > COUNTED
+        with _fit_progress(console, is_counted, logs["log_convergence"]) as progress:
+            result, seconds = _interruptible(lambda: workflow.fit(job, progress))
+        if job.method != "cmc":  # there it is only the start of sampling
+            workflow.write(job, result, folder, seconds, overwrite=overwrite)
+        _show(result, seconds)
     if job.sampling is None:
         return CONVERGED if result.converged else NOT_CONVERGED
-    return _sample(run, result, resume, settings.get_cmc_config()["backend"]["progress_bar"])
-
-
-def _fit(run: _Run, *, is_counted: bool, is_logged: bool) -> Any:
-    """Fit, write and show a job; a fit that is only the start of sampling is not written."""
-    from twotime import workflow
-
-    is_counted = is_counted or run.job.data.c2.size > COUNTED
-    with _display(run.console, is_counted=is_counted, is_logged=is_logged) as progress:
-        result, seconds = _interruptible(lambda: workflow.fit(run.job, progress))
-    if run.job.method != "cmc":
-        workflow.write(run.job, result, run.folder, seconds, overwrite=run.overwrite)
-    _show(result, seconds)
-    return result
-
-
-def _sample(run: _Run, result: Any, resume: bool, is_shown: bool) -> int:
-    """Sample, write and show a job; Ctrl-C ends sampling and keeps the draws."""
-    from twotime import workflow
-
-    stop, job, overwrite = threading.Event(), run.job, run.overwrite
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with _bar(run.console, *columns, is_shown=is_shown) as bar:
-        task = bar.add_task("sampling: compiling")
-
-        def progress(step: Any) -> None:
-            text = f"{step.stage}: {step.gradients:.0f} gradients/s, {step.divergences} divergences"
-            bar.update(task, description=text, completed=step.done, total=step.total)
-            _log.debug("%d of %d draws; %s", step.done, step.total, text)
-            if stop.is_set():
-                raise KeyboardInterrupt
-
-        def work() -> Any:
-            return workflow.sample(
-                job, result, run.folder, overwrite=overwrite, resume=resume, progress=progress
-            )
-
-        post = _interruptible(work, stop)
-    workflow.write_posterior(job, post, run.folder, overwrite=overwrite)
+    stop, is_shown = threading.Event(), settings.get_cmc_config()["backend"]["progress_bar"]
+    with _sampling_progress(console, stop, is_shown) as progress:
+        sample = functools.partial(workflow.sample, overwrite=overwrite, resume=resume)
+        post = _interruptible(lambda: sample(job, result, folder, progress=progress), stop)
+    workflow.write_posterior(job, post, folder, overwrite=overwrite)
     _show(post, float(post.seconds))
     if not post.is_complete:
         return INTERRUPTED
@@ -274,7 +226,7 @@ def set_up(device: str) -> None:
     jax.config.update("jax_enable_x64", True)
     cache = jax.config.values["jax_compilation_cache_dir"]
     if cache is None:
-        cache = _cache_folder(importlib.metadata.version("jaxlib"))
+        cache = _cache_folder()
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     _log.debug("compiled code is kept in %s", cache)
@@ -288,7 +240,7 @@ def set_up(device: str) -> None:
             ) from exc
 
 
-def _cache_folder(jaxlib: str) -> Path:
+def _cache_folder() -> Path:
     """Folder of compiled code, one for each jaxlib and CPU."""
     base = {"win32": "LOCALAPPDATA"}.get(sys.platform, "XDG_CACHE_HOME")
     parent = Path(os.environ.get(base) or Path.home() / ".cache")
@@ -297,25 +249,22 @@ def _cache_folder(jaxlib: str) -> Path:
     kept = {line for line in lines if line.startswith(("model name", "flags", "Features"))}
     cpu = "\n".join(sorted(kept)) or lines[0]
     key = hashlib.sha256(f"{platform.machine()}\n{cpu}".encode()).hexdigest()[:12]
-    return parent / "twotime" / f"jaxlib-{jaxlib}-{key}"
+    return parent / "twotime" / f"jaxlib-{importlib.metadata.version('jaxlib')}-{key}"
 
 
-def _bar(console: Console, *columns: Any, is_shown: bool = True) -> Progress:
+def _bar(console: Console, *columns: Any, is_shown: bool = True) -> bars.Progress:
     is_hidden = not (is_shown and console.is_terminal)
-    return Progress(*columns, console=console, transient=True, disable=is_hidden)
+    return bars.Progress(*columns, console=console, transient=True, disable=is_hidden)
 
 
 @contextlib.contextmanager
-def _display(
-    console: Console, *, is_counted: bool, is_logged: bool
-) -> Iterator[Callable[[SupportsFloat], None] | None]:
+def _fit_progress(console: Console, is_counted: bool, is_logged: bool) -> Iterator[Any]:
     """Show that a fit is running; gives a function to call after every evaluation, or None.
 
     Evaluations and χ² are shown if `is_counted` and written as messages if `is_logged`.
     """
-    count = itertools.count(1)
-    columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with _bar(console, *columns) as bar:
+    count, text = itertools.count(1), bars.TextColumn("{task.description}")
+    with _bar(console, bars.SpinnerColumn(), text, bars.TimeElapsedColumn()) as bar:
         task = bar.add_task("fitting")
 
         def progress(cost: SupportsFloat) -> None:
@@ -325,6 +274,23 @@ def _display(
                 _log.info("%s", text)
 
         yield progress if is_logged or (is_counted and console.is_terminal) else None
+
+
+@contextlib.contextmanager
+def _sampling_progress(console: Console, stop: threading.Event, is_shown: bool) -> Iterator[Any]:
+    """Show how far sampling is; the function to call after every block ends it if `stop` is set."""
+    columns = bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn()
+    with _bar(console, *columns, is_shown=is_shown) as bar:
+        task = bar.add_task("sampling: compiling")
+
+        def progress(step: Any) -> None:
+            text = f"{step.stage}: {step.gradients:.0f} gradients/s, {step.divergences} divergences"
+            bar.update(task, description=text, completed=step.done, total=step.total)
+            _log.debug("%d of %d draws; %s", step.done, step.total, text)
+            if stop.is_set():
+                raise KeyboardInterrupt
+
+        yield progress
 
 
 def _interruptible(work: Callable[[], T], stop: threading.Event | None = None) -> T:
@@ -365,7 +331,7 @@ def _show(result: Any, seconds: float) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    table: report.Table = result.table
+    table = result.table
     for hidden in ((), ("bounds",), ("bounds", "± if independent")):
         drawn = Table(title=table.title, title_justify="left", title_style="bold")
         drawn.box = box.SIMPLE_HEAD

@@ -39,6 +39,8 @@ from twotime.sample.driver import Progress
 from twotime.sample.shards import Sharding
 from twotime.start import estimate_starts
 
+Fit = NLSQResult | SequentialResult
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +76,7 @@ def run(
     *,
     overwrite: bool = False,
     progress: Callable[[Any], None] | None = None,
-) -> NLSQResult | SequentialResult | CMCResult:
+) -> Fit | CMCResult:
     """Load, fit, sample and write as a configuration says.
 
     With optimization.method "both" the fit is in the folder and the posterior in its subfolder
@@ -96,15 +98,13 @@ def run(
     """
     folder = config.output_dir if folder is None else Path(folder)
     job = prepare(config, folder, overwrite=overwrite)
-    result = None
+    result: Any = None
     if needs_fit(job):
         result, seconds = fit(job, progress)
         if job.method != "cmc":
             write(job, result, folder, seconds, overwrite=overwrite)
     if job.sampling is None:
-        assert result is not None
         return result
-    assert not isinstance(result, SequentialResult)  # the configuration refuses the two together
     post = sample(job, result, folder, overwrite=overwrite)
     write_posterior(job, post, folder, overwrite=overwrite)
     return post
@@ -144,12 +144,9 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     for note in report.notes:
         _log.warning("%s", note)
     _log.info("read %s: %d angles, %d frames", report.path, data.c2.shape[0], data.c2.shape[1])
-    model, output, method = (
-        build_model(config),
-        config.section("output"),
-        config.optimization_method,
-    )
+    model, method = build_model(config), config.optimization_method
     space, starts = _starts(model, data, config)
+    output, sequential = config.section("output"), config.section("sequential")
     unsaved = () if output["save_correlation"] else ("c2", "model")
     return Job(
         model=model,
@@ -160,16 +157,12 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         unsaved=unsaved if output["save_residuals"] else (*unsaved, "residual"),
         method=method,
         sampling=None if method == "nlsq" else sampling_arguments(config),
-        is_sequential=config.section("sequential")["enable"],
+        is_sequential=sequential["enable"],
     )
 
 
 def fit_arguments(config: ConfigManager) -> dict[str, Any]:
-    """Arguments of `fit_nlsq` in a configuration, without the starts.
-
-    Args:
-        config: A validated configuration.
-    """
+    """Arguments of `fit_nlsq` in a configuration, without the starts."""
     nlsq, streaming = config.nlsq_config, config.section("streaming")
     sequential = config.section("sequential")
     alone = sequential if sequential["enable"] else {}
@@ -185,11 +178,7 @@ def fit_arguments(config: ConfigManager) -> dict[str, Any]:
 
 
 def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
-    """Arguments of `fit_cmc` in a configuration, without the fit to start from.
-
-    Args:
-        config: A validated configuration.
-    """
+    """Arguments of `fit_cmc` in a configuration, without the fit to start from."""
     cmc, hmc = config.get_cmc_config(), config.section("optimization.hmc")
     mcmc, dealt, begin = (cmc[name] for name in ("per_shard_mcmc", "sharding", "initialization"))
     nlsq, strata = config.nlsq_config, config.section("stratification")
@@ -240,10 +229,7 @@ def _starts(
     free = eqx.tree_at(lambda s: s.given, space, np.where(estimated, 0.0, 1.0))
     mode = nlsq["per_angle_mode"]
     starts = estimate_starts(model, data, free, per_angle_mode=mode, count=count)
-    names = [
-        name for name, is_estimated in zip(space.names, estimated, strict=True) if is_estimated
-    ]
-    _log.info("starts estimated from the data: %s", ", ".join(names))
+    _log.info("starts estimated from the data: %s", ", ".join(np.array(space.names)[estimated]))
     return starts[0], {"starts": np.stack([s.initial for s in starts])}
 
 
@@ -251,12 +237,9 @@ def _provenance(config: ConfigManager, report: LoadReport) -> Provenance:
     used = {"method": config.optimization_method, "nlsq": config.nlsq_config}
     if config.optimization_method != "nlsq":
         used |= {"cmc": config.get_cmc_config(), "hmc": config.section("optimization.hmc")}
-    settings = config.get_config() | {
-        "analysis_mode": config.analysis_mode,
-        "model": config.section("model"),
-        "output": config.section("output"),
-        "optimization": used,
-    }
+    sections = {name: config.section(name) for name in ("model", "output")}
+    named = {"analysis_mode": config.analysis_mode, **sections, "optimization": used}
+    settings = config.get_config() | named
     notes = (*report.notes, *config.warnings)
     return Provenance(settings, report.facts(), notes, config.section("metadata"))
 
@@ -266,9 +249,7 @@ def needs_fit(job: Job) -> bool:
     return job.sampling is None or job.method == "both" or job.sampling["start"] is None
 
 
-def fit(
-    job: Job, progress: Callable[[Any], None] | None = None
-) -> tuple[NLSQResult | SequentialResult, float]:
+def fit(job: Job, progress: Callable[[Any], None] | None = None) -> tuple[Fit, float]:
     """Fit a job on all devices; returns the result and the time, compilation included [s].
 
     Args:
@@ -279,21 +260,12 @@ def fit(
     begun = time.perf_counter()
     verb = fit_sequential if job.is_sequential else fit_nlsq
     devices = all_devices() if len(all_devices()) > 1 else None
-    result = verb(
-        job.model, job.data, job.space, devices=devices, progress=progress, **job.arguments
-    )
-    result = jax.block_until_ready(result)
+    options = {"devices": devices, "progress": progress, **job.arguments}
+    result = jax.block_until_ready(verb(job.model, job.data, job.space, **options))
     return result, time.perf_counter() - begun
 
 
-def write(
-    job: Job,
-    result: NLSQResult | SequentialResult,
-    folder: Path,
-    seconds: float,
-    *,
-    overwrite: bool = False,
-) -> None:
+def write(job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: bool = False) -> None:
     """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
 
     Angles that were fitted one after the other have a folder each, with an overview of all.
@@ -357,36 +329,23 @@ def sample(
     """
     assert job.sampling is not None
     kept = kept_run(folder, resume=resume, overwrite=overwrite)
-    settings = {**job.sampling, "start": job.sampling["start"] or result}
-    post = fit_cmc(
-        job.model, job.data, job.space, **settings,
-        checkpoint=kept, resume=kept.exists(), progress=progress,
-    )  # fmt: skip
+    settings = {**job.sampling, "start": job.sampling["start"] or result, "checkpoint": kept}
+    settings |= {"resume": kept.exists(), "progress": progress}
+    post = fit_cmc(job.model, job.data, job.space, **settings)
     if post.is_complete:
         shutil.rmtree(kept, ignore_errors=jax.process_count() > 1)  # others may have been faster
     return post
 
 
 def kept_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """The folder for the draws of a run, empty unless the run is resumed.
-
-    Args:
-        folder: Folder of the results.
-        resume: Whether to resume an interrupted run.
-        overwrite: Whether an interrupted run may be deleted.
-
-    Raises:
-        ResultError: If there is none to resume, or one that may not be deleted.
-    """
+    """The folder for the draws of a run, empty unless the run is resumed."""
     kept = folder.parent / f"{folder.name}.run"
     if resume and not kept.exists():
         raise ResultError(f"{kept}: there is no interrupted run to resume; leave out --resume.")
     if kept.exists() and not resume:
         if not overwrite:
-            raise ResultError(
-                f"{kept}: holds an interrupted run; resume it (--resume) or delete it "
-                "(--overwrite)."
-            )
+            ways = "resume it (--resume) or delete it (--overwrite)"
+            raise ResultError(f"{kept}: holds an interrupted run; {ways}.")
         shutil.rmtree(kept)
     return kept
 

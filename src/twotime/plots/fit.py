@@ -24,6 +24,7 @@ Arrays = Mapping[str, np.ndarray]
 Matrix = Float[np.ndarray, "time time"]
 Times = Float[np.ndarray, " time"]
 Points = Float[np.ndarray, " point"]
+Angles = tuple[int, ...]
 
 AGES = (0.25, 0.5, 0.75)
 AGE_BAND = 0.02
@@ -39,17 +40,9 @@ COLOURS = ("#1b6ca8", "#c8553d", "#4f772d")
 def save_figures(
     folder: Path, fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
 ) -> tuple[str, ...]:
-    """Draw all figures of a fit as PNG files.
+    """Draw all figures of a fit as PNG files; returns the names of the files.
 
-    Args:
-        folder: An existing folder.
-        fit: The result.
-        arrays: Data and fitted model.
-        curves: Functions of time.
-
-    Returns:
-        Names of the files: maps and cuts on pages of a few angles, functions of time if the model
-        has them, and the scaling.
+    Maps and cuts are on pages of a few angles; functions of time are drawn if there are any.
     """
     title = f"{fit.model}, q = {float(arrays['q']):.4g} Å⁻¹"
     title += "" if fit.converged else " (not converged)"
@@ -69,7 +62,7 @@ def save(folder: Path, drawn: Mapping[str, Figure]) -> tuple[str, ...]:
     return tuple(drawn)
 
 
-def pages(count: int, size: int) -> list[tuple[int, ...]]:
+def pages(count: int, size: int) -> list[Angles]:
     """Positions on pages of at most `size`, as evenly as possible."""
     parts = np.array_split(np.arange(count), -(-count // size))
     return [tuple(part.tolist()) for part in parts]
@@ -81,18 +74,14 @@ def panels(
     """A figure of `count` axes in rows of at most `columns`, each of the given size [inch]."""
     columns = min(count, columns)
     rows = -(-count // columns)
-    size = (width * columns + 0.6, height * rows + 0.6)
+    size = width * columns + 0.6, height * rows + 0.6
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
 
 def maps(
-    arrays: Arrays,
-    *,
-    angles: tuple[int, ...] | None = None,
-    title: str = "",
-    label: str = "data − model",
+    arrays: Arrays, *, angles: Angles | None = None, title: str = "", label: str = "data − model"
 ) -> Figure:
     """Data, model and residual of some angles, a row each, on common axes.
 
@@ -121,13 +110,14 @@ def maps(
             (1, "model", arrays["model"][k], None, shared),
             (3, f"residual, rms {_rms(residual):.3g}", residual, used, _symmetric(residual)),
         )
+        is_last = row == len(chosen) - 1
         for column, name, matrix, mask, norm in shown:
             ax = figure.add_subplot(cells[row, column])
             cmap = "viridis" if norm is shared else "RdBu_r"
             image = two_time(matrix, arrays["t"], mask=mask, norm=norm, cmap=cmap, ax=ax)
             ax.set_title(name, fontsize="medium")
-            ax.tick_params(labelleft=column == 0, labelbottom=row == len(chosen) - 1)
-            ax.set_xlabel("$t_1$ [s]" if row == len(chosen) - 1 else "")
+            ax.tick_params(labelleft=column == 0, labelbottom=is_last)
+            ax.set_xlabel("$t_1$ [s]" if is_last else "")
             ax.set_ylabel("$t_2$ [s]" if column == 0 else "")
             if column > 0:
                 bar = ax.inset_axes((1.03, 0, 0.05, 1))
@@ -135,7 +125,7 @@ def maps(
     return figure
 
 
-def cuts(arrays: Arrays, *, angles: tuple[int, ...] | None = None, title: str = "") -> Figure:
+def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Figure:
     """Cuts at fixed age (t1 + t2)/2 against the lag t2 - t1: data as points, the model as lines.
 
     Args:
@@ -182,7 +172,7 @@ def two_time(
     edges = _edges(t)
     image: AxesImage | QuadMesh
     if np.ptp(np.diff(t)) <= 1e-6 * np.mean(np.diff(t)):
-        extent = (edges[0], edges[-1], edges[0], edges[-1])
+        extent = edges[0], edges[-1], edges[0], edges[-1]
         image = ax.imshow(shown.T, origin="lower", extent=extent, norm=norm, cmap=cmap)
     else:
         image = ax.pcolormesh(edges, edges, shown.T, norm=norm, cmap=cmap, rasterized=True)
@@ -287,11 +277,9 @@ def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
 
 def _without_diagonal(matrix: Matrix) -> Matrix:
     """The matrix with its diagonal replaced by the mean of its neighbours, for display."""
-    out = np.array(matrix)
-    beside = np.diagonal(matrix, 1)
-    index = np.arange(len(out))
-    left, right = beside[np.maximum(index - 1, 0)], beside[np.minimum(index, len(beside) - 1)]
-    out[index, index] = 0.5 * (left + right)
+    out, above = np.array(matrix), np.diagonal(matrix, 1)
+    left, right = np.append(above[0], above), np.append(above, above[-1])
+    np.fill_diagonal(out, 0.5 * (left + right))
     return out
 
 
@@ -302,8 +290,7 @@ def _binned(lag: Points, *values: Points) -> list[Float[np.ndarray, " bin"]]:
     bins = np.floor(BINS_PER_DECADE * np.log10(lag / lag.min()) + 1e-9).astype(int)
     count = np.bincount(bins)
     kept = count > 0
-    sums = [np.bincount(bins, weights=x)[kept] for x in (lag, *values)]
-    return [total / count[kept] for total in sums]
+    return [np.bincount(bins, weights=x)[kept] / count[kept] for x in (lag, *values)]
 
 
 def _common_norm(data: Points, model: Points | None = None) -> Normalize:

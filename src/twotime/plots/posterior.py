@@ -9,69 +9,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
-from twotime.plots.fit import COLOURS, MAPS_ON_PAGE, functions, maps, pages, panels, save
+from twotime.plots import fit as fit_plots
+from twotime.plots.fit import Angles, Times
 from twotime.results.cmc import CMCResult
 from twotime.sample.result import predictive
 
-_BLUE, _RED, _ = COLOURS
+_BLUE, _RED, _ = fit_plots.COLOURS
 _QUANTILES = (0.16, 0.5, 0.84)
 _RANK_BINS = 20
 _PREDICTIVE_DRAWS = 100
 
 
 def save_figures(
-    folder: Path,
-    post: CMCResult,
-    curves: Mapping[str, Curve],
-    t: Float[np.ndarray, " time"],
+    folder: Path, post: CMCResult, curves: Mapping[str, Curve], t: Times
 ) -> tuple[str, ...]:
-    """Draw the figures that need no data as PNG files.
-
-    Args:
-        folder: An existing folder.
-        post: The posterior.
-        curves: Functions of time with their bands.
-        t: Frame times [s].
-
-    Returns:
-        Names of the files.
-    """
+    """Draw the figures that need no data as PNG files; returns the names of the files."""
     drawn = {"corner.png": corner(post), "trace.png": trace(post), "rank.png": rank(post)}
     drawn["energy.png"] = energy(post)
     if post.n_shards > 1:
         drawn["shards.png"] = shards(post)
     if curves:
-        drawn["functions.png"] = functions(curves, t, title=f"{post.model}: 68 % bands")
-    return save(folder, drawn)
+        drawn["functions.png"] = fit_plots.functions(curves, t, title=f"{post.model}: 68 % bands")
+    return fit_plots.save(folder, drawn)
 
 
 def save_predictive(
     folder: Path, post: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData
 ) -> tuple[str, ...]:
-    """Draw data, posterior mean and residual in predicted deviations, as PNG files.
-
-    Args:
-        folder: An existing folder.
-        post: The posterior.
-        model: The model.
-        data: The data.
-
-    Returns:
-        Names of the files, a page for up to four angles.
-    """
-    parts = pages(data.c2.shape[0], MAPS_ON_PAGE)
-    drawn = {
-        f"predictive_{page:02d}.png": predictive_maps(post, model, data, angles)
-        for page, angles in enumerate(parts, start=1)
-    }
-    return save(folder, drawn)
+    """Draw `predictive_maps` as PNG files of up to four angles; returns the names of the files."""
+    drawn, parts = {}, fit_plots.pages(data.c2.shape[0], fit_plots.MAPS_ON_PAGE)
+    for page, angles in enumerate(parts, start=1):
+        drawn[f"predictive_{page:02d}.png"] = predictive_maps(post, model, data, angles)
+    return fit_plots.save(folder, drawn)
 
 
 def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
@@ -87,9 +62,8 @@ def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
     size = 1.0 + 1.35 * n
     figure = Figure(figsize=(size, size))
     grid = figure.subplots(n, n, squeeze=False)
-    edges = {"left": 0.9, "bottom": 0.9, "right": size - 0.15, "top": size - 0.3}
-    edges = {name: inches / size for name, inches in edges.items()}
-    figure.subplots_adjust(**edges, wspace=0.06, hspace=0.06)
+    near, right, top = 0.9 / size, (size - 0.15) / size, (size - 0.3) / size
+    figure.subplots_adjust(near, near, right, top, wspace=0.06, hspace=0.06)
     bins = max(15, min(40, int(np.sqrt(len(flat)) / 2)))
     for (row, column), ax in np.ndenumerate(grid):
         if column > row:
@@ -113,7 +87,7 @@ def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
 
 def trace(post: CMCResult) -> Figure:
     """Draws of every parameter in order, one colour for each chain."""
-    figure, axes = panels(len(post.names), 1, 8.4, 1.1)
+    figure, axes = fit_plots.panels(len(post.names), 1, 8.4, 1.1)
     for ax, name in zip(axes, post.names, strict=True):
         for chain in post.samples[name]:
             ax.plot(chain, lw=0.4, alpha=0.8)
@@ -126,7 +100,7 @@ def trace(post: CMCResult) -> Figure:
 
 def rank(post: CMCResult) -> Figure:
     """Ranks of each chain's draws among all draws: uniform if chains agree."""
-    figure, axes = panels(len(post.names), 3, 3.0, 2.0)
+    figure, axes = fit_plots.panels(len(post.names), 3, 3.0, 2.0)
     for ax, (name, x) in zip(axes, post.samples.items(), strict=True):
         order = np.argsort(np.argsort(x.ravel())).reshape(x.shape) / x.size
         for chain in order:
@@ -140,7 +114,7 @@ def rank(post: CMCResult) -> Figure:
 
 def energy(post: CMCResult) -> Figure:
     """Distributions of the energy and of its changes: of similar width if chains move freely."""
-    figure, (ax,) = panels(1, 1, 5.8, 3.0)
+    figure, (ax,) = fit_plots.panels(1, 1, 5.8, 3.0)
     centred = post.energy - post.energy.mean(axis=2, keepdims=True)
     change = np.diff(post.energy, axis=2)
     style: Any = {"bins": 60, "density": True, "histtype": "step", "lw": 1.4}
@@ -155,15 +129,14 @@ def energy(post: CMCResult) -> Figure:
 
 def shards(post: CMCResult) -> Figure:
     """68 % intervals of each shard and of their combination, before and after widening."""
-    figure, axes = panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
+    figure, axes = fit_plots.panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
     place = np.arange(post.n_shards)
     left_out = np.isin(place, post.excluded)
     for i, (ax, (name, x)) in enumerate(zip(axes, post.samples.items(), strict=True)):
         low, middle, high = np.quantile(post.shard_draws[..., i], _QUANTILES, axis=1)
         reach = np.stack([middle - low, high - middle])
         for k, colour in ((~left_out, _BLUE), (left_out, "0.7")):
-            style: Any = {"fmt": "o", "ms": 3, "lw": 1, "color": colour}
-            ax.errorbar(middle[k], place[k], xerr=reach[:, k], **style)
+            ax.errorbar(middle[k], place[k], xerr=reach[:, k], fmt="o", ms=3, lw=1, color=colour)
         low, middle, high = np.quantile(x, _QUANTILES)
         ax.axvspan(low, high, color=_RED, alpha=0.25, lw=0)
         ax.axvline(middle, color=_RED, lw=1)
@@ -175,10 +148,7 @@ def shards(post: CMCResult) -> Figure:
 
 
 def predictive_maps(
-    post: CMCResult,
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    angles: tuple[int, ...] | None = None,
+    post: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData, angles: Angles | None = None
 ) -> Figure:
     """Data, posterior mean and their difference in predicted standard deviations.
 
@@ -195,7 +165,7 @@ def predictive_maps(
     if data.mask is not None:
         arrays["mask"] = np.asarray(data.mask)
     title = f"{post.model}: posterior mean; residuals in predicted standard deviations"
-    return maps(arrays, angles=angles, title=title, label="(data − model) / deviation")
+    return fit_plots.maps(arrays, angles=angles, title=title, label="(data − model) / deviation")
 
 
 def _small(ax: Axes, name: str) -> None:

@@ -17,13 +17,7 @@ _UNITS = {
 
 
 class Table(NamedTuple):
-    """A table of texts.
-
-    Attributes:
-        title: What it shows.
-        columns: Heads of its columns.
-        rows: Its rows.
-    """
+    """A table of texts: what it shows, the heads of its columns, and its rows."""
 
     title: str
     columns: tuple[str, ...]
@@ -118,11 +112,9 @@ def estimate(value: float, deviation: float) -> str:
 def markdown_table(table: Table) -> str:
     """A table as Markdown with aligned columns."""
     cells = [table.columns, *table.rows]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(table.columns))]
-    lines = [
-        "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |"
-        for row in cells
-    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = [map(str.ljust, row, widths) for row in cells]
+    lines = ["| " + " | ".join(row) + " |" for row in padded]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
 

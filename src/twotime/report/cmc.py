@@ -33,10 +33,10 @@ def describe_posterior(post: CMCResult) -> Description:
 
 def posterior_summary(post: CMCResult) -> dict[str, Any]:
     """The findings of a posterior by name, for other programs to read."""
+    parameters = dict[str, dict[str, Any]]()
     facts = zip(post.all_names, post.values, post.units, post.varying, strict=True)
-    parameters: dict[str, dict[str, Any]] = {
-        name: {"value": value, "unit": unit, "sampled": free} for name, value, unit, free in facts
-    }
+    for name, value, unit, free in facts:
+        parameters[name] = {"value": value, "unit": unit, "sampled": free}
     for name, x in post.samples.items():
         low, median, high = np.quantile(x, _LEVELS)
         numbers = {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
@@ -89,10 +89,9 @@ def scaling_draws_table(post: CMCResult) -> Table:
         mean, sd = float(x.mean()), float(x.std())
         return estimate(mean, sd) if sd > 0 else f"{mean:.6g}"
 
-    rows = [
-        (f"{phi:g}", cell(post.contrast[..., k]), cell(post.offset[..., k]))
-        for k, phi in enumerate(post.phi)
-    ]
+    rows = []
+    for k, phi in enumerate(post.phi):
+        rows.append((f"{phi:g}", cell(post.contrast[..., k]), cell(post.offset[..., k])))
     if post.per_angle_mode == "averaged":
         rows = [("all", *rows[0][1:])]
     title = f"Contrast and offset ({post.per_angle_mode}, {post.scaling_kind})"

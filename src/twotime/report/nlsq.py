@@ -34,12 +34,10 @@ def describe_angles(result: SequentialResult) -> Description:
     """The description of fits of one angle after another."""
     angles = list(zip(result.phi, result.fits, strict=True))
     kinds = dict.fromkeys(fit.uncertainty_kind for fit in result.fits)
+    folders = "Each angle has its own report and figures, in its own folder."
     return Description(
         title=f"{result.fits[0].model}: least squares on {len(result.fits)} angles, one by one",
-        lead=(
-            sentence(result.status),
-            "Each angle has its own report and figures, in its own folder.",
-        ),
+        lead=(sentence(result.status), folders),
         tables=(angle_table(result),),
         remarks=(
             "Each angle was fitted by itself, with its own parameters, starting from the result "
@@ -47,12 +45,14 @@ def describe_angles(result: SequentialResult) -> Description:
             *(f"± is one standard deviation; {kind}." for kind in kinds),
             *(f"φ = {phi:g} degree: {text}" for phi, fit in angles for text in remarks(fit)[1:]),
         ),
-        summary=lambda: {
-            "converged": result.converged,
-            "status": result.status,
-            "angles": [fit.summary() for fit in result.fits],
-        },
+        summary=functools.partial(angles_summary, result),
     )
+
+
+def angles_summary(result: SequentialResult) -> dict[str, Any]:
+    """The findings of all angles, for other programs to read."""
+    angles = [fit.summary() for fit in result.fits]
+    return {"converged": result.converged, "status": result.status, "angles": angles}
 
 
 def fit_summary(fit: NLSQResult) -> dict[str, Any]:
@@ -73,15 +73,11 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
         }
         for k, name in enumerate(fit.all_names)
     }
+    loss = {"kind": fit.loss, "scale": fit.loss_scale, "noise_level": fit.noise_level}
     return {name: getattr(fit, name) for name in _FACTS} | {
         "parameters": parameters,
         "phi_degree": fit.phi,
-        "loss": {
-            "kind": fit.loss,
-            "scale": fit.loss_scale,
-            "noise_level": fit.noise_level,
-            "robust_cost": fit.cost,
-        },
+        "loss": loss | {"robust_cost": fit.cost},
         "detector_pixels": fit.pixels,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
     }
@@ -111,10 +107,8 @@ def scaling_table(fit: NLSQResult) -> Table:
     columns = map(np.asarray, (fit.phi, fit.contrast, fit.offset, fit.scaling_at_bound))
     rows = []
     for phi, contrast, offset, bound in zip(*columns, strict=True):
-        held = [
-            name for name, is_held in zip(("contrast", "offset"), bound, strict=True) if is_held
-        ]
-        rows.append((f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", ", ".join(held)))
+        held = ", ".join(np.array(["contrast", "offset"])[bound])
+        rows.append((f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", held))
     if fit.per_angle_mode == "averaged":
         rows = [("all", *rows[0][1:])]
     heads = ("φ [degree]", "contrast", "offset", "on a bound")
@@ -188,7 +182,7 @@ def _ratio(deviation: float | None, iid: float | None) -> str:
 
 def _starts(fit: NLSQResult) -> tuple[str, ...]:
     """Where several starts ended."""
-    count = len(fit.ends_chi2)
+    count, swapped = len(fit.ends_chi2), 0
     if count == 1:
         return ()
     name = "χ²" if fit.cost is None else "robust cost"
@@ -198,14 +192,11 @@ def _starts(fit: NLSQResult) -> tuple[str, ...]:
         for optimum in fit.optima
     )
     found = f"Of {count} starts, these optima were found (number of starts): {reached or 'none'}."
-    if fit.ends_exchanged is None or fit.ends_same is None:
-        return (found,)
-    swapped = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))
-    if not swapped:
-        return (found,)
-    return (
-        found,
+    if fit.ends_exchanged is not None and fit.ends_same is not None:
+        swapped = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))
+    symmetry = (
         f"{swapped} of them found the same fit with reference and sample swapped "
         "(x_s → 1 − x_s); the data cannot distinguish the two. By convention, the component with "
-        "the slower dynamics is the reference.",
+        "the slower dynamics is the reference."
     )
+    return (found, symmetry) if swapped else (found,)
