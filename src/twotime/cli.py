@@ -27,11 +27,13 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
+from twotime.data.readers import inspect_file
 from twotime.errors import TwoTimeError
 from twotime.results.storage import __version__
 
-# Each command imports what it needs, so that help appears without delay.
+# Commands import what loads Matplotlib or Pydantic, so that help appears without delay.
 
 CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 
@@ -101,8 +103,6 @@ def init(model: str, output: Path, **options: Any) -> None:
 @click.argument("config", type=FILE)
 def validate(config: Path) -> None:
     """Check a configuration and report all errors at once."""
-    from twotime.config.manager import ConfigManager
-
     valid = ConfigManager.from_yaml(config)
     for remark in valid.warnings:
         _log.warning("%s", remark)
@@ -114,8 +114,6 @@ def validate(config: Path) -> None:
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
     """Show layout, q, angles, frames and dt of a data file."""
-    from twotime.data.readers import inspect_file
-
     click.echo(inspect_file(file))
 
 
@@ -159,7 +157,6 @@ def fit(
 ) -> int:
     """Fit or sample, and write results, figures and a report."""
     from twotime import workflow
-    from twotime.config.manager import ConfigManager
 
     settings = ConfigManager.from_yaml(config)
     if method is not None:
@@ -372,11 +369,7 @@ class _Lines(logging.Formatter):
 
 @contextlib.contextmanager
 def listening(console: Console) -> Iterator[None]:
-    """Show the package's messages from level INFO on a console while the block runs.
-
-    Args:
-        console: Where they are shown.
-    """
+    """Show the package's messages from level INFO on a console while the block runs."""
     logger = logging.getLogger("twotime")
     before = logger.level, list(logger.handlers), logger.propagate
     logger.setLevel(logging.INFO)
@@ -391,15 +384,7 @@ def listening(console: Console) -> Iterator[None]:
 
 
 def follow(section: Mapping[str, Any], base_dir: Path) -> None:
-    """Set level and log file as the section `logging` of a configuration says.
-
-    Args:
-        section: The section with its defaults.
-        base_dir: Folder that a relative file starts from.
-
-    Raises:
-        ValueError: If the log file cannot be written.
-    """
+    """Set level and log file as the section `logging` of a configuration says."""
     logger = logging.getLogger("twotime")
     logger.setLevel(section["level"])
     if "file" in section:

@@ -72,13 +72,10 @@ Loaded = tuple[TwoTimeData, LoadReport]
 
 
 def load_data(config: ConfigManager) -> TwoTimeData:
-    """Read, select and check the data that a configuration describes.
+    """Read, select and check the data of one wavevector that a configuration describes.
 
     Args:
         config: A validated configuration.
-
-    Returns:
-        One wavevector: its matrices, frame times and angles.
 
     Raises:
         DataNotFoundError: If there is no such file.
@@ -125,8 +122,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
                 f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
                 "raise the limit."
             )
-        frames, averages = slice(first - 1, last), selection.average_triangles
-        read = read_matrices(file, bins, frames, average_triangles=averages)
+        averages = selection.average_triangles
+        read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
     with path.open("rb") as stream:
@@ -168,13 +165,8 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
 def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
     """As `load_file`, from the cache if it holds exactly this selection.
 
-    The key is the path, size and modification time of the source, the selection and the version
-    of the format. A cache file with another key is replaced. A cache that cannot be written is
-    reported in the notes and changes nothing else.
-
-    Raises:
-        DataNotFoundError: As `load_file`.
-        DataError: As `load_file`, or if the cache's name belongs to a file that is not a cache.
+    A cache file with another key is replaced. A cache that cannot be written is reported in the
+    notes and changes nothing else.
     """
     container(path)  # names a missing source before its size and time are asked for
     key = cache_key(path, selection)

@@ -138,7 +138,7 @@ class Cache:
 
 
 def cache_key(path: Path, selection: Selection) -> str:
-    """Everything that the content of a cache file depends on, as JSON."""
+    """What the content of a cache file depends on: source, selection and format, as JSON."""
     status, selected = path.stat(), dataclasses.asdict(selection)
     source = {"path": str(path.resolve()), "size": status.st_size, "modified": status.st_mtime_ns}
     return json.dumps({"format": _CACHE_FORMAT, **source, "selection": selected}, sort_keys=True)

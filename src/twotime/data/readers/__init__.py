@@ -132,12 +132,11 @@ def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
         DataError: As in `open_source`.
     """
     header = open_source(Path(path), angle_last=angle_last)
+    rows = np.linspace(0, header.n_frames - 1, _PROBED_ROWS).astype(int).tolist()
+    empty = list[Bin]()
     with open_arrays(header.path) as file:
-        empty = tuple(b for b in header.bins if _looks_empty(file, b, header.n_frames))
-    return FileSummary(header, empty)
-
-
-def _looks_empty(file: Arrays, b: Bin, n_frames: int) -> bool:
-    rows = np.linspace(0, n_frames - 1, _PROBED_ROWS).astype(int).tolist()
-    off_diagonal = [np.delete(b.cut(file, row, slice(None)), row) for row in rows]
-    return is_empty(np.concatenate(off_diagonal))
+        for b in header.bins:
+            off_diagonal = [np.delete(b.cut(file, row, slice(None)), row) for row in rows]
+            if is_empty(np.concatenate(off_diagonal)):
+                empty.append(b)
+    return FileSummary(header, tuple(empty))
