@@ -1,1 +1,1 @@
-"""Module path of the functional interface, kept for those who import it."""
+"""Functional interface of an older program, under its module path."""

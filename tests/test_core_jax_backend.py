@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.compat import homodyne
 from twotime.core import jax_backend as backend
 
 PARAMS = jnp.asarray([2e4, 0.3, 5e3, 1e-3, -0.4, 2e-4, 6.0])
@@ -296,13 +295,13 @@ def test_cache_never_confuses_grids_with_the_same_ends(counted):
 
 
 def test_cache_drops_the_least_recently_used(counted):
-    times = [T + k for k in range(homodyne.MAX_ENTRIES + 1)]
+    times = [T + k for k in range(backend.MAX_ENTRIES + 1)]
     for t in times[:-1]:
         backend.get_cached_meshgrid(t, t)
     backend.get_cached_meshgrid(times[0], times[0])
     backend.get_cached_meshgrid(times[-1], times[-1])
     assert counted()["evictions"] == 1
-    assert counted()["cache_size"] == homodyne.MAX_ENTRIES
+    assert counted()["cache_size"] == backend.MAX_ENTRIES
     misses = counted()["misses"]
     backend.get_cached_meshgrid(times[0], times[0])
     assert counted()["misses"] == misses
@@ -313,7 +312,7 @@ def test_cache_drops_the_least_recently_used(counted):
 def test_cache_leaves_out_traced_and_large_times(counted):
     traced = jax.jit(lambda t: backend.get_cached_meshgrid(t, t)[0])(T)
     assert (traced == GRIDS[0]).all()
-    long = jnp.arange(homodyne.MAX_TIMES + 1.0)
+    long = jnp.arange(backend.MAX_TIMES + 1.0)
     assert backend.get_cached_meshgrid(long, T)[0].shape == (len(long), 6)
     found = counted()
     assert found["skipped_traced"] == 1 and found["skipped_large"] == 1

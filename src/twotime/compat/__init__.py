@@ -1,1 +1,0 @@
-"""Functional interfaces of other programs, on the same models."""
