@@ -15,7 +15,7 @@ from twotime.config.keys import (
     walk,
 )
 from twotime.config.parameter_names import PARAMETER_GROUPS
-from twotime.config.parameter_space import read
+from twotime.config.reading import read
 from twotime.config.types import HeterodyneConfig, NLSQOptimizationConfig, ScatteringConfig
 
 GROUPS = {group for groups in PARAMETER_GROUPS.values() for group in groups}

@@ -15,8 +15,9 @@ import yaml
 from twotime.config.keys import discard, fields, lookup, store, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, unknown_name
 from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.parameter_space import ParameterSpace, read
-from twotime.config.reading import OLDER, sections, validator
+from twotime.config.parameter_space import ParameterSpace
+from twotime.config.reading import read, validator
+from twotime.config.spelling import OLDER
 from twotime.config.types import HeterodyneConfig, ParameterConfig
 from twotime.errors import ConfigurationError
 from twotime.models import LAWS
@@ -347,7 +348,8 @@ def json_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "twotime configuration"
     definitions = schema["$defs"]
-    for section in sections(HeterodyneConfig):
+    sections = (key.type for _, key in walk(HeterodyneConfig) if key.is_section)
+    for section in (HeterodyneConfig, *sections):
         properties = definitions.get(section.__name__, schema).get("properties", {})
         for name, key in fields(section).items():
             facts = properties[name]

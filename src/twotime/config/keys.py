@@ -21,31 +21,23 @@ from twotime.config.parameter_names import unknown_name
 
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 _PLURAL = {float: "numbers", int: "whole numbers", str: "texts"}
+EXTRAS = ("unit", "otherwise", "same", "refused")
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def key(
-    default: Any = None,
-    *,
-    unit: str = "",
-    otherwise: str = "",
-    same: str = "",
-    refused: bool = False,
-    **facts: Any,
-) -> Any:
+def key(default: Any = None, **facts: Any) -> Any:
     """Pydantic's field of a key.
 
     Args:
         default: Value used where the key is left out; None where there is none.
-        unit: Physical unit; empty for pure numbers and words.
-        otherwise: What happens where a key without a default is left out, for the manual.
-        same: The key elsewhere that means the same.
-        refused: Whether the key is refused; its description gives the reason.
-        facts: Anything else that `pydantic.Field` takes: limits, and `validation_alias`.
+        facts: Limits, `validation_alias` and all else that `pydantic.Field` takes, and `EXTRAS`:
+            `unit`, the physical unit;
+            `otherwise`, what happens where a key without a default is left out, for the manual;
+            `same`, the key elsewhere that means the same;
+            `refused`, whether the key is refused, for the reason that its description gives.
     """
-    extra = {"unit": unit, "otherwise": otherwise, "same": same, "refused": refused}
-    given: dict[str, Any] = {name: fact for name, fact in extra.items() if fact}
-    return Field(... if default is None else default, json_schema_extra=given, **facts)
+    extras: Any = {name: fact for name in EXTRAS if (fact := facts.pop(name, None))}
+    return Field(... if default is None else default, json_schema_extra=extras, **facts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +82,7 @@ class Key:
         return bool(self.extra("refused"))
 
     def extra(self, name: str) -> str:
-        """A fact that pydantic has no place for: "unit", "otherwise", "same" or "refused"."""
+        """A fact that pydantic has no place for, one of `EXTRAS`."""
         facts = self.info.json_schema_extra
         return str(facts.get(name, "")) if isinstance(facts, Mapping) else ""
 
@@ -242,10 +234,11 @@ class Mistakes:
     wrong: set[Path] = dataclasses.field(default_factory=set)
     written: dict[Path, str] = dataclasses.field(default_factory=dict)
 
-    def add(self, path: Path, sentence: str) -> None:
-        """Note a mistake at a key."""
-        self.problems.append(f"{self.spell(path)}: {sentence}")
-        self.wrong.add(path)
+    def add(self, path: Path, *sentences: str) -> None:
+        """Note mistakes at a key."""
+        for sentence in sentences:
+            self.problems.append(f"{self.spell(path)}: {sentence}")
+            self.wrong.add(path)
 
     def remark(self, path: Path, sentence: str) -> None:
         """Note something about a key that is no mistake."""

@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
 
 from twotime.config.parameter_names import DEFAULT_MODE, AnalysisMode, unknown_name
-from twotime.config.parameter_space import ParameterSpace, read
+from twotime.config.parameter_space import ParameterSpace
 from twotime.errors import ConfigurationError
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 
@@ -60,17 +57,15 @@ class ConfigManager:
 
     def __post_init__(self, config: Mapping[str, Any]) -> None:
         """Check the configuration and bring it to its canonical form."""
+        # Pydantic is loaded when a configuration is read, not when this module is.
+        from twotime.config.reading import read
+
         canonical, space, found = read(config)
-        if found.problems or space is None:
+        if found.problems:
             raise ConfigurationError(found.problems, self.source)
-        facts = {
-            "base_dir": Path(self.base_dir).absolute(),
-            "space": space,
-            "warnings": tuple(found.remarks),
-            "_raw": copy.deepcopy(dict(config)),
-            "_config": canonical,
-        }
-        for name, fact in facts.items():
+        raw, folder = copy.deepcopy(dict(config)), Path(self.base_dir).absolute()
+        facts = {"base_dir": folder, "space": space, "_raw": raw, "_config": canonical}
+        for name, fact in (facts | {"warnings": tuple(found.remarks)}).items():
             object.__setattr__(self, name, fact)
 
     def __repr__(self) -> str:
@@ -107,8 +102,7 @@ class ConfigManager:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
-        folder = Path(path).absolute().parent
-        return cls(parse(raw, str(path)), base_dir=folder, source=str(path))
+        return cls(parse(raw, str(path)), base_dir=Path(path).parent, source=str(path))
 
     @classmethod
     def from_dict(
@@ -144,12 +138,11 @@ class ConfigManager:
         Raises:
             UnknownNameError: If there is no such section (a ValueError and a KeyError).
         """
-        from twotime.config.keys import lookup, section_at
-        from twotime.config.types import HeterodyneConfig
+        from twotime.config.keys import lookup
 
-        keys = section_at(HeterodyneConfig, path).items()
+        keys, given = _keys(path).items(), lookup(self._config, tuple(path.split(".")))
         defaults = {name: key.default for name, key in keys if key.default is not None}
-        return copy.deepcopy(defaults | (lookup(self._config, tuple(path.split("."))) or {}))
+        return copy.deepcopy(defaults | (given or {}))
 
     @property
     def analysis_mode(self) -> AnalysisMode:
@@ -263,16 +256,13 @@ class ConfigManager:
 
     def get_cmc_config(self) -> dict[str, Any]:
         """CMC settings with defaults, a copy: its sections, and the short keys as well."""
-        from twotime.config.keys import fields
-        from twotime.config.reading import SHORT_CMC_KEYS
-        from twotime.config.types import CMCOptimizationConfig
-
         config = self.section("optimization.cmc")
-        for name, field in fields(CMCOptimizationConfig).items():
-            if field.is_section:
+        for name, key in _keys("optimization.cmc").items():
+            section, _, meant = key.extra("same").rpartition(".")
+            if key.is_section:
                 config[name] = self.section(f"optimization.cmc.{name}")
-        for short, (section, key) in SHORT_CMC_KEYS.items():
-            config[short] = config[section][key]
+            elif meant:
+                config[name] = self.section(section)[meant]
         return config
 
     def update_optimization_config(self, section: str, key: str, value: Any) -> "ConfigManager":
@@ -288,12 +278,10 @@ class ConfigManager:
             ConfigurationError: If the new configuration has mistakes.
         """
         from twotime.config.keys import store
-        from twotime.config.reading import SHORT_CMC_KEYS
 
-        self.section(f"optimization.{section}")
-        config = self.get_config()
-        steps = SHORT_CMC_KEYS.get(key, (key,)) if section == "cmc" else (key,)
-        store(config, ("optimization", *section.split("."), *steps), value)
+        known, config = _keys(f"optimization.{section}").get(key), self.get_config()
+        meant = known.extra("same") if known else ""
+        store(config, tuple((meant or f"optimization.{section}.{key}").split(".")), value)
         return dataclasses.replace(self, config=config)
 
     @property
@@ -308,6 +296,13 @@ class ConfigManager:
         if name not in groups[group]:
             raise unknown_name(f"parameter in {group}", name, groups[group])
         return name
+
+
+def _keys(path: str) -> "Mapping[str, Key]":
+    from twotime.config.keys import section_at
+    from twotime.config.types import HeterodyneConfig
+
+    return section_at(HeterodyneConfig, path)
 
 
 def build_model(config: ConfigManager) -> AbstractTwoTimeModel:

@@ -1,31 +1,25 @@
 """Names of the parameters, their groups, order and aliases.
 
-Names and groups follow from the laws (`twotime.models.LAWS`). Constants without a mode in their
-name are those of the two-component model, as its configuration files have them.
+Names and groups follow from the laws (`twotime.models.LAWS`); `ALL_PARAM_NAMES` are those of the
+two-component model.
 """
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from twotime.models import LAWS, scaling
 
 ANALYSIS_MODES: tuple[str, ...] = tuple(LAWS)
 DEFAULT_MODE = "two_component"
 
-if TYPE_CHECKING:
-    AnalysisMode = str
-else:
-    AnalysisMode = Literal[ANALYSIS_MODES]
+AnalysisMode = Literal[ANALYSIS_MODES]
 
 SCALING_PARAMS = tuple(info.name for info in scaling.PARAMETERS)
 
 PARAMETER_GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        mode: MappingProxyType(law.groups() | {"scaling": SCALING_PARAMS})
-        for mode, law in LAWS.items()
-    }
+    {mode: law.groups() | {"scaling": SCALING_PARAMS} for mode, law in LAWS.items()}
 )
 """Analysis mode to group to names, all in canonical order; the scaling group stands last."""
 
@@ -36,12 +30,6 @@ PARAMETER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 ALL_PARAM_NAMES = PARAMETER_NAMES[DEFAULT_MODE]
 ALL_PARAM_NAMES_WITH_SCALING = ALL_PARAM_NAMES + SCALING_PARAMS
-PARAM_GROUPS = PARAMETER_GROUPS[DEFAULT_MODE]
-REFERENCE_PARAMS = PARAM_GROUPS["reference"]
-SAMPLE_PARAMS = PARAM_GROUPS["sample"]
-VELOCITY_PARAMS = PARAM_GROUPS["velocity"]
-FRACTION_PARAMS = PARAM_GROUPS["fraction"]
-ANGLE_PARAMS = PARAM_GROUPS["angle"]
 
 PARAMETER_ALIASES: Mapping[str, str] = MappingProxyType(
     {

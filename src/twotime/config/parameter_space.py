@@ -1,15 +1,13 @@
 """The parameter space of a model: values, bounds, priors, and which parameters vary."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.parameter_names import DEFAULT_MODE
 from twotime.config.parameter_registry import (
-    REGISTRIES,
     ParameterRegistry,
     check_numbers,
     intersection,
@@ -24,9 +22,6 @@ from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interv
 from twotime.config.priors import default_prior, has_mass, prior_faults
 from twotime.errors import ConfigurationError
 from twotime.models.base import ParameterInfo, is_concrete
-
-if TYPE_CHECKING:
-    from twotime.config.keys import Mistakes
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -146,11 +141,6 @@ class ParameterSpace(eqx.Module):
     def units(self) -> tuple[str, ...]:
         """Physical unit of each physics parameter; empty for pure numbers."""
         return tuple(self.registry[name].unit for name in self.names)
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Group of each physics parameter."""
-        return tuple(self.registry[name].group for name in self.names)
 
     @property
     def scale(self) -> Numbers:
@@ -362,6 +352,9 @@ class ParameterSpace(eqx.Module):
         Raises:
             ConfigurationError: If there are mistakes in it; all are reported at once.
         """
+        # Pydantic is loaded when a configuration is read, not when this module is.
+        from twotime.config.reading import read
+
         _, space, found = read(config, is_whole=False)
         if space is None or found.problems:
             raise ConfigurationError(found.problems)
@@ -398,27 +391,6 @@ class ParameterSpace(eqx.Module):
         }
         config = {"analysis_mode": self.analysis_mode, "initial_parameters": flat}
         return config | ({"parameters": parameters} if parameters else {})
-
-
-def read(
-    config: Any, *, is_whole: bool = True
-) -> tuple[dict[str, Any], ParameterSpace | None, "Mistakes"]:
-    """The canonical form of a configuration, its space, and the mistakes in it.
-
-    The space is None where parameters are wrong; `is_whole`: all that a run needs must be there.
-    """
-    # Pydantic is loaded when a configuration is read, not when this module is.
-    from twotime.config.reading import read_keys
-    from twotime.config.rules import asked_parameters, check_space
-
-    canonical, found = read_keys(config, is_whole=is_whole)
-    if found.is_wrong(("analysis_mode",)):
-        return canonical, None, found
-    registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
-    asked: Any = asked_parameters(canonical, registry, found)
-    space = ParameterSpace(**asked, registry=registry)
-    is_right = check_space(canonical, space, found)
-    return canonical, space if is_right else None, found
 
 
 def faults_of(
