@@ -21,10 +21,16 @@ import numpy as np
 import optimistix as optx
 from jaxtyping import Array, Bool, Float, Int
 
+Number = Float[Array, ""]
+Vector = Float[Array, " y"]
+Matrix = Float[Array, "y y"]
+Flags = Bool[Array, " y"]
+
 _BETTER = 0.3
 _PATIENCE = 30
 _UNCLEAR = 100.0
 """Changes of the cost up to this many times its rounding error are taken from gradients."""
+_TRUST_REGION = optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Equinox warns where an inherited item gets other words
@@ -74,20 +80,18 @@ def results_at(places: Int[Array | np.ndarray, "*batch"]) -> RESULTS:
 
 
 class Quadratic(eqx.Module):
-    """Local model of half a weighted sum of squares.
+    """Local model of half a weighted sum of squares; its Hessian is that of Gauss and Newton.
 
     Attributes:
-        grad: Gradient.
-        hessian: Gauss-Newton matrix.
         variance: Variance of a residual: the unit in which gradients are judged.
         noise: Differences of the cost below this are rounding.
         aux: Anything that the caller wants at the solution.
     """
 
-    grad: Float[Array, " y"]
-    hessian: Float[Array, "y y"]
-    variance: Float[Array, ""]
-    noise: Float[Array, ""]
+    grad: Vector
+    hessian: Matrix
+    variance: Number
+    noise: Number
     aux: Any
 
 
@@ -101,49 +105,41 @@ class Optimality(eqx.Module):
         held: Coordinates on a bound with the gradient pointing outwards.
     """
 
-    gradient: Float[Array, ""]
-    step: Float[Array, ""]
-    held: Bool[Array, " y"]
+    gradient: Number
+    step: Number
+    held: Flags
 
 
 class Proposal(eqx.Module):
     """A step to be accelerated: from `start` straight to `end`, with `held` coordinates in place.
 
     Attributes:
-        start: Where the step begins.
         end: Where it would end, perhaps outside the box.
-        held: Coordinates that must not move.
-        lower: Lower bounds.
-        upper: Upper bounds.
         damping: Damping of the step, relative to the largest curvature.
     """
 
-    start: Float[Array, " y"]
-    end: Float[Array, " y"]
-    held: Bool[Array, " y"]
-    lower: Float[Array, " y"]
-    upper: Float[Array, " y"]
-    damping: Float[Array, ""]
+    start: Vector
+    end: Vector
+    held: Flags
+    lower: Vector
+    upper: Vector
+    damping: Number
 
 
 class BoxDescent(eqx.Module):
     """Damped Newton steps that leave coordinates on a bound there while the cost rises inwards.
 
     The set of such coordinates is decided at every point anew.
-
-    Attributes:
-        lower: Lower bounds.
-        upper: Upper bounds.
     """
 
-    lower: Float[Array, " y"]
-    upper: Float[Array, " y"]
+    lower: Vector
+    upper: Vector
 
-    def held(self, y: Float[Array, " y"], grad: Float[Array, " y"]) -> Bool[Array, " y"]:
+    def held(self, y: Vector, grad: Vector) -> Flags:
         """Coordinates on a bound with the gradient pointing outwards."""
         return ((y <= self.lower) & (grad >= 0)) | ((y >= self.upper) & (grad <= 0))
 
-    def optimality(self, y: Float[Array, " y"], local: Quadratic) -> Optimality:
+    def optimality(self, y: Vector, local: Quadratic) -> Optimality:
         """Judge a point by its projected gradient and the Newton step left inside the box."""
         held = self.held(y, local.grad)
         grad, hessian = _released(local.grad, local.hessian, held)
@@ -155,13 +151,7 @@ class BoxDescent(eqx.Module):
         left = jnp.sqrt(jnp.maximum(scaled @ jnp.linalg.solve(matrix, scaled), 0.0))
         return Optimality(jnp.max(jnp.abs(scaled), initial=0.0), left, held)
 
-    def step(
-        self,
-        grad: Float[Array, " y"],
-        hessian: Float[Array, "y y"],
-        held: Bool[Array, " y"],
-        damping: Float[Array, ""],
-    ) -> Float[Array, " y"]:
+    def step(self, grad: Vector, hessian: Matrix, held: Flags, damping: Number) -> Vector:
         """The damped Newton step of the coordinates that are not held, maybe out of the box."""
         grad, hessian = _released(grad, hessian, held)
         # Not by lineax, which refuses to work inside shard_map and pmap.
@@ -176,19 +166,11 @@ def _released(grad: Array, hessian: Array, held: Array) -> tuple[Array, Array]:
     return jnp.where(held, 0.0, grad), jnp.where(out, 0.0, hessian)
 
 
-def cost_change(
-    step: Float[Array, " y"], by_cost: Float[Array, ""], before: Quadratic, after: Quadratic
-) -> Float[Array, ""]:
+def cost_change(step: Vector, by_cost: Number, before: Quadratic, after: Quadratic) -> Number:
     """Change of the cost by a step: from the gradients at its ends where costs differ by rounding.
 
     Near an optimum the cost cannot tell a step that gains from one that loses, long before its
     gradient cannot.
-
-    Args:
-        step: The step.
-        by_cost: Difference of the costs at its ends.
-        before: Local model where it began.
-        after: Local model where it ended.
 
     Reference:
         Hager & Zhang, SIAM J. Optim. 16, 170 (2005), sec. 4 (the approximate Wolfe conditions).
@@ -208,29 +190,18 @@ class Correction(eqx.Module):
         Dennis, Gay & Welsch, ACM TOMS 7, 348 (1981).
     """
 
-    matrix: Float[Array, "y y"]
+    matrix: Matrix
     in_use: Bool[Array, ""]
 
-    def complete(self, hessian: Float[Array, "y y"]) -> Float[Array, "y y"]:
+    def complete(self, hessian: Matrix) -> Matrix:
         """The Gauss-Newton matrix with what it leaves out, made positive, where that is in use."""
         values, vectors = jnp.linalg.eigh(hessian + self.matrix)
         return jnp.where(self.in_use, (vectors * jnp.abs(values)) @ vectors.T, hessian)
 
     def learn(
-        self,
-        step: Float[Array | np.ndarray, " y"],
-        change: Array | float,
-        old: Quadratic,
-        new: Quadratic,
+        self, step: Array | np.ndarray, change: Array | float, old: Quadratic, new: Quadratic
     ) -> "Correction":
-        """The symmetric rank-one update after a step, and whether the estimate had helped.
-
-        Args:
-            step: The step.
-            change: Change of the cost by it.
-            old: Local model where it began.
-            new: Local model where it ended.
-        """
+        """The symmetric rank-one update by a step that changed the cost; whether it had helped."""
         missed = change - (old.grad @ step + 0.5 * step @ old.hessian @ step)
         by_gradients = 0.5 * (new.grad - old.grad - old.hessian @ step) @ step
         missed = jnp.where(jnp.abs(missed) <= _UNCLEAR * new.noise, by_gradients, missed)
@@ -255,10 +226,10 @@ class Patience(eqx.Module):
         idle: Evaluations since.
     """
 
-    mark: Float[Array, ""]
+    mark: Number
     idle: Int[Array, ""]
 
-    def after(self, cost: Float[Array, ""], enough: Float[Array, ""]) -> "Patience":
+    def after(self, cost: Number, enough: Number) -> "Patience":
         """After another evaluation, where reducing the cost by `enough` is progress."""
         progress = self.mark - cost > enough
         return Patience(jnp.where(progress, cost, self.mark), jnp.where(progress, 0, self.idle + 1))
@@ -273,23 +244,20 @@ class _State(eqx.Module):
     """The best point so far and the next to try.
 
     Attributes:
-        n_steps: Evaluations.
         straight: End of the next step before it is accelerated and cut off at the box.
         trial: The next point to try.
         value: Cost at the best point; infinite before the first evaluation.
         unit: Damping that counts as 1.
         local: Local model at the best point.
-        correction: What Gauss-Newton leaves out.
         search: State of the trust region.
-        patience: How long there was no progress.
         optimality: How far the best point is from an optimum.
     """
 
     n_steps: Int[Array, ""]
-    straight: Float[Array, " y"]
-    trial: Float[Array, " y"]
-    value: Float[Array, ""]
-    unit: Float[Array, ""]
+    straight: Vector
+    trial: Vector
+    value: Number
+    unit: Number
     local: Quadratic
     correction: Correction
     search: Any
@@ -311,9 +279,9 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         report: Called on the host with the cost after every evaluation, or None.
     """
 
-    lower: Float[Array, " y"]  # type: ignore[misc]  # optimistix's rtol counts as a default
-    upper: Float[Array, " y"]  # type: ignore[misc]
-    tolerance: float | Float[Array, ""] = 3e-2
+    lower: Vector  # type: ignore[misc]  # optimistix's rtol counts as a default
+    upper: Vector  # type: ignore[misc]
+    tolerance: float | Number = 3e-2
     max_steps: float | Int[Array, ""] = jnp.inf
     damping: float = 1e-3
     accelerate: Callable[[Proposal, Any], Array] | None = eqx.field(default=None, static=True)
@@ -324,7 +292,6 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags):
         inf = jnp.full((), jnp.inf, f_struct.dtype)
-        square = jnp.zeros((y.shape[0],) * 2, y.dtype)
         return _State(
             n_steps=jnp.asarray(0),
             straight=y,
@@ -332,8 +299,8 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             value=inf,
             unit=jnp.ones_like(inf),
             local=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux_struct),
-            correction=Correction(square, jnp.asarray(False)),
-            search=_trust_region().init(y, None),
+            correction=Correction(jnp.zeros((y.size, y.size), y.dtype), jnp.asarray(False)),
+            search=_TRUST_REGION.init(y, None),
             patience=Patience(inf, jnp.asarray(0)),
             optimality=Optimality(inf, inf, jnp.zeros(y.shape, bool)),
         )
@@ -352,7 +319,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         zero = jnp.zeros_like(unit)
         before = optx.FunctionInfo.EvalGradHessian(zero, state.local.grad / unit, matrix)
         after = optx.FunctionInfo.Eval(change / unit)
-        radius, accept, _, search = _trust_region().step(
+        radius, accept, _, search = _TRUST_REGION.step(
             first, y, state.straight, before, after, state.search
         )
         learnt = state.correction.learn(step, change, state.local, local)
@@ -363,30 +330,17 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         enough = jnp.maximum(0.1 * self.tolerance**2 * local.variance, local.noise)
         descent = BoxDescent(self.lower, self.upper)
         optimality = descent.optimality(y, local)
-        hessian = correction.complete(local.hessian)
-        held = optimality.held
+        hessian, held = correction.complete(local.hessian), optimality.held
         straight = y + descent.step(local.grad / unit, hessian / unit, held, 1.0 / radius)
-        state = _State(
-            n_steps=state.n_steps + 1,
-            straight=straight,
-            trial=self._trial(
-                Proposal(y, straight, held, self.lower, self.upper, self.damping / radius), args
-            ),
-            value=value,
-            unit=unit,
-            local=local,
-            correction=correction,
-            search=search,
-            patience=state.patience.after(value, enough),
-            optimality=optimality,
-        )
-        return y, state, local
-
-    def _trial(self, proposal: Proposal, args: Any) -> Float[Array, " y"]:
-        """The next point to try, inside the box."""
-        if self.accelerate is not None:
-            return self.accelerate(proposal, args)
-        return jnp.clip(proposal.end, proposal.lower, proposal.upper)
+        if self.accelerate is None:
+            trial = jnp.clip(straight, self.lower, self.upper)
+        else:
+            damping = self.damping / radius
+            proposal = Proposal(y, straight, held, self.lower, self.upper, damping)
+            trial = self.accelerate(proposal, args)
+        steps, patience = state.n_steps + 1, state.patience.after(value, enough)
+        best = value, unit, local, correction, search, patience, optimality
+        return y, _State(steps, straight, trial, *best), local
 
     def terminate(self, fn, y, args, options, state, tags):
         known, found = optx.RESULTS, state.optimality
@@ -401,10 +355,6 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
 
     def postprocess(self, fn, y, aux, args, options, state, tags, result):
         return y, aux, {"optimality": state.optimality}
-
-
-def _trust_region() -> optx.ClassicalTrustRegion:
-    return optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 
 def _where(condition: Bool[Array, ""], yes: Any, no: Any) -> Any:
