@@ -30,7 +30,7 @@ _BETTER = 0.3
 _PATIENCE = 30
 _UNCLEAR = 100.0
 """Changes of the cost up to this many times its rounding error are taken from gradients."""
-_TRUST_REGION = optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
+_TRUST_REGION: Any = optx.ClassicalTrustRegion(high_cutoff=0.25, high_constant=10.0)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Equinox warns where an inherited item gets other words
@@ -292,6 +292,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
 
     def init(self, fn, y, args, options, f_struct, aux_struct, tags):
         inf = jnp.full((), jnp.inf, f_struct.dtype)
+        square = jnp.zeros((y.size, y.size), y.dtype)
         return _State(
             n_steps=jnp.asarray(0),
             straight=y,
@@ -299,7 +300,7 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             value=inf,
             unit=jnp.ones_like(inf),
             local=jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), aux_struct),
-            correction=Correction(jnp.zeros((y.size, y.size), y.dtype), jnp.asarray(False)),
+            correction=Correction(square, jnp.asarray(False)),
             search=_TRUST_REGION.init(y, None),
             patience=Patience(inf, jnp.asarray(0)),
             optimality=Optimality(inf, inf, jnp.zeros(y.shape, bool)),
@@ -332,15 +333,16 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         optimality = descent.optimality(y, local)
         hessian, held = correction.complete(local.hessian), optimality.held
         straight = y + descent.step(local.grad / unit, hessian / unit, held, 1.0 / radius)
+        n_steps = state.n_steps + 1
         if self.accelerate is None:
             trial = jnp.clip(straight, self.lower, self.upper)
         else:
             damping = self.damping / radius
             proposal = Proposal(y, straight, held, self.lower, self.upper, damping)
             trial = self.accelerate(proposal, args)
-        steps, patience = state.n_steps + 1, state.patience.after(value, enough)
+        patience = state.patience.after(value, enough)
         best = value, unit, local, correction, search, patience, optimality
-        return y, _State(steps, straight, trial, *best), local
+        return y, _State(n_steps, straight, trial, *best), local
 
     def terminate(self, fn, y, args, options, state, tags):
         known, found = optx.RESULTS, state.optimality

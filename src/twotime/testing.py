@@ -21,16 +21,17 @@ from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation, correlation_at, field
+from twotime.models.rates import AnyArray, Scalar
 
 __all__ = ["LawBroken", "angles", "check_model", "derivative_errors", "thetas", "times"]
 
 Vector = Float[np.ndarray, " _"]
+At = dict[str, Array]
 
 _ROUNDING = 1e-12
 # Compiled and eager code round clocks and phases differently; phases reach 1e5 rad.
 _RECOMPUTED = 1e-9
 _DERIVATIVE = 1e-6
-_DIFFER = "they differ by {:.1e}"
 # Steps of finite differences as a part of the distance between the bounds.
 _STEPS = 0.01 * 8.0 ** -np.arange(9)
 
@@ -124,26 +125,24 @@ def check_model(
         laws.append(lambda case: _lengths_stretch(case, lengths))
     laws.append(_gradient_is_finite_difference)
 
-    @settings(_FEW, max_examples=examples)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
     @given(thetas(space), times((7,)), angles((2,)), st.sampled_from((0.003, 0.02)))
     def all_laws_hold(theta: Vector, t: Vector, phi: Vector, q: float) -> None:
-        point = Point(theta, t, np.float64(q), phi)
-        computed = _evaluate(model, jnp.asarray(space.initial), *_arrays(point))
+        at = {"t": jnp.asarray(t), "q": jnp.asarray(q), "phi": jnp.asarray(phi)}
+        computed = _evaluate(model, jnp.stack([theta, space.initial]), at)
         values = {name: np.asarray(value) for name, value in computed.items()}
         for law in laws:
-            law(_Case(model, space, point, values))
+            law(_Case(model, space, theta, at, values))
 
     all_laws_hold()
-
-
-_FEW = settings(
-    deadline=None,
-    derandomize=True,
-    database=None,
-    report_multiple_bugs=False,
-    phases=(Phase.generate, Phase.shrink),
-    suppress_health_check=list(HealthCheck),
-)
 
 
 def _checked_space(
@@ -164,30 +163,25 @@ def _checked_space(
     return space
 
 
-class Point(NamedTuple):
-    """Where a law is tried."""
-
-    theta: Float[np.ndarray, "*batch param"]
-    t: Vector
-    q: np.float64
-    phi: Vector
-
-
 class _Case(NamedTuple):
     """A model at one point of its domain, with everything computed there."""
 
     model: AbstractTwoTimeModel
     space: ParameterSpace
-    point: Point
+    theta: Vector
+    at: At
     values: dict[str, np.ndarray]
+
+    def named(self) -> dict[str, float]:
+        """The parameters by name."""
+        return dict(zip(self.model.names, self.theta.tolist(), strict=True))
 
     def require(self, law: str, is_kept: bool, got: str) -> None:
         """Raise the sentence of a law that is not kept."""
         if is_kept:
             return
-        theta, t, q, phi = self.point
-        named = zip(self.model.names, theta, strict=True)
-        where = ", ".join(f"{name} = {value:g}" for name, value in named)
+        t, q, phi = map(np.asarray, self.at.values())
+        where = ", ".join(f"{name} = {value:g}" for name, value in self.named().items())
         raise LawBroken(
             f"{type(self.model).__name__} breaks the law '{law}': {got}; at {where}, "
             f"q = {q:g} 1/Å, phi = {phi.tolist()} degree, {len(t)} frames "
@@ -195,52 +189,51 @@ class _Case(NamedTuple):
         )
 
     def agree(
-        self, law: str, apart: np.ndarray, got: str = _DIFFER, tolerance: float = _RECOMPUTED
+        self,
+        law: str,
+        apart: np.ndarray,
+        got: str = "they differ by {:.1e}",
+        tolerance: float = _RECOMPUTED,
     ) -> None:
-        """Require that the differences of two results are rounding."""
-        largest = _largest(apart)
+        """Require that the differences of two results are rounding, and finite."""
+        size = np.where(np.isfinite(apart), np.abs(apart), np.inf)
+        largest = float(np.max(size, initial=0.0))
         self.require(law, largest <= tolerance, got.format(largest))
 
 
 def _check_eager(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
     """The law 'jit = eager', once and with as few frames as there can be."""
-    point = Point(np.asarray(space.initial), np.array([0.1, 0.2]), np.float64(0.01), np.zeros(1))
-    case = _Case(model, space, point, {})
-    theta, t, q, phi = _arrays(point)
+    at = {"t": jnp.asarray([0.1, 0.2]), "q": jnp.asarray(0.01), "phi": jnp.zeros(1)}
+    theta = jnp.asarray(space.initial)
+    case = _Case(model, space, np.asarray(theta), at, {})
     with jax.disable_jit():
-        eager = correlation(model, theta, t=t, q=q, phi=phi)
+        eager = correlation(model, theta, **at)
     try:
-        compiled = correlation(model, theta, t=t, q=q, phi=phi)
+        compiled = correlation(model, theta, **at)
     except jax.errors.JAXTypeError as error:
         case.require("jit = eager", False, f"it does not compile ({type(error).__name__})")
         raise
     case.agree("jit = eager", np.subtract(compiled, eager))
 
 
-def _arrays(point: Point) -> list[Array]:
-    return [jnp.asarray(x) for x in point]
-
-
 @eqx.filter_jit
-def _evaluate(
-    model: AbstractTwoTimeModel, other: Array, theta: Array, t: Array, q: Array, phi: Array
-) -> dict[str, Array]:
-    """All that the laws look at, in one compilation."""
+def _evaluate(model: AbstractTwoTimeModel, thetas: Array, at: At) -> At:
+    """All that the laws look at, in one compilation; most of it at the first parameters."""
+    theta, t, one = thetas[0], at["t"], at | {"phi": at["phi"][0]}
 
     def plane(params: Array) -> Array:
-        return correlation(model, params, t=t, q=q, phi=phi)
+        return correlation(model, params, **at)
 
     row, column = np.triu_indices(t.shape[0])
     middle = 0.5 * (t[1:] + t[:-1])
     first, second = jnp.concatenate([t[row], middle]), jnp.concatenate([t[column], t[1:]])
     t1 = jnp.concatenate([first, second, middle])
     t2 = jnp.concatenate([second, first, middle])
-    at = correlation_at(model, theta, t1, t2, t=t, q=q, phi=phi[0])
-    pairs, swapped, equal = jnp.split(at, [first.shape[0], 2 * first.shape[0]])
-    both = jnp.stack([theta, other])
+    found = correlation_at(model, theta, t1, t2, **one)
+    pairs, swapped, equal = jnp.split(found, [first.shape[0], 2 * first.shape[0]])
     values = {
-        "loop": jax.lax.map(plane, both),
-        "batch": jax.vmap(plane)(both),
+        "loop": jax.lax.map(plane, thetas),
+        "batch": jax.vmap(plane)(thetas),
         "pairs": pairs,
         "swapped": swapped,
         "equal": equal,
@@ -249,25 +242,25 @@ def _evaluate(
     }
     values["plane"] = values["loop"][0]
     if model.is_separable:
-        terms = model.terms(model.channels(theta, t, t=t, q=q, phi=phi[0]))
+        terms = model.terms(model.channels(theta, t, **one))
         fall = jnp.abs(terms.decay[:, :, None] - terms.decay[:, None, :])
         oscillates = np.array(terms.oscillates)[:, None, None]
         turn = jnp.where(oscillates, terms.phase[:, :, None] - terms.phase[:, None, :], 0.0)
         weight = terms.weight[:, :, None] * terms.weight[:, None, :]
         values["terms"] = (weight * jnp.exp(-fall) * jnp.cos(turn)).sum(0)
     if type(model).field is not AbstractTwoTimeModel.field:
-        values["field"] = field(model, theta, t=t, q=q, phi=phi)
+        values["field"] = field(model, theta, **at)
     return values
 
 
 @eqx.filter_jit
-def _planes(model: AbstractTwoTimeModel, thetas: Array, t: Array, q: Array, phi: Array) -> Array:
-    return jax.vmap(lambda theta: correlation(model, theta, t=t, q=q, phi=phi))(thetas)
+def _planes(model: AbstractTwoTimeModel, thetas: Array, at: At) -> Array:
+    return jax.vmap(lambda theta: correlation(model, theta, **at))(thetas)
 
 
 @eqx.filter_jit
-def _slopes(model: AbstractTwoTimeModel, theta: Array, t: Array, q: Array, phi: Array) -> Array:
-    return jax.jacfwd(lambda theta: correlation(model, theta, t=t, q=q, phi=phi))(theta)
+def _slopes(model: AbstractTwoTimeModel, theta: Array, at: At) -> Array:
+    return jax.jacfwd(lambda theta: correlation(model, theta, **at))(theta)
 
 
 def _is_symmetric(case: _Case) -> None:
@@ -300,7 +293,7 @@ def _is_finite(case: _Case) -> None:
 def _has_one_value_by_every_path(case: _Case) -> None:
     values, plane = case.values, case.values["plane"][0]
     case.agree("vmap = loop", values["batch"] - values["loop"])
-    row, column = np.triu_indices(len(case.point.t))
+    row, column = np.triu_indices(plane.shape[0])
     got = "the plane and the pairs at the frames' times differ by {:.1e}"
     case.agree("pairs = plane", plane[row, column] - values["pairs"][: len(row)], got)
     case.agree("terms = correlation", values.get("terms", plane) - plane)
@@ -315,16 +308,9 @@ def _field_is_root(case: _Case) -> None:
         case.require("the field's correlation is positive", bool(least >= -_RECOMPUTED), got)
 
 
-def _at(case: _Case, model: AbstractTwoTimeModel, **changes: Any) -> np.ndarray:
-    """The plane of another model at a point that differs."""
-    point = case.point._replace(**changes)
-    return np.asarray(_planes(model, *_arrays(point._replace(theta=point.theta[None])))[0])
-
-
 def _knows_only_the_lag(case: _Case, stationary: Mapping[str, float]) -> None:
-    named = zip(case.model.names, case.point.theta, strict=True)
-    theta = np.array([stationary.get(name, value) for name, value in named])
-    c = _at(case, case.model, theta=theta)
+    theta = jnp.asarray([stationary.get(name, x) for name, x in case.named().items()])
+    c = np.asarray(_planes(case.model, theta[None], case.at)[0])
     got = "C changes by {:.1e} from one frame to the next at one lag"
     apart = c[:, 1:, 1:] - c[:, :-1, :-1]
     case.agree("constant rates know only t2 - t1", apart, got, 10 * _RECOMPUTED)
@@ -333,32 +319,29 @@ def _knows_only_the_lag(case: _Case, stationary: Mapping[str, float]) -> None:
 def _lengths_stretch(case: _Case, lengths: Mapping[str, int]) -> None:
     names, model = case.model.names, case.model
     own = {n: getattr(model, n) * 2.0**power for n, power in lengths.items() if n not in names}
-    theta = case.point.theta * 2.0 ** np.array([lengths.get(name, 0) for name in names])
-    c = _at(case, dataclasses.replace(model, **own), theta=theta, q=case.point.q / 2)
+    theta = jnp.asarray(case.theta * 2.0 ** np.array([lengths.get(name, 0) for name in names]))
+    at = case.at | {"q": case.at["q"] / 2}
+    c = np.asarray(_planes(dataclasses.replace(model, **own), theta[None], at)[0])
     got = "C changes by {:.1e} when all lengths are doubled"
     case.agree("stretching all lengths changes nothing", c - case.values["plane"], got)
 
 
 def _gradient_is_finite_difference(case: _Case) -> None:
-    errors = _compare_slopes(case.model, case.space, case.point, case.values["forward"])
+    slopes = case.values["forward"]
+    errors = _compare_slopes(case.model, case.space, case.theta, case.at, slopes)
     bad = {name: error for name, error in errors.items() if error > _DERIVATIVE}
     got = ", ".join(f"dC/d({name}) is off by {error:.1e}" for name, error in bad.items())
     case.require("gradient = finite differences", not bad, got)
 
 
-def _largest(x: np.ndarray) -> float:
-    """Largest absolute value; anything that is not finite counts as infinite."""
-    return float(np.max(np.where(np.isfinite(x), np.abs(x), np.inf), initial=0.0))
-
-
 def derivative_errors(
     model: AbstractTwoTimeModel,
     space: ParameterSpace,
-    theta: Float[Array | np.ndarray, " param"],
+    theta: Float[AnyArray, " param"],
     *,
-    t: Float[Array | np.ndarray, " time"],
-    q: Float[Array, ""] | float,
-    phi: Float[Array | np.ndarray, " angle"],
+    t: Float[AnyArray, " time"],
+    q: Scalar,
+    phi: Float[AnyArray, " angle"],
 ) -> dict[str, float]:
     """Compare the derivatives of C with finite differences.
 
@@ -378,20 +361,19 @@ def derivative_errors(
         to the largest derivative or, where that is less, to a change of C by 1 between the
         bounds. NaN where no finite difference settles (a corner, or too steep for any step).
     """
-    point = Point(np.asarray(theta), np.asarray(t), np.float64(q), np.asarray(phi))
-    return _compare_slopes(model, space, point, np.asarray(_slopes(model, *_arrays(point))))
+    at = {"t": jnp.asarray(t), "q": jnp.asarray(q, float), "phi": jnp.asarray(phi)}
+    slopes = np.asarray(_slopes(model, jnp.asarray(theta), at))
+    return _compare_slopes(model, space, np.asarray(theta), at, slopes)
 
 
 def _compare_slopes(
-    model: AbstractTwoTimeModel, space: ParameterSpace, point: Point, slopes: np.ndarray
+    model: AbstractTwoTimeModel, space: ParameterSpace, theta: Vector, at: At, slopes: np.ndarray
 ) -> dict[str, float]:
-    theta = point.theta
     n = len(theta)
     lower, upper = np.asarray(space.lower), np.asarray(space.upper)
     points = _ladder(theta, lower, upper)
     thetas = np.concatenate([theta[None], points.reshape(-1, n)])
-    many = _arrays(point._replace(theta=thetas))
-    c = np.asarray(_planes(model, *many)).reshape(len(thetas), -1)
+    c = np.asarray(_planes(model, jnp.asarray(thetas), at)).reshape(len(thetas), -1)
     index = np.arange(n)
     # The steps as they were rounded when added.
     a, b = np.moveaxis(points[index, :, :, index] - theta[:, None, None], 2, 0)[..., None]

@@ -25,6 +25,7 @@ from twotime.fit.objective import End
 from twotime.gram import Evaluator, Separable
 from twotime.gram.pairs import DATA, ONE
 from twotime.gram.problem import Problem, Reduced, evaluate
+from twotime.models.base import Params, is_concrete
 from twotime.models.correlation import correlation
 from twotime.models.scaling import ScalingSolution
 from twotime.solver import RESULTS
@@ -33,7 +34,9 @@ _HALVINGS = 50
 _NORMAL = 1.4826
 _ROUNDING = 1e-12
 
+Number = Float[Array, ""]
 Plane = Float[Array, "time time"]
+Used = Bool[Array, "time time"]
 Descend = Callable[[Problem, Float[Array, " free"]], End]
 
 
@@ -53,9 +56,9 @@ class Equivalent(eqx.Module):
     problem: Problem
     grams: Float[Array, "angle basis basis"]
     reduced: Reduced
-    variance: Float[Array, ""]
-    chi2: Float[Array, ""]
-    total: Float[Array, ""]
+    variance: Number
+    chi2: Number
+    total: Number
     noise: Float[Array, " angle"] | None
 
 
@@ -73,7 +76,7 @@ class AbstractLoss(eqx.Module):
     """
 
     word: eqx.AbstractClassVar[str]
-    scale: eqx.AbstractVar[Float[Array, ""] | None]
+    scale: eqx.AbstractVar[Number | None]
 
     @abstractmethod
     def minimise(
@@ -96,13 +99,7 @@ class AbstractLoss(eqx.Module):
 
     @abstractmethod
     def equivalent(self, problem: Problem, end: End, dof: Array) -> Equivalent:
-        """The fit of plain squares with the covariance of this one.
-
-        Args:
-            problem: The fit.
-            end: Its optimum.
-            dof: Degrees of freedom.
-        """
+        """The fit of plain squares with the covariance of this one at its optimum."""
 
 
 class Squares(AbstractLoss):
@@ -122,10 +119,36 @@ class Squares(AbstractLoss):
         return Equivalent(problem, grams, reduced, variance, reduced.chi2, total, None)
 
 
+class Weights(eqx.Module):
+    """Weights of the residuals under a robust loss, and sums over the points.
+
+    Attributes:
+        sigma: Standard deviations that give each point its weight.
+        noise: Noise level of each angle [sigma, or c2 where there is none].
+        cost: The robust sum.
+        chi2: Sum of squares of the same residuals.
+        total: Sum of squares of the data about the mean of each angle.
+        weight: Mean weight of a point.
+        stiffness: Mean stiffness of a point.
+    """
+
+    sigma: Float[Array, "angle time time"]
+    noise: Float[Array, " angle"]
+    cost: Number
+    chi2: Number
+    total: Number
+    weight: Number
+    stiffness: Number
+
+
+_Round = tuple[End, Weights, Bool[Array, ""]]
+"""The end of a round of weighing and fitting, the weights there, and whether these are settled."""
+
+
 class AbstractRobust(AbstractLoss):
     """A loss that grows less than the square, minimised by weights."""
 
-    scale: eqx.AbstractVar[Float[Array, ""]]
+    scale: eqx.AbstractVar[Number]
 
     @abstractmethod
     def cost(self, u: Plane) -> Plane:
@@ -139,8 +162,60 @@ class AbstractRobust(AbstractLoss):
     def stiffness(self, u: Plane) -> Plane:
         """Half of its second derivative by the residual: the point's part of the curvature."""
 
+    def weigh(self, problem: Problem, params: Params, scaling: ScalingSolution) -> Weights:
+        """Weights of all points at given parameters, contrasts and offsets."""
+
+        def one(k: Array) -> tuple[Plane, Array, Array]:
+            r, used, sigma = _residual(problem, params, scaling, k)
+            noise = (
+                jnp.ones(()) if problem.data.sigma is not None else _noise(r, used, problem.shift)
+            )
+            s = self.scale * noise
+            u = (r / s) ** 2
+            w = self.weight(u)
+            c2 = jnp.where(used, (jnp.asarray(problem.data.c2)[k] - problem.shift) / sigma, 0.0)
+            one = jnp.where(used, 1.0 / sigma, 0.0)
+            total = jnp.sum(c2**2) - jnp.sum(c2 * one) ** 2 / jnp.sum(one**2)
+            parts = (s**2 * self.cost(u), r**2, w, self.stiffness(u))
+            sums = [jnp.sum(jnp.where(used, x, 0.0)) for x in parts]
+            return sigma / jnp.sqrt(w), noise, jnp.stack([*sums, total])
+
+        sigma, noise, sums = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
+        cost, chi2, weight, stiffness, total = jnp.sum(sums, axis=0)
+        count = problem.n_points
+        return Weights(sigma, noise, cost, chi2, total, weight / count, stiffness / count)
+
     def minimise(self, problem, y, descend, tolerance, most):
-        return settle_weights(problem, y, self, descend, tolerance, most)
+        """Fit with plain squares, then weigh and fit in turns until neither changes.
+
+        Settled is when a fit with fresh weights has converged and moved no farther than the
+        tolerance: then its start was already stationary for the loss itself.
+        """
+
+        def running(last: _Round) -> Array:
+            end, _, settled = last
+            more = ~settled & (end.n_evaluations < most)
+            return (end.n_evaluations == 0) | ((end.result == RESULTS.successful) & more)
+
+        def one_round(last: _Round) -> _Round:
+            before, weights, _ = last
+            end = descend(_with_data(problem, sigma=weights.sigma), before.y)
+            moved = (end.y - before.y) * problem.scale
+            variance = end.reduced.chi2 / problem.n_points
+            distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
+            # Fresh weights undo part of a step: the whole way left is longer by this ratio.
+            distance = distance * weights.weight / weights.stiffness
+            weights = self.weigh(problem, problem.params(end.y), end.reduced.scaling)
+            total = before.n_evaluations + end.n_evaluations
+            end = eqx.tree_at(lambda e: e.n_evaluations, end, total)
+            return end, weights, (distance <= tolerance) & (before.n_evaluations > 0)
+
+        # The first round is one of the loop: compiled once, it costs half of what two would.
+        first = _before(problem, y, descend)
+        end, weights, settled = jax.lax.while_loop(running, one_round, first)
+        is_open = (end.result == RESULTS.successful) & ~settled
+        result = RESULTS.where(is_open, RESULTS.unsettled, end.result)
+        return eqx.tree_at(lambda e: (e.cost, e.result), end, (weights.cost, result))
 
     def equivalent(self, problem, end, dof):
         r"""The fit to data in which residuals are $\psi(r)/\overline{\psi'}$ with $\psi = w r$.
@@ -152,7 +227,7 @@ class AbstractRobust(AbstractLoss):
             Huber, Robust Statistics, section 7.6 (1981).
         """
         params, scaling = problem.params(end.y), end.reduced.scaling
-        found = weigh(problem, params, scaling, self)
+        found = self.weigh(problem, params, scaling)
 
         def one(k: Array) -> Plane:
             r, used, sigma = _residual(problem, params, scaling, k)
@@ -170,7 +245,7 @@ class AbstractRobust(AbstractLoss):
 class SoftL1(AbstractRobust):
     """The smooth mean of square and modulus, 2 s² (√(1 + r²/s²) - 1)."""
 
-    scale: Float[Array, ""] = eqx.field(converter=_number)
+    scale: Number = eqx.field(converter=_number)
     word: ClassVar[str] = "soft_l1"
 
     def cost(self, u):
@@ -186,7 +261,7 @@ class SoftL1(AbstractRobust):
 class Huber(AbstractRobust):
     """The square up to s, the modulus beyond."""
 
-    scale: Float[Array, ""] = eqx.field(converter=_number)
+    scale: Number = eqx.field(converter=_number)
     word: ClassVar[str] = "huber"
 
     def cost(self, u):
@@ -203,24 +278,14 @@ LOSSES: dict[str, Any] = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
 
 
 def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator) -> AbstractLoss:
-    """The loss for a word; a loss passes.
-
-    Args:
-        loss: "linear", "soft_l1" or "huber", or a loss.
-        scale: Residual at which it departs from the square [noise level].
-        evaluator: The evaluator that was asked for.
-
-    Raises:
-        ValueError: If the loss is unknown, its scale is not positive, or the evaluator cannot
-            weigh points one by one.
-    """
+    """The loss for a word, and a scale in noise levels; a loss passes."""
     if not isinstance(loss, AbstractLoss):
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}; expected one of {', '.join(LOSSES)}.")
         loss = Squares() if loss == Squares.word else LOSSES[loss](jnp.asarray(scale, float))
     if loss.scale is None:
         return loss
-    if not isinstance(loss.scale, jax.core.Tracer) and not loss.scale > 0:
+    if is_concrete(loss.scale) and not loss.scale > 0:
         raise ValueError(f"loss_scale is {loss.scale}; expected a positive number of noise levels.")
     if evaluator in ("factored", "separable") or isinstance(evaluator, Separable):
         raise ValueError(
@@ -228,113 +293,6 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator
             "point separately; use 'auto' or 'tiled'."
         )
     return loss
-
-
-class Weights(eqx.Module):
-    """Weights of the residuals under a robust loss, and sums over the points.
-
-    Attributes:
-        sigma: Standard deviations that give each point its weight.
-        noise: Noise level of each angle [sigma, or c2 where there is none].
-        cost: The robust sum.
-        chi2: Sum of squares of the same residuals.
-        total: Sum of squares of the data about the mean of each angle.
-        weight: Mean weight of a point.
-        stiffness: Mean stiffness of a point.
-    """
-
-    sigma: Float[Array, "angle time time"]
-    noise: Float[Array, " angle"]
-    cost: Float[Array, ""]
-    chi2: Float[Array, ""]
-    total: Float[Array, ""]
-    weight: Float[Array, ""]
-    stiffness: Float[Array, ""]
-
-
-def weigh(
-    problem: Problem, params: Float[Array, " param"], scaling: ScalingSolution, loss: AbstractRobust
-) -> Weights:
-    """Weights of all points at given parameters, contrasts and offsets.
-
-    Args:
-        problem: The fit.
-        params: All parameters.
-        scaling: Contrasts and offsets, the data's shift taken out.
-        loss: The loss.
-    """
-
-    def one(k: Array) -> tuple[Plane, Array, Array]:
-        r, used, sigma = _residual(problem, params, scaling, k)
-        noise = jnp.ones(()) if problem.data.sigma is not None else _noise(r, used, problem.shift)
-        s = loss.scale * noise
-        u = (r / s) ** 2
-        w = loss.weight(u)
-        c2 = jnp.where(used, (jnp.asarray(problem.data.c2)[k] - problem.shift) / sigma, 0.0)
-        one = jnp.where(used, 1.0 / sigma, 0.0)
-        total = jnp.sum(c2**2) - jnp.sum(c2 * one) ** 2 / jnp.sum(one**2)
-        parts = (s**2 * loss.cost(u), r**2, w, loss.stiffness(u))
-        sums = [jnp.sum(jnp.where(used, x, 0.0)) for x in parts]
-        return sigma / jnp.sqrt(w), noise, jnp.stack([*sums, total])
-
-    sigma, noise, sums = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
-    cost, chi2, weight, stiffness, total = jnp.sum(sums, axis=0)
-    count = problem.n_points
-    return Weights(sigma, noise, cost, chi2, total, weight / count, stiffness / count)
-
-
-class _Round(eqx.Module):
-    """The end of a round of weighing and fitting, and the weights there."""
-
-    end: End
-    weights: Weights
-    settled: Bool[Array, ""]
-
-
-def settle_weights(
-    problem: Problem,
-    y: Float[Array, " free"],
-    loss: AbstractRobust,
-    descend: Descend,
-    tolerance: Float[Array, ""] | float,
-    most: Any,
-) -> End:
-    """Fit with plain squares, then weigh and fit in turns until neither changes.
-
-    Settled is when a fit with fresh weights has converged and moved no farther than the
-    tolerance: then its start was already stationary for the loss itself.
-
-    Args:
-        problem: The fit.
-        y: Scaled free parameters at the start.
-        loss: The loss.
-        descend: Minimises the squares of a problem from a start.
-        tolerance: Largest move of a settled round [standard deviations].
-        most: No round begins after so many evaluations.
-    """
-
-    def running(last: _Round) -> Array:
-        more = ~last.settled & (last.end.n_evaluations < most)
-        is_first = last.end.n_evaluations == 0
-        return is_first | ((last.end.result == RESULTS.successful) & more)
-
-    def one_round(last: _Round) -> _Round:
-        end = descend(_with_data(problem, sigma=last.weights.sigma), last.end.y)
-        moved = (end.y - last.end.y) * problem.scale
-        variance = end.reduced.chi2 / problem.n_points
-        distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
-        # Fresh weights undo part of a step: the whole way left is longer by this ratio.
-        distance = distance * last.weights.weight / last.weights.stiffness
-        before = last.end.n_evaluations
-        weights = weigh(problem, problem.params(end.y), end.reduced.scaling, loss)
-        end = eqx.tree_at(lambda e: e.n_evaluations, end, before + end.n_evaluations)
-        return _Round(end, weights, (distance <= tolerance) & (before > 0))
-
-    # The first round is one of the loop: compiled once, it costs half of what two would.
-    last = jax.lax.while_loop(running, one_round, _before(problem, y, descend))
-    is_open = (last.end.result == RESULTS.successful) & ~last.settled
-    result = RESULTS.where(is_open, RESULTS.unsettled, last.end.result)
-    return eqx.tree_at(lambda e: (e.cost, e.result), last.end, (last.weights.cost, result))
 
 
 def _before(problem: Problem, y: Array, descend: Descend) -> _Round:
@@ -346,7 +304,7 @@ def _before(problem: Problem, y: Array, descend: Descend) -> _Round:
     weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
     shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), y)
     end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-    return _Round(eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False))
+    return eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False)
 
 
 def _with_data(problem: Problem, **changed: Array) -> Problem:
@@ -356,8 +314,8 @@ def _with_data(problem: Problem, **changed: Array) -> Problem:
 
 
 def _residual(
-    problem: Problem, params: Array, scaling: ScalingSolution, k: Array
-) -> tuple[Plane, Bool[Array, "time time"], Array]:
+    problem: Problem, params: Params, scaling: ScalingSolution, k: Array
+) -> tuple[Plane, Used, Array]:
     """Residuals of an angle [sigma], 0 where they do not count; which count; sigma."""
     d = problem.data
     t, phi = jnp.asarray(d.t), jnp.asarray(d.phi)[k]
@@ -371,7 +329,7 @@ def _residual(
     return jnp.where(used, residual / sigma, 0.0), used, sigma
 
 
-def _noise(r: Plane, used: Bool[Array, "time time"], shift: Array) -> Float[Array, ""]:
+def _noise(r: Plane, used: Used, shift: Array) -> Number:
     """1.4826 times the median of |r|, by bisection: sorting takes far longer."""
     size, half = jnp.abs(r), 0.5 * jnp.sum(used)
 

@@ -1,6 +1,7 @@
 """Coarse graining of the data, and fits to it: a few hundred numbers while starts are searched."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -13,11 +14,15 @@ from jaxtyping import Array, Float
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.problem import Reduced, reduce_gram
+from twotime.gram.problem import reduce_gram
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation_at
 from twotime.models.scaling import Individual, Scaling
 from twotime.solver import BoxLevenbergMarquardt, Quadratic
+
+Candidates = Float[np.ndarray, "candidate param"]
+Costs = Float[np.ndarray, " candidate"]
+Points = Float[Array, "angle bin"]
 
 AGES = 9
 _LAGS, _GRID = 32, 128
@@ -29,26 +34,20 @@ class CoarseData(eqx.Module):
     """Correlation averaged over bins of equal lag and similar age.
 
     Attributes:
-        t1: Earlier time of the mean point of a bin [s].
-        t2: Its later time [s].
+        t1, t2: Times of the mean point of a bin [s].
         c2: Mean correlation, 0 where no point is usable.
         weight: Number of usable points.
     """
 
     t1: Float[Array, " bin"]
     t2: Float[Array, " bin"]
-    c2: Float[Array, "angle bin"]
-    weight: Float[Array, "angle bin"]
+    c2: Points
+    weight: Points
 
 
 @compiled
 def coarse_grain(data: TwoTimeData, lags: int = _LAGS) -> CoarseData:
-    """Average the usable points over bins of equal lag and similar age.
-
-    Args:
-        data: The data.
-        lags: How many lags, spaced evenly in their logarithm.
-    """
+    """Average the usable points over bins of lags spaced evenly in their logarithm and ages."""
     c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
     used = data.usable(slice(None))
     n = t.shape[0]
@@ -70,16 +69,7 @@ def coarse_grain(data: TwoTimeData, lags: int = _LAGS) -> CoarseData:
 
 
 class CoarseProblem(eqx.Module):
-    """A fit to coarse data.
-
-    Attributes:
-        model: The model.
-        points: The data.
-        t: A few frames, on which rates are integrated [s].
-        q: Wavevector [1/Å].
-        phi: Detector angles [degree].
-        scaling: Contrast and offset, nothing frozen.
-    """
+    """A fit to coarse data; rates are integrated on a few frames `t`, no scaling is frozen."""
 
     model: AbstractTwoTimeModel
     points: CoarseData
@@ -88,14 +78,11 @@ class CoarseProblem(eqx.Module):
     phi: Float[Array, " angle"]
     scaling: Scaling
 
-    def curves(self, params: Float[Array, " param"]) -> Float[Array, "angle bin"]:
+    def curves(self, params: Float[Array, " param"]) -> Points:
         """The model at the points."""
         at = self.points.t1, self.points.t2
-
-        def one(phi: Array) -> Array:
-            return correlation_at(self.model, params, *at, t=self.t, q=self.q, phi=phi)
-
-        return jax.vmap(one)(self.phi)
+        one = partial(correlation_at, self.model, params, *at, t=self.t, q=self.q)
+        return jax.vmap(one)(phi=self.phi)
 
 
 def coarse_problem(
@@ -106,9 +93,8 @@ def coarse_problem(
     points: CoarseData,
 ) -> CoarseProblem:
     """The fit of a model to coarse data."""
-    vary = np.asarray(space.scaling_varying)
-    lower = jnp.where(vary, space.scaling_lower, space.scaling_initial)
-    upper = jnp.where(vary, space.scaling_upper, space.scaling_initial)
+    vary, fixed = np.asarray(space.scaling_varying), space.scaling_initial
+    lower, upper = (jnp.where(vary, x, fixed) for x in (space.scaling_lower, space.scaling_upper))
     phi, t = jnp.asarray(data.phi), jnp.asarray(data.t)
     few = t[np.unique(np.linspace(0, t.shape[0] - 1, _GRID).astype(int))]
     scaling = mode.varying.scaling(phi, lower, upper)
@@ -117,17 +103,9 @@ def coarse_problem(
 
 @compiled
 def coarse_chi2(
-    problem: CoarseProblem,
-    weight: Float[Array, "angle bin"],
-    params: Float[Array, "candidate param"],
+    problem: CoarseProblem, weight: Points, params: Float[Array, "candidate param"]
 ) -> Float[Array, " candidate"]:
-    """χ² of candidates on the coarse data, contrast and offset at their best.
-
-    Args:
-        problem: The fit.
-        weight: Weights of the points.
-        params: The candidates.
-    """
+    """χ² of candidates on the coarse data so weighted, contrast and offset at their best."""
     c2 = problem.points.c2
 
     def one(p: Array) -> Array:
@@ -156,44 +134,28 @@ class _FromStart(eqx.Module):
 
 def _evaluate(y: Array, fit: _FromStart) -> tuple[Array, Quadratic]:
     """Half of χ² on the coarse data and its local model."""
-    points = fit.problem.points
+    c2, weight = fit.problem.points.c2, fit.problem.points.weight
 
     def value(y: Array) -> tuple[Array, Array]:
         c = fit.problem.curves(fit.params(y))
         return c, c
 
     slopes, c = jax.jacfwd(value, has_aux=True)(y)
-    c2, weight = points.c2, points.weight
     basis = jnp.concatenate([jnp.stack([c2, jnp.ones_like(c2), c], axis=-1), slopes], axis=-1)
     grams = jnp.einsum("api,ap,apj->aij", basis, weight, basis)
-    found: Reduced = reduce_gram(grams, fit.problem.scaling)
+    found = reduce_gram(grams, fit.problem.scaling)
     variance = jnp.maximum(found.chi2, 1e-12 * jnp.sum(grams[:, 0, 0])) / jnp.sum(weight)
     return 0.5 * found.chi2, Quadratic(found.grad, found.hessian, variance, found.noise, None)
 
 
 def coarse_fit(
-    problem: CoarseProblem,
-    space: ParameterSpace,
-    free: tuple[int, ...],
-    candidates: Float[np.ndarray, "candidate param"],
-) -> tuple[Float[np.ndarray, "candidate param"], Float[np.ndarray, " candidate"]]:
-    """Lead candidates some steps downhill on the coarse data, inside the bounds.
-
-    Args:
-        problem: The fit.
-        space: Bounds and widths.
-        free: Which parameters may change.
-        candidates: Where to begin.
-
-    Returns:
-        Where they end, and χ² on the coarse data there.
-    """
-    return in_chunks(lambda some: _coarse_fit(problem, space, free, some), candidates, _CHUNK)
+    problem: CoarseProblem, space: ParameterSpace, free: tuple[int, ...], candidates: Candidates
+) -> tuple[Candidates, Costs]:
+    """Where some steps downhill inside the bounds lead candidates, and χ² there."""
+    return in_chunks(partial(_coarse_fit, problem, space, free), candidates, _CHUNK)
 
 
-def in_chunks(
-    function: Callable[[Array], Any], rows: Float[np.ndarray, "candidate param"], size: int
-) -> Any:
+def in_chunks(function: Callable[[Array], Any], rows: Candidates, size: int) -> Any:
     """A function of some rows at a time, of all: compiled for one shape."""
     padded = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % size, axis=0)])
     found = [function(jnp.asarray(some)) for some in padded.reshape(-1, size, rows.shape[1])]
@@ -202,11 +164,8 @@ def in_chunks(
 
 @compiled
 def _coarse_fit(
-    problem: CoarseProblem,
-    space: ParameterSpace,
-    free: tuple[int, ...],
-    candidates: Float[Array, "candidate param"],
-) -> tuple[Float[Array, "candidate param"], Float[Array, " candidate"]]:
+    problem: CoarseProblem, space: ParameterSpace, free: tuple[int, ...], candidates: Array
+) -> tuple[Array, Array]:
     index = np.asarray(free)
     scale = jnp.asarray(space.scale)[index]
     lower, upper = (jnp.asarray(b)[index] / scale for b in (space.lower, space.upper))
@@ -214,11 +173,9 @@ def _coarse_fit(
 
     def one(start: Array) -> tuple[Array, Array]:
         fit = _FromStart(problem, start, scale, free)
-        found = optx.minimise(
-            _evaluate, solver, start[index] / scale, fit, has_aux=True, max_steps=_STEPS,
-            throw=False,
-        )  # fmt: skip
-        end = jnp.clip(fit.params(found.value), space.lower, space.upper)
-        return end, 2 * _evaluate(found.value, fit)[0]
+        y = start[index] / scale
+        end = optx.minimise(_evaluate, solver, y, fit, has_aux=True, max_steps=_STEPS, throw=False)
+        params = jnp.clip(fit.params(end.value), space.lower, space.upper)
+        return params, 2 * _evaluate(end.value, fit)[0]
 
     return jax.lax.map(one, candidates)

@@ -14,10 +14,12 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.start.coarse import coarse_chi2, coarse_grain, coarse_problem
+
+Free = Float[Array, " free"]
 
 _DRAWS = 64
 _INWARDS = 1e-3
@@ -32,19 +34,7 @@ def make_starts(
     starts: int | Float[AnyArray, "start param"],
     key: Key[Array, ""] | None,
 ) -> Float[Array, "start param"]:
-    """Where the fits begin: one row of parameters for each start.
-
-    Args:
-        model: The model.
-        data: The data.
-        space: Its own start, bounds and which parameters vary.
-        mode: `per_angle_mode`, resolved.
-        starts: How many, or the starts themselves.
-        key: Source of randomness for more than one start.
-
-    Raises:
-        ValueError: If they cannot be used.
-    """
+    """Where the fits begin: the starts themselves, or as many as they say, drawn by the key."""
     if not isinstance(starts, int):
         if starts.ndim != 2 or starts.shape[0] < 1 or starts.shape[1] != len(space.names):
             raise ValueError(
@@ -76,14 +66,6 @@ def spread_starts(
 
     Amplitudes that the space calls logarithmic are spread in their logarithm.
 
-    Args:
-        model: The model.
-        data: The data.
-        space: Start, bounds and which parameters vary.
-        mode: `per_angle_mode`, resolved.
-        count: How many starts.
-        key: Source of randomness.
-
     Reference:
         McKay, Beckman & Conover, Technometrics 21, 239 (1979).
     """
@@ -103,23 +85,13 @@ def spread_starts(
 
 
 def off_bounds(
-    problem: Problem,
-    start: Float[Array, " param"],
-    lower: Float[Array, " free"],
-    upper: Float[Array, " free"],
-    log_space: Bool[np.ndarray, " free"],
-) -> Float[Array, " free"]:
+    problem: Problem, start: Params, lower: Free, upper: Free, log_space: Bool[np.ndarray, " free"]
+) -> Free:
     """Free parameters at a start, off their bounds.
 
     What lies on a bound moves inwards by a thousandth of its width; to the middle of the bounds
-    if it moves no channel of the model there. Everything else stays, off plateaus.
-
-    Args:
-        problem: The fit.
-        start: All parameters at the start.
-        lower: Lower bounds of the free parameters.
-        upper: Their upper bounds.
-        log_space: Whether their middle is that of logarithms.
+    if it moves no channel of the model there, in the logarithm where `log_space` says so.
+    Everything else stays, off plateaus.
     """
     moved = problem.model.off_plateau(start, jnp.asarray(problem.data.t))
     start = jnp.where(np.asarray(problem.varying), moved, start)
