@@ -9,7 +9,7 @@ from cases import BY_NAME
 from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
 from twotime.models.scaling import Averaged
-from twotime.start.points import make_starts, off_bounds, spread_starts
+from twotime.start.points import make_starts, off_bounds
 
 CASE = BY_NAME["static"]
 SPACE = CASE.space.with_vary({"D_offset": True})
@@ -44,9 +44,9 @@ def test_without_any_effect_it_moves_to_the_middle_of_the_bounds(moved):
     np.testing.assert_allclose(found, [1e4, 0.0, 0.5 * (100.0 - 1e5)])
 
 
-def test_spread_starts_are_inside_the_bounds_and_the_first_is_the_own():
+def test_make_starts_are_inside_the_bounds_and_the_first_is_the_own():
     key = jax.random.key(2)
-    starts = spread_starts(CASE.model, CASE.data, CASE.space, Averaged(), 4, key)
+    starts = make_starts(CASE.model, CASE.data, CASE.space, Averaged(), 4, key)
     assert starts.shape == (4, 3) and len(np.unique(starts[:, 0])) == 4
     np.testing.assert_array_equal(starts[0], CASE.space.initial)
     assert np.all((starts >= CASE.space.lower) & (starts <= CASE.space.upper))

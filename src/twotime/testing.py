@@ -32,6 +32,7 @@ _ROUNDING = 1e-12
 # Compiled and eager code round clocks and phases differently; phases reach 1e5 rad.
 _RECOMPUTED = 1e-9
 _DERIVATIVE = 1e-6
+_DIFFER = "they differ by {:.1e}"
 # Steps of finite differences as a part of the distance between the bounds.
 _STEPS = 0.01 * 8.0 ** -np.arange(9)
 
@@ -189,11 +190,7 @@ class _Case(NamedTuple):
         )
 
     def agree(
-        self,
-        law: str,
-        apart: np.ndarray,
-        got: str = "they differ by {:.1e}",
-        tolerance: float = _RECOMPUTED,
+        self, law: str, apart: np.ndarray, got: str = _DIFFER, tolerance: float = _RECOMPUTED
     ) -> None:
         """Require that the differences of two results are rounding, and finite."""
         size = np.where(np.isfinite(apart), np.abs(apart), np.inf)

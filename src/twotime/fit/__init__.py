@@ -17,15 +17,12 @@ from jaxtyping import Array, Float, Int, Key
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.fit.geodesic import accelerate
-from twotime.fit.implicit import Given, constant
-from twotime.fit.objective import End, check_inputs, descend
+from twotime.fit import geodesic, implicit, robust
 from twotime.fit.result import make_result
-from twotime.fit.robust import AbstractLoss, make_loss
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.problem import Problem, make_problem
 from twotime.gram.tiled import TILE
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import NLSQResult
@@ -40,7 +37,7 @@ def fit_nlsq(
     *,
     per_angle_mode: str | Individual = "auto",
     evaluator: str | Evaluator = "auto",
-    loss: str | AbstractLoss = "linear",
+    loss: str | robust.AbstractLoss = "linear",
     loss_scale: float = 1.0,
     starts: int | Float[AnyArray, "start param"] = 1,
     key: Key[Array, ""] | None = None,
@@ -81,9 +78,9 @@ def fit_nlsq(
     """
     check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
-    chosen = make_loss(loss, loss_scale, evaluator)
-    asked = evaluator if chosen.scale is None else "tiled"
-    data, evaluator = choose_evaluator(model, data, asked, tile)
+    chosen = robust.make_loss(loss, loss_scale, evaluator)
+    evaluator = evaluator if chosen.scale is None else "tiled"
+    data, evaluator = choose_evaluator(model, data, evaluator, tile)
     points = make_starts(model, data, space, mode, starts, key)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
@@ -101,7 +98,7 @@ def _fit(
     model: AbstractTwoTimeModel,
     space: ParameterSpace,
     starts: Float[Array, "start param"],
-    loss: AbstractLoss,
+    loss: robust.AbstractLoss,
     mode: Individual,
     evaluator: Evaluator,
     mesh: Mesh | None,
@@ -109,26 +106,65 @@ def _fit(
     tolerance: Float[Array, ""],
     progress: Callable[[Any], None] | None,
 ) -> NLSQResult:
-    given = make_problem(model, data, space, mode, evaluator, mesh)
     index = np.flatnonzero(space.varying)
-    bounds = Given(given, *(jnp.asarray(b)[index] for b in (space.lower, space.upper)))
+    lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
+    given = implicit.Given(make_problem(model, data, space, mode, evaluator, mesh), lower, upper)
     # The search itself has no derivatives; `implicit` gives them to its result.
-    problem, fixed, points, loss = constant((given, bounds, starts, loss))
+    fixed, starts, loss = implicit.constant((given, starts, loss))
+    problem = fixed.problem
     solver = BoxLevenbergMarquardt(
         lower=fixed.lower / problem.scale,
         upper=fixed.upper / problem.scale,
         tolerance=tolerance,
         max_steps=max_steps,
-        accelerate=accelerate,
+        accelerate=geodesic.accelerate,
         report=progress,
     )
     log_space = np.asarray(space.log_space)[index]
 
-    def down(problem: Problem, y: Array) -> End:
-        return descend(problem, solver, y)
+    def down(problem: Problem, y: Array) -> robust.End:
+        return robust.descend(problem, solver, y)
 
-    def from_start(start: Array) -> End:
+    def from_start(start: Array) -> robust.End:
         y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
         return loss.minimise(problem, y, down, tolerance, max_steps)
 
-    return make_result(problem, bounds, space, points, jax.lax.map(from_start, points), loss)
+    return make_result(given, space, starts, jax.lax.map(from_start, starts), loss)
+
+
+def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> None:
+    """Refuse what a fit or a sampler cannot use; values are checked only where they are known."""
+    if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            "Fitting needs float64, which JAX has switched off; call "
+            'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
+        )
+    if tuple(space.names) != tuple(model.names):
+        raise ValueError(
+            f"The space holds {', '.join(space.names)}; {type(model).__name__} needs "
+            f"{', '.join(model.names)} in this order; build it from the same analysis_mode."
+        )
+    if not any(space.varying):
+        raise ValueError(
+            "Every parameter of the space is fixed; a fit needs at least one with vary: true."
+        )
+    if not is_concrete(*jax.tree.leaves((data, space))):
+        return
+    t = np.asarray(data.t)
+    if t.size < 2 or not np.all(np.diff(t) > 0) or not np.isfinite(t).all() or t[0] < 0:
+        raise ValueError(
+            f"t must be at least two finite, increasing times from 0 on [s]; got {t[:3]}…; "
+            "check dt and t0."
+        )
+    x, low, high = (np.asarray(a) for a in (space.initial, space.lower, space.upper))
+    for i in np.flatnonzero(np.asarray(space.varying) & ~((low <= x) & (x <= high))):
+        raise ValueError(
+            f"Parameter {space.names[i]!r} starts at {x[i]:g}, outside its bounds "
+            f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
+        )
+    for k, phi in enumerate(np.asarray(data.phi)):
+        if not data.usable(k).any():
+            raise ValueError(
+                f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
+                "masked or not finite); leave this angle out with phi_filtering."
+            )

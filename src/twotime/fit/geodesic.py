@@ -28,16 +28,9 @@ _LAGS, _AGES = 16, 12
 
 
 def accelerate(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
-    """End of a step along which the channels move as on the straight step's first order.
+    """End of a step, inside the box, along which the channels move as to its first order.
 
     Clocks are integrated over the sampled frames alone.
-
-    Args:
-        proposal: The straight step.
-        problem: The fit.
-
-    Returns:
-        The end of the accelerated step, inside the box.
     """
     frames, early, late, share = _sample_pairs(problem.data.t.shape[0])
     phi, t = jnp.asarray(problem.data.phi), problem.data.t[frames]
@@ -55,11 +48,12 @@ def accelerate(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
         found = found * jnp.sqrt(share)
         return found, (found, channels)
 
+    def sensitivity(c: Channels) -> Array:
+        return jnp.stack(slopes(problem.model, pairs(c, early, late))[1])
+
     def improve(k: Array, state: _State) -> _State:
         jacobian, (value, channels) = jax.jacfwd(seen, has_aux=True)(state.end)
-        weight = jax.lax.cond(
-            k == 0, lambda: _sensitivity(problem, channels, early, late), lambda: state.weight
-        )
+        weight = jax.lax.cond(k == 0, lambda: jax.vmap(sensitivity)(channels), lambda: state.weight)
         jacobian = (weight[..., None] * jacobian).reshape(value.size, -1)
         value = (weight * value).reshape(-1)
         straight = value + jacobian @ (proposal.end - proposal.start)
@@ -90,16 +84,6 @@ class _State(NamedTuple):
     held: Array
     weight: Array
     goal: Array
-
-
-def _sensitivity(
-    problem: Problem, channels: Channels, early: np.ndarray, late: np.ndarray
-) -> Array:
-    def one(c: Channels) -> Array:
-        here = pairs(c, early, late)
-        return jnp.stack(slopes(problem.model, here)[1])
-
-    return jax.vmap(one)(channels)
 
 
 def _step(jacobian: Array, change: Array, damping: Array) -> Array:

@@ -23,18 +23,13 @@ from jaxtyping import Array, Bool, Float
 
 from twotime.gram.problem import Problem, evaluate
 
+Free = Float[Array, " free"]
+
 _NULL = 1e-12
 
 
 class Answer(eqx.Module):
-    """The parts of a fit that have derivatives.
-
-    Attributes:
-        values: All parameters.
-        contrast: Contrast of each angle.
-        offset: Offset of each angle.
-        chi2: Sum of squares.
-    """
+    """The parts of a fit that have derivatives."""
 
     values: Float[Array, " param"]
     contrast: Float[Array, " angle"]
@@ -43,17 +38,11 @@ class Answer(eqx.Module):
 
 
 class Given(eqx.Module):
-    """The inputs of a fit.
-
-    Attributes:
-        problem: The fit, set up.
-        lower: Lower bounds of the free parameters.
-        upper: Their upper bounds.
-    """
+    """The inputs of a fit: itself, set up, and the bounds of its free parameters."""
 
     problem: Problem
-    lower: Float[Array, " free"]
-    upper: Float[Array, " free"]
+    lower: Free
+    upper: Free
 
 
 def constant(tree: Any) -> Any:
@@ -61,12 +50,7 @@ def constant(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
-def differentiable(
-    answer: Answer,
-    size: Float[Array, " free"],
-    held: Bool[Array, " free"],
-    given: Given,
-) -> Answer:
+def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given: Given) -> Answer:
     """The answer of a fit, unchanged, with its derivatives by the inputs of the fit.
 
     Args:
@@ -111,31 +95,25 @@ def _with_slopes(answer: Answer, theta: Array, problem: Problem) -> Answer:
 @_with_slopes.def_jvp
 def _(primals, tangents):
     answer, theta, problem = primals
-    _, change = eqx.filter_jvp(
-        lambda *at: _gradient_and_answer(*at)[1], (theta, problem), tangents[1:]
-    )
+
+    def computed(theta: Array, problem: Problem) -> Answer:
+        return _gradient_and_answer(theta, problem)[1]
+
+    change = eqx.filter_jvp(computed, (theta, problem), tangents[1:])[1]
     return _with_slopes(answer, theta, problem), change
 
 
 def _gradient_and_answer(theta: Array, problem: Problem) -> tuple[Array, Answer]:
     _, local = evaluate(theta / problem.scale, problem)
     reduced = local.aux[1]
-    return reduced.grad, Answer(
-        values=problem.params(theta / problem.scale),
-        contrast=reduced.scaling.contrast,
-        offset=reduced.scaling.offset + problem.shift,
-        chi2=reduced.chi2,
-    )
+    scaling, values = reduced.scaling, problem.params(theta / problem.scale)
+    offset = scaling.offset + problem.shift
+    return reduced.grad, Answer(values, scaling.contrast, offset, reduced.chi2)
 
 
 @eqx.filter_custom_jvp
 def refuse(answer: Answer, given: Given) -> Answer:
-    """The answer of a fit with a robust loss, unchanged, which must not be differentiated.
-
-    Args:
-        answer: The optimum.
-        given: The inputs.
-    """
+    """The answer of a fit with a robust loss, unchanged, which must not be differentiated."""
     del given
     return answer
 

@@ -8,16 +8,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance import SPECKLE, LinearisedFit, speckle_covariance
-from twotime.fit.implicit import Answer, Given, differentiable, refuse
-from twotime.fit.objective import End
-from twotime.fit.robust import AbstractLoss, Equivalent
-from twotime.gram.problem import Problem
+from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
+from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.rates import AnyArray
+from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import RESULTS
+
+Starts = Float[Array, "start param"]
+Flags = Bool[Array, " start"]
 
 _EQUAL = 1e-6
 
@@ -32,31 +32,23 @@ class Basins(NamedTuple):
     """
 
     best: Int[Array, ""]
-    same: Bool[Array, " start"]
-    exchanged: Bool[Array, " start"] | None
+    same: Flags
+    exchanged: Flags | None
 
 
 def choose_basin(
     model: AbstractTwoTimeModel,
-    t: Float[AnyArray, " time"],
-    params: Float[Array, "start param"],
+    t: Times,
+    params: Starts,
     cost: Float[Array, " start"],
-    converged: Bool[Array, " start"],
-    variance: Float[Array, ""] | float,
+    converged: Flags,
+    variance: Scalar,
 ) -> Basins:
     """The end with the smallest cost, labels of components by convention.
 
     Where an end with the components exchanged fits as well (its cost is larger by less than the
     variance of one point), the data do not decide on the labels: the one whose reference is the
-    slower component is taken.
-
-    Args:
-        model: The model.
-        t: Times of the frames [s].
-        params: Parameters at the ends.
-        cost: The minimised sum there, infinite where it is not finite.
-        converged: Which ends are optima.
-        variance: Variance of one point, in units of the cost.
+    slower component is taken. The cost is infinite where it is not finite.
     """
     best = jnp.argmin(cost)
     quartiles = jnp.quantile(jnp.asarray(t), jnp.asarray([0.25, 0.5, 0.75]))
@@ -76,45 +68,19 @@ def choose_basin(
     return Basins(best, same, exchanged)
 
 
-def _basins(problem: Problem, ends: End, params: Array, cost: Array) -> Basins:
-    variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
-    converged = jnp.asarray(ends.result == RESULTS.successful)
-    return choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
-
-
-def scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
-    """Whether contrast and offset of each angle lie on a bound."""
-    values = jnp.stack([solution.contrast, solution.offset], axis=1)
-    lower, upper = scaling.lower[:1], scaling.upper[:1]
-    near = jnp.minimum(values - lower, upper - values) <= 1e-6 * (upper - lower)
-    return near & (lower < upper)
-
-
 def make_result(
-    problem: Problem,
-    bounds: Given,
-    space: ParameterSpace,
-    starts: Float[Array, "start param"],
-    ends: End,
-    loss: AbstractLoss,
+    given: Given, space: ParameterSpace, starts: Starts, ends: End, loss: AbstractLoss
 ) -> NLSQResult:
-    """The result of a fit from the ends of its starts.
-
-    Args:
-        problem: The fit.
-        bounds: The same, to be differentiated by, with the bounds.
-        space: The space.
-        starts: Parameters at each start.
-        ends: The end of each.
-        loss: The loss.
-    """
+    """The result of a fit from its starts and their ends, to be differentiated by its inputs."""
+    problem = constant(given.problem)
     cost = jnp.where(jnp.isfinite(ends.cost), ends.cost, jnp.inf)
     params = jax.vmap(problem.params)(ends.y)
-    basins = _basins(problem, ends, params, cost)
+    variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
+    converged = jnp.asarray(ends.result == RESULTS.successful)
+    basins = choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
     end = jax.tree.map(lambda x: x[basins.best], ends)
     dof = problem.n_points - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
     squares = loss.equivalent(problem, end, dof)
-    answer = _answer(problem, bounds, end, squares, loss)
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -122,21 +88,15 @@ def make_result(
         model=type(problem.model).__name__,
         per_angle_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator.word,
-        values=answer.values,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
         start=jnp.where(jnp.asarray(problem.varying), starts[basins.best], problem.start),
         phi=jnp.asarray(problem.data.phi),
-        contrast=answer.contrast,
-        offset=answer.offset,
-        scaling_at_bound=scaling_at_bound(problem.scaling, end.reduced.scaling),
-        chi2=answer.chi2,
+        scaling_at_bound=_scaling_at_bound(problem.scaling, end.reduced.scaling),
         n_points=problem.n_points,
         dof=dof,
         total=squares.total,
         result=end.result,
-        gradient=end.optimality.gradient,
-        step=end.optimality.step,
         n_evaluations=end.n_evaluations,
         starts=starts,
         ends=params,
@@ -148,21 +108,29 @@ def make_result(
         loss_scale=loss.scale,
         noise_level=squares.noise,
         cost=None if loss.scale is None else end.cost,
+        **vars(_answer(given, end, squares, loss)),
+        **vars(end.optimality),
         **_errors(end, squares),
     )
 
 
-def _answer(
-    problem: Problem, bounds: Given, end: End, squares: Equivalent, loss: AbstractLoss
-) -> Answer:
+def _answer(given: Given, end: End, squares: Equivalent, loss: AbstractLoss) -> Answer:
     """The parts of the result that have derivatives."""
-    scaling, curvature = end.reduced.scaling, jnp.diag(end.reduced.hessian)
-    answer = Answer(
-        problem.params(end.y), scaling.contrast, scaling.offset + problem.shift, squares.chi2
-    )
+    problem, scaling = constant(given.problem), end.reduced.scaling
+    offset = scaling.offset + problem.shift
+    answer = Answer(problem.params(end.y), scaling.contrast, offset, squares.chi2)
     if loss.scale is not None:
-        return refuse(answer, bounds)
-    return differentiable(answer, jnp.sqrt(jnp.abs(curvature)), end.optimality.held, bounds)
+        return refuse(answer, given)
+    size = jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
+    return differentiable(answer, size, end.optimality.held, given)
+
+
+def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
+    """Whether contrast and offset of each angle lie on a bound."""
+    values = jnp.stack([solution.contrast, solution.offset], axis=1)
+    lower, upper = scaling.lower[:1], scaling.upper[:1]
+    near = jnp.minimum(values - lower, upper - values) <= 1e-6 * (upper - lower)
+    return near & (lower < upper)
 
 
 def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
@@ -171,15 +139,13 @@ def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
     values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
-    at = LinearisedFit(squares.problem, params, squares.grams, squares.reduced, inverse)
-    covariance, noise = speckle_covariance(at)
+    parts = squares.problem, params, squares.grams, squares.reduced, inverse
+    covariance, noise = uncertainty.speckle_covariance(uncertainty.LinearisedFit(*parts))
     return {
-        "uncertainty_kind": SPECKLE,
+        "uncertainty_kind": uncertainty.SPECKLE,
         "covariance": covariance,
         "covariance_iid": squares.variance * inverse,
-        "held": held,
         "eigenvalues": values,
         "eigenvectors": vectors,
-        "pixels": noise.pixels,
-        "photons": noise.photons,
+        **vars(noise),
     }

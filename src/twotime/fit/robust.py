@@ -1,4 +1,4 @@
-r"""Losses: squares, and robust ones, under which points lose weight as their residuals grow.
+r"""What a fit minimises: squares, or a loss under which large residuals lose their weight.
 
 A robust fit minimises $\sum s^2 \rho(r^2/s^2)$ over the points with t1 < t2, with r the residual
 in units of sigma and s = `loss_scale` times the noise level: 1 where the data have a sigma, else
@@ -19,16 +19,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+import optimistix as optx
+from jaxtyping import Array, Bool, Float, Int
 
-from twotime.fit.objective import End
 from twotime.gram import Evaluator, Separable
 from twotime.gram.pairs import DATA, ONE
 from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.base import Params, is_concrete
 from twotime.models.correlation import correlation
 from twotime.models.scaling import ScalingSolution
-from twotime.solver import RESULTS
+from twotime.solver import RESULTS, BoxLevenbergMarquardt, Optimality, outcome
 
 _HALVINGS = 50
 _NORMAL = 1.4826
@@ -37,7 +37,41 @@ _ROUNDING = 1e-12
 Number = Float[Array, ""]
 Plane = Float[Array, "time time"]
 Used = Bool[Array, "time time"]
-Descend = Callable[[Problem, Float[Array, " free"]], End]
+Free = Float[Array, " free"]
+
+
+class End(eqx.Module):
+    """Where a start led to.
+
+    Attributes:
+        y: Scaled free parameters.
+        grams: Gram matrices there.
+        reduced: Their reduction.
+        cost: What was minimised, in units of chi-squared.
+        result: How the solver ended.
+        optimality: Its judgement of the point.
+        n_evaluations: Evaluations.
+    """
+
+    y: Float[Array, "*start free"]
+    grams: Float[Array, "*start angle basis basis"]
+    reduced: Reduced
+    cost: Float[Array, "*start"]
+    result: RESULTS
+    optimality: Optimality
+    n_evaluations: Int[Array, "*start"]
+
+
+def descend(problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> End:
+    """Minimise chi-squared from scaled free parameters."""
+    found = optx.minimise(evaluate, solver, y, problem, has_aux=True, max_steps=None, throw=False)
+    grams, reduced = found.aux.aux
+    optimality, n_evaluations = found.stats["optimality"], jnp.asarray(found.stats["num_steps"])
+    result = outcome(found)
+    return End(found.value, grams, reduced, reduced.chi2, result, optimality, n_evaluations)
+
+
+Descend = Callable[[Problem, Free], End]
 
 
 class Equivalent(eqx.Module):
@@ -80,12 +114,7 @@ class AbstractLoss(eqx.Module):
 
     @abstractmethod
     def minimise(
-        self,
-        problem: Problem,
-        y: Float[Array, " free"],
-        descend: Descend,
-        tolerance: Any,
-        most: Any,
+        self, problem: Problem, y: Free, descend: Descend, tolerance: Any, most: Any
     ) -> End:
         """Minimise the loss from one start.
 
@@ -148,7 +177,7 @@ _Round = tuple[End, Weights, Bool[Array, ""]]
 class AbstractRobust(AbstractLoss):
     """A loss that grows less than the square, minimised by weights."""
 
-    scale: eqx.AbstractVar[Number]
+    scale: Number = eqx.field(converter=_number)
 
     @abstractmethod
     def cost(self, u: Plane) -> Plane:
@@ -167,9 +196,7 @@ class AbstractRobust(AbstractLoss):
 
         def one(k: Array) -> tuple[Plane, Array, Array]:
             r, used, sigma = _residual(problem, params, scaling, k)
-            noise = (
-                jnp.ones(()) if problem.data.sigma is not None else _noise(r, used, problem.shift)
-            )
+            noise = _noise(r, used, problem.shift) if problem.data.sigma is None else jnp.ones(())
             s = self.scale * noise
             u = (r / s) ** 2
             w = self.weight(u)
@@ -245,7 +272,6 @@ class AbstractRobust(AbstractLoss):
 class SoftL1(AbstractRobust):
     """The smooth mean of square and modulus, 2 s² (√(1 + r²/s²) - 1)."""
 
-    scale: Number = eqx.field(converter=_number)
     word: ClassVar[str] = "soft_l1"
 
     def cost(self, u):
@@ -261,7 +287,6 @@ class SoftL1(AbstractRobust):
 class Huber(AbstractRobust):
     """The square up to s, the modulus beyond."""
 
-    scale: Number = eqx.field(converter=_number)
     word: ClassVar[str] = "huber"
 
     def cost(self, u):

@@ -3,7 +3,7 @@
 `profile` shows where a parameter's interval is not symmetric, as near a bound or for an exponent.
 """
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +26,6 @@ def fit_sequential(
     space: ParameterSpace,
     *,
     throw: bool = False,
-    progress: Callable[[Any], None] | None = None,
     **settings: Any,
 ) -> SequentialResult:
     """Fit every angle by itself, in the order of the data.
@@ -41,7 +40,6 @@ def fit_sequential(
         data: The data.
         space: Start, bounds and which parameters vary.
         throw: Raise if an angle does not converge.
-        progress: Called on the host with half of chi2 after every evaluation.
         settings: Further arguments of `fit_nlsq`.
 
     Returns:
@@ -60,9 +58,7 @@ def fit_sequential(
     for k in range(data.phi.shape[0]):
         ends = [fit.values for fit in fits if fit.converged]
         start = {"starts": jnp.asarray(ends[-1])[None]} if ends else {}
-        fits.append(
-            fit_nlsq(model, one_angle(data, k), space, progress=progress, **settings | start)
-        )
+        fits.append(fit_nlsq(model, one_angle(data, k), space, **settings | start))
     result = SequentialResult(tuple(fits))
     if throw and not result.converged:
         raise RuntimeError(result.status)
@@ -70,23 +66,14 @@ def fit_sequential(
 
 
 def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
-    """The data of one angle alone.
-
-    Args:
-        data: The data.
-        k: Which angle.
-    """
+    """The data of one angle alone."""
 
     def cut(x: Any) -> Any:
         return None if x is None else x[k : k + 1]
 
     sigma = data.sigma if data.sigma is None or not data.sigma.ndim else cut(data.sigma)
-    return eqx.tree_at(
-        lambda d: (d.c2, d.phi, d.mask, d.sigma),
-        data,
-        (cut(data.c2), cut(data.phi), cut(data.mask), sigma),
-        is_leaf=lambda x: x is None,
-    )
+    parts = {"c2": cut(data.c2), "phi": cut(data.phi), "mask": cut(data.mask), "sigma": sigma}
+    return dataclasses.replace(data, **parts)
 
 
 class Profile(eqx.Module):
@@ -140,8 +127,7 @@ def profile(
     def at(value: Array) -> Array:
         start = fit.values.at[place].set(value)
         here = fixed.with_values(dict(zip(fixed.names, start, strict=True)))
-        again = fit_nlsq(model, data, here, per_angle_mode=fit.per_angle_mode)
-        return again.chi2
+        return fit_nlsq(model, data, here, per_angle_mode=fit.per_angle_mode).chi2
 
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0

@@ -17,8 +17,7 @@ from jaxtyping import PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
-from twotime.fit import fit_nlsq
-from twotime.fit.objective import check_inputs
+from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import choose_evaluator
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode

@@ -16,12 +16,13 @@ from jaxtyping import Int
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.proposals import Coordinates, Plan, Scene, Stage
+from twotime.models.proposals import Coordinates, Plan, Stage
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.start import coarse
 from twotime.start.coarse import Candidates, Costs
+from twotime.start.points import is_known, scene_of
 
-Indices = Int[np.ndarray, " candidate"]
+Indices = Int[np.ndarray, " _"]
 Ends = tuple[Candidates, Costs]
 
 _CHUNK, _FEW_LAGS, _RELATIVES = 256, 16, 2
@@ -78,19 +79,6 @@ def estimate_starts(
     refined = search.refined(params, _ROUNDS + count - 1)
     starts = np.concatenate([refined, params])[:count]
     return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
-
-
-def is_known(space: ParameterSpace) -> np.ndarray:
-    """Which parameters are given or do not vary."""
-    return (np.asarray(space.given) > 0) | ~np.asarray(space.varying)
-
-
-def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
-    """What a law knows when it proposes starts."""
-    ends = zip(np.asarray(space.lower).tolist(), np.asarray(space.upper).tolist(), strict=True)
-    bounds = dict(zip(space.names, ends, strict=True))
-    known = {space.names[i]: float(space.initial[i]) for i in np.flatnonzero(is_known(space))}
-    return Scene(tuple(space.names), np.asarray(data.t), float(np.asarray(data.q)), bounds, known)
 
 
 class _Search(NamedTuple):

@@ -20,8 +20,8 @@ from twotime.models.correlation import correlation_at
 from twotime.models.scaling import Individual, Scaling
 from twotime.solver import BoxLevenbergMarquardt, Quadratic
 
-Candidates = Float[np.ndarray, "candidate param"]
-Costs = Float[np.ndarray, " candidate"]
+Candidates = Float[np.ndarray, "_ param"]
+Costs = Float[np.ndarray, " _"]
 Points = Float[Array, "angle bin"]
 
 AGES = 9

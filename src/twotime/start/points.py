@@ -15,6 +15,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
+from twotime.models.proposals import Scene
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.start.coarse import coarse_chi2, coarse_grain, coarse_problem
@@ -34,7 +35,14 @@ def make_starts(
     starts: int | Float[AnyArray, "start param"],
     key: Key[Array, ""] | None,
 ) -> Float[Array, "start param"]:
-    """Where the fits begin: the starts themselves, or as many as they say, drawn by the key."""
+    """Where the fits begin: given starts, or as many as are asked for; traceable.
+
+    These are the space's own and the likeliest of a Latin hypercube over its bounds, spread in
+    the logarithm where the space says so.
+
+    Reference:
+        McKay, Beckman & Conover, Technometrics 21, 239 (1979).
+    """
     if not isinstance(starts, int):
         if starts.ndim != 2 or starts.shape[0] < 1 or starts.shape[1] != len(space.names):
             raise ValueError(
@@ -51,25 +59,7 @@ def make_starts(
             f"starts is {starts} but key is missing; give key=jax.random.key(0), from which the "
             "starts are drawn."
         )
-    return spread_starts(model, data, space, mode, starts, key)
-
-
-def spread_starts(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    space: ParameterSpace,
-    mode: Individual,
-    count: int,
-    key: Key[Array, ""],
-) -> Float[Array, "start param"]:
-    """The space's own start and the likeliest of a Latin hypercube over its bounds; traceable.
-
-    Amplitudes that the space calls logarithmic are spread in their logarithm.
-
-    Reference:
-        McKay, Beckman & Conover, Technometrics 21, 239 (1979).
-    """
-    draws, n = _DRAWS * count, len(space.names)
+    draws, n = _DRAWS * starts, len(space.names)
     places = jax.vmap(lambda k: jax.random.permutation(k, draws))(jax.random.split(key, n)).T
     low, high = jnp.asarray(space.lower), jnp.asarray(space.upper)
     log = jnp.asarray(space.log_space) & (low > 0)
@@ -80,7 +70,7 @@ def spread_starts(
     candidates = jnp.where(jnp.asarray(space.varying), inside, initial)
     coarse = coarse_problem(model, data, space, mode, coarse_grain(data))
     chi2 = coarse_chi2(coarse, coarse.points.weight, candidates)
-    best = jnp.argsort(chi2)[: count - 1]
+    best = jnp.argsort(chi2)[: starts - 1]
     return jnp.concatenate([initial[None], candidates[best]])
 
 
@@ -111,3 +101,16 @@ def off_bounds(
     inwards = jnp.clip(values, lower + _INWARDS * reach, upper - _INWARDS * reach)
     moved = jnp.where(strongest < _NO_EFFECT, middle, inwards)
     return jnp.where((values <= lower) | (values >= upper), moved, values)
+
+
+def is_known(space: ParameterSpace) -> np.ndarray:
+    """Which parameters are given or do not vary."""
+    return (np.asarray(space.given) > 0) | ~np.asarray(space.varying)
+
+
+def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
+    """What a law knows when it proposes starts."""
+    ends = zip(np.asarray(space.lower).tolist(), np.asarray(space.upper).tolist(), strict=True)
+    bounds = dict(zip(space.names, ends, strict=True))
+    known = {space.names[i]: float(space.initial[i]) for i in np.flatnonzero(is_known(space))}
+    return Scene(tuple(space.names), np.asarray(data.t), float(np.asarray(data.q)), bounds, known)
