@@ -20,7 +20,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.result import make_result
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
-from twotime.gram.problem import Problem, make_problem
+from twotime.gram.problem import make_problem
 from twotime.gram.tiled import TILE
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.rates import AnyArray
@@ -122,12 +122,9 @@ def _fit(
     )
     log_space = np.asarray(space.log_space)[index]
 
-    def down(problem: Problem, y: Array) -> robust.End:
-        return robust.descend(problem, solver, y)
-
     def from_start(start: Array) -> robust.End:
         y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
-        return loss.minimise(problem, y, down, tolerance, max_steps)
+        return loss.minimise(problem, solver, y)
 
     return make_result(given, space, starts, jax.lax.map(from_start, starts), loss)
 

@@ -12,7 +12,6 @@ Reference:
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -71,9 +70,6 @@ def descend(problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> End:
     return End(found.value, grams, reduced, reduced.chi2, result, optimality, n_evaluations)
 
 
-Descend = Callable[[Problem, Free], End]
-
-
 class Equivalent(eqx.Module):
     """The fit of plain squares whose covariance is that of a fit, and sums of its residuals.
 
@@ -113,18 +109,8 @@ class AbstractLoss(eqx.Module):
     scale: eqx.AbstractVar[Number | None]
 
     @abstractmethod
-    def minimise(
-        self, problem: Problem, y: Free, descend: Descend, tolerance: Any, most: Any
-    ) -> End:
-        """Minimise the loss from one start.
-
-        Args:
-            problem: The fit.
-            y: Scaled free parameters at the start.
-            descend: Minimises the squares of a problem from a start.
-            tolerance: Largest move of a settled round [standard deviations].
-            most: No round begins after so many evaluations.
-        """
+    def minimise(self, problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> End:
+        """Minimise the loss from scaled free parameters with a solver of squares."""
 
     @abstractmethod
     def equivalent(self, problem: Problem, end: End, dof: Array) -> Equivalent:
@@ -137,8 +123,8 @@ class Squares(AbstractLoss):
     word: ClassVar[str] = "linear"
     scale: None = eqx.field(default=None, init=False)
 
-    def minimise(self, problem, y, descend, tolerance, most):
-        return descend(problem, y)
+    def minimise(self, problem, solver, y):
+        return descend(problem, solver, y)
 
     def equivalent(self, problem, end, dof):
         grams, reduced = end.grams, end.reduced
@@ -212,21 +198,22 @@ class AbstractRobust(AbstractLoss):
         count = problem.n_points
         return Weights(sigma, noise, cost, chi2, total, weight / count, stiffness / count)
 
-    def minimise(self, problem, y, descend, tolerance, most):
+    def minimise(self, problem, solver, y):
         """Fit with plain squares, then weigh and fit in turns until neither changes.
 
         Settled is when a fit with fresh weights has converged and moved no farther than the
-        tolerance: then its start was already stationary for the loss itself.
+        tolerance: then its start was already stationary for the loss itself. No round begins
+        after the largest number of evaluations.
         """
 
         def running(last: _Round) -> Array:
             end, _, settled = last
-            more = ~settled & (end.n_evaluations < most)
+            more = ~settled & (end.n_evaluations < solver.max_steps)
             return (end.n_evaluations == 0) | ((end.result == RESULTS.successful) & more)
 
         def one_round(last: _Round) -> _Round:
             before, weights, _ = last
-            end = descend(_with_data(problem, sigma=weights.sigma), before.y)
+            end = descend(_with_data(problem, sigma=weights.sigma), solver, before.y)
             moved = (end.y - before.y) * problem.scale
             variance = end.reduced.chi2 / problem.n_points
             distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
@@ -235,10 +222,10 @@ class AbstractRobust(AbstractLoss):
             weights = self.weigh(problem, problem.params(end.y), end.reduced.scaling)
             total = before.n_evaluations + end.n_evaluations
             end = eqx.tree_at(lambda e: e.n_evaluations, end, total)
-            return end, weights, (distance <= tolerance) & (before.n_evaluations > 0)
+            return end, weights, (distance <= solver.tolerance) & (before.n_evaluations > 0)
 
         # The first round is one of the loop: compiled once, it costs half of what two would.
-        first = _before(problem, y, descend)
+        first = _before(problem, solver, y)
         end, weights, settled = jax.lax.while_loop(running, one_round, first)
         is_open = (end.result == RESULTS.successful) & ~settled
         result = RESULTS.where(is_open, RESULTS.unsettled, end.result)
@@ -320,14 +307,14 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator
     return loss
 
 
-def _before(problem: Problem, y: Array, descend: Descend) -> _Round:
+def _before(problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> _Round:
     """Before the first round: every point counts in full, and there is no end yet."""
     d = problem.data
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
     sigma = jnp.broadcast_to(sigma.astype(y.dtype), d.c2.shape)
     one = jnp.ones((), y.dtype)
     weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
-    shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), y)
+    shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), solver, y)
     end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
     return eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False)
 

@@ -55,10 +55,8 @@ def estimate_starts(
     """
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
-    few, many = (
-        coarse.coarse_problem(model, data, space, mode, points)
-        for points in (coarse.coarse_grain(data, _FEW_LAGS), coarse.coarse_grain(data))
-    )
+    problem = partial(coarse.coarse_problem, model, data, space, mode)
+    few, many = problem(coarse.coarse_grain(data, _FEW_LAGS)), problem(coarse.coarse_grain(data))
     search = _Search(space, plan, few, many)
     found: Coordinates = {}
     family = np.zeros(1, int)
@@ -67,8 +65,8 @@ def estimate_starts(
         values = plan.params(found)
         columns = [np.broadcast_to(values[name], family.shape) for name in model.names]
         params = search.inside(np.stack(columns, axis=1))
-        weight = _looked_at(few.points, stage)
-        order = np.argsort(search.score(params, weight), kind="stable")
+        chi2 = search.score(params, _looked_at(few.points, stage))
+        order = np.argsort(chi2, kind="stable")
         if stage is plan.stages[0]:
             kept = _apart(found, stage, order)
             family = np.arange(family.size)
@@ -98,17 +96,12 @@ class _Search(NamedTuple):
         """χ² of candidates on few points so weighted, contrast and offset at their best."""
         return coarse.in_chunks(partial(coarse.coarse_chi2, self.few, weight), params, _CHUNK)
 
-    def downhill(self, params: Candidates) -> Ends:
-        """Where some descent steps on more points lead."""
-        free = tuple(int(i) for i in np.flatnonzero(~is_known(self.space)))
-        return coarse.coarse_fit(self.many, self.space, free, params)
-
     def refined(self, params: Candidates, rounds: int) -> Candidates:
         """Where candidates, and the alternatives of the best, lead; the likeliest first."""
         found = plain = self.led(params, np.arange(len(params)), params[:0])
         tried = np.zeros(0)
         for _ in range(rounds):
-            ends, chi2 = (x[:rounds] for x in found)
+            ends, chi2 = found[0][:rounds], found[1][:rounds]
             is_new = np.all(np.abs(chi2[:, None] - tried) > _LIKE * tried, axis=1)
             parents = np.concatenate([ends[is_new], ends])[:_PARENTS]
             tried = np.append(tried, chi2[is_new][:_PARENTS])
@@ -128,13 +121,15 @@ class _Search(NamedTuple):
 
     def led(self, params: Candidates, family: Indices, leaders: Candidates) -> Ends:
         """Where candidates lead: after some steps only the likeliest go on, and the leaders."""
-        params, chi2 = self.downhill(params)
+        free = tuple(np.flatnonzero(~is_known(self.space)).tolist())
+        downhill = partial(coarse.coarse_fit, self.many, self.space, free)
+        params, chi2 = downhill(params)
         params = params[_mixed(family, np.argsort(chi2), _GO_ON, _MEMBERS)]
         for _ in range(2):
-            params, chi2 = self.downhill(params)
+            params, chi2 = downhill(params)
         best = np.concatenate([params[np.argsort(chi2)[:_FINALISTS]], leaders])
         for _ in range(4):
-            best, cost = self.downhill(best)
+            best, cost = downhill(best)
         return _distinct(np.concatenate([best, params]), np.concatenate([cost, chi2]))
 
 

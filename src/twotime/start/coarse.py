@@ -49,8 +49,7 @@ class CoarseData(eqx.Module):
 def coarse_grain(data: TwoTimeData, lags: int = _LAGS) -> CoarseData:
     """Average the usable points over bins of lags spaced evenly in their logarithm and ages."""
     c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
-    used = data.usable(slice(None))
-    n = t.shape[0]
+    used, n = data.usable(slice(None)), t.shape[0]
     edges = (n - 1) * np.concatenate([_EARLY, np.arange(1, AGES) / AGES])
     times, mean, weight = [], [], []
     for lag in np.unique(np.round(np.geomspace(1, n - 1, lags)).astype(int)):
