@@ -7,7 +7,8 @@ the smallest difference.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,7 +20,12 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from twotime.models.rates import AnyArray
+from twotime.sample.density import Density
 
+Fact = Float[np.ndarray, "posterior chain draw"]
+
+LogDensity = Callable[[Array], Array]
+Drawn = tuple[Any, Any, Any]
 BLOCK = 25
 """Draws between two looks of the host."""
 
@@ -73,19 +79,15 @@ class AbstractSampler(ABC):
             )
 
     @property
-    @abstractmethod
     def compiled(self) -> "AbstractSampler":
-        """The sampler with all that is not compiled at its default."""
+        """The sampler with the fields that all samplers have at their defaults."""
+        shared = {field.name for field in fields(AbstractSampler)}
+        own = {field.name for field in fields(self)} - shared
+        return type(self)(**{name: getattr(self, name) for name in own})
 
     @abstractmethod
-    def draw(self, key: PRNGKeyArray, state: Any, density: Any, step: Array) -> tuple[Any, ...]:
-        """Make a draw.
-
-        Args:
-            key: Random key.
-            state: BlackJAX's state of the chain.
-            density: Log density of y.
-            step: Step of the integrator.
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
+        """Make a draw from BlackJAX's state of a chain.
 
         Returns:
             The next state, BlackJAX's facts about the trajectory, and its doublings.
@@ -106,11 +108,7 @@ class Nuts(AbstractSampler):
     max_tree_depth: int = 10
     word = "nuts"
 
-    @property
-    def compiled(self) -> "AbstractSampler":
-        return type(self)(max_tree_depth=self.max_tree_depth)
-
-    def draw(self, key: PRNGKeyArray, state: Any, density: Any, step: Array) -> tuple[Any, ...]:
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
         from blackjax.mcmc import nuts
 
         metric = jnp.ones_like(state.position)
@@ -132,11 +130,7 @@ class Hmc(AbstractSampler):
     word = "hmc"
     spread: ClassVar[tuple[float, float]] = (0.6, 1.4)
 
-    @property
-    def compiled(self) -> "AbstractSampler":
-        return type(self)(n_leapfrog=self.n_leapfrog)
-
-    def draw(self, key: PRNGKeyArray, state: Any, density: Any, step: Array) -> tuple[Any, ...]:
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
         from blackjax.mcmc import hmc
 
         key, spread_key = jax.random.split(key)
@@ -154,12 +148,12 @@ class Trace(NamedTuple):
 
     position: Float[np.ndarray, "posterior chain draw coordinate"]
     joint: Float[np.ndarray, "posterior chain draw joint"]
-    log_density: Float[np.ndarray, "posterior chain draw"]
-    energy: Float[np.ndarray, "posterior chain draw"]
-    divergent: Float[np.ndarray, "posterior chain draw"]
-    depth: Float[np.ndarray, "posterior chain draw"]
-    n_steps: Float[np.ndarray, "posterior chain draw"]
-    acceptance: Float[np.ndarray, "posterior chain draw"]
+    log_density: Fact
+    energy: Fact
+    divergent: Fact
+    depth: Fact
+    n_steps: Fact
+    acceptance: Fact
 
 
 class Frame(NamedTuple):
@@ -181,9 +175,8 @@ class Clock(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def draw_block(
-    static: Any, sampler: AbstractSampler, impl: str, mesh: Mesh,
-    by_group: Any, clock: Clock,
-) -> Any:  # fmt: skip
+    static: Density, sampler: AbstractSampler, impl: str, mesh: Mesh, by_group: Any, clock: Clock
+) -> Any:
     """A block of draws of one group of chains on every device.
 
     Args:
@@ -212,19 +205,16 @@ def draw_block(
 
 
 def _chain(
-    chain: Any, posterior: Any, sampler: AbstractSampler, impl: str, frame: Frame,
+    chain: Any, posterior: Density, sampler: AbstractSampler, impl: str, frame: Frame,
     n_draws: Array, clock: Clock,
 ) -> Any:  # fmt: skip
     """Some draws of one chain."""
-    from blackjax.adaptation.step_size import (
-        DualAveragingAdaptationState,
-        dual_averaging_adaptation,
-    )
+    from blackjax.adaptation import step_size
     from blackjax.mcmc import hmc
 
     key_data, position, averaging = chain
     key, joint_key = jax.random.split(jax.random.wrap_key_data(key_data, impl=impl))
-    update = dual_averaging_adaptation(clock.target_accept)[1]
+    update = step_size.dual_averaging_adaptation(clock.target_accept)[1]
 
     def density(y: Array) -> Array:
         return posterior.log_density(jnp.asarray(frame.mode + frame.root @ y))
@@ -232,16 +222,13 @@ def _chain(
     def draw(i: Array, carry: Any) -> Any:
         state, average, out = carry
         step = jnp.where(clock.is_adapting, jnp.exp(average[0]), frame.step)
-        state, info, depth = sampler.draw(
-            jax.random.fold_in(key, clock.done + i), state, density, step
-        )
+        own = jax.random.fold_in(key, clock.done + i)
+        state, info, depth = sampler.draw(own, state, density, step)
         rate = jnp.where(jnp.isfinite(info.acceptance_rate), info.acceptance_rate, 0.0)
-        new = update(DualAveragingAdaptationState(*average), rate)
+        new = update(step_size.DualAveragingAdaptationState(*average), rate)
         average = jnp.stack([jnp.asarray(x, position.dtype) for x in new])
-        facts = (
-            frame.mode + frame.root @ state.position, state.logdensity, info.energy,
-            info.is_divergent, depth, info.num_integration_steps, rate,
-        )  # fmt: skip
+        place, length = frame.mode + frame.root @ state.position, info.num_integration_steps
+        facts = place, state.logdensity, info.energy, info.is_divergent, depth, length, rate
         out = tuple(o.at[i].set(jnp.asarray(x, o.dtype)) for o, x in zip(out, facts, strict=True))
         return state, average, out
 
@@ -252,7 +239,7 @@ def _chain(
     return state.position, averaging, (out[0], joint, *out[1:])
 
 
-def _joint(posterior: Any, v: Array, key: Array, clock: Clock) -> Array:
+def _joint(posterior: Density, v: Array, key: Array, clock: Clock) -> Array:
     """Draws with what was integrated out drawn too; none in the warm-up."""
     shape = jax.eval_shape(posterior.complete, v[0], key).shape
 
@@ -272,15 +259,7 @@ again."""
 
 
 class State(NamedTuple):
-    """Where the chains stand between two blocks.
-
-    Attributes:
-        position: y of each chain.
-        averaging: State of the step's dual averaging.
-        step: Step of each posterior once adapted.
-        root: Shape of each posterior.
-        window: Draws since the shape was measured last.
-    """
+    """Where the chains stand between two blocks; `window` has the draws for the next shape."""
 
     position: np.ndarray
     averaging: np.ndarray

@@ -1,14 +1,14 @@
 """Sampling as users call it: `fit_cmc`, what it is asked for, and what it refuses."""
 
-import dataclasses
 import difflib
 import inspect
 import itertools
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +23,27 @@ from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
-from twotime.sample import combine, shards
-from twotime.sample.chains import SAMPLERS, AbstractSampler, Nuts
+from twotime.sample import chains, combine, density, driver, shards
 from twotime.sample.coordinates import choose_scaling
-from twotime.sample.density import NOISES, KnownNoise, Posterior, make_posterior
-from twotime.sample.driver import Checkpoint, Progress, meet, sample
-from twotime.sample.result import Setup, make_result
-from twotime.sample.shards import Sharding
+from twotime.sample.result import Job, Setup, make_result
 
-NUTS, WHOLE, LIMITS = Nuts(), Sharding(), Limits()
+NUTS, WHOLE, LIMITS = chains.Nuts(), shards.Sharding(), Limits()
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
+Report = Callable[[driver.Progress], None]
 T = TypeVar("T")
 
 
 def fit_cmc(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, *, key: PRNGKeyArray,
-    start: NLSQResult | str | None = None, sampler: AbstractSampler | str = NUTS,
-    sharding: Sharding = WHOLE, limits: Limits = LIMITS, per_angle_mode: str | Individual = "auto",
+    start: NLSQResult | str | None = None, sampler: chains.AbstractSampler | str = NUTS,
+    sharding: shards.Sharding = WHOLE, limits: Limits = LIMITS,
+    per_angle_mode: str | Individual = "auto",
     evaluator: str = "auto", scaling: str = "auto", noise: str = "sampled",
     width: combine.Independent | str = "sandwich", prior_from_fit: float | None = None,
     checkpoint: str | Path | None = None, resume: bool = False,
-    progress: Callable[[Progress], None] | None = None, **short: Any,
+    progress: Report | None = None, **short: Any,
 ) -> CMCResult:  # fmt: skip
     """Sample the posterior of a model's parameters.
 
@@ -88,51 +86,34 @@ def fit_cmc(
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
     check_inputs(model, data, space)
     check_space(data, space)
-    meet()
-    how = How(
+    driver.meet()
+    job = Job(
+        model, data, space, key, start, sampler, sharding, limits,
         resolve_mode(per_angle_mode, len(data.phi)), evaluator, scaling, prior_from_fit,
-        resolved("noise", noise, NOISES), resolved("width", width, combine.WIDTHS),
+        resolved("noise", noise, density.NOISES), resolved("width", width, combine.WIDTHS),
         resolved("combine", sharding.combine, combine.COMBINATIONS),
     )  # fmt: skip
-    kept = None if checkpoint is None else (Path(checkpoint), resume)
-    return _run(model, data, space, key, start, sampler, sharding, limits, how, kept, progress)
+    return _run(job, None if checkpoint is None else (Path(checkpoint), resume), progress)
 
 
-class How(NamedTuple):
-    """How the posterior is set up and its draws are made into those of the result."""
-
-    mode: Individual
-    evaluator: str
-    scaling: str
-    prior_from_fit: float | None
-    noise: KnownNoise
-    width: combine.Independent
-    combine: combine.Combination
-
-
-def _run(
-    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, key: PRNGKeyArray,
-    start: NLSQResult | str | None, sampler: AbstractSampler, sharding: Sharding, limits: Limits,
-    how: How, kept: tuple[Path, bool] | None, progress: Callable[[Progress], None] | None,
-) -> CMCResult:  # fmt: skip
-    """Sample, with all words resolved."""
-    begun, n = time.perf_counter(), sharding.n_shards
-    fit = _fit_to_start(model, data, space, start, how)
+def _run(job: Job, kept: tuple[Path, bool] | None, progress: Report | None) -> CMCResult:
+    """Sample and keep blocks in a folder, from those that are there if that is asked for."""
+    begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
+    fit, space = _fit_to_start(job), job.space
     if fit is not None:
-        check_chi2(fit, limits.max_reduced_chi2)
-        space = informed(space, fit, how.prior_from_fit)
-    plain, evaluator = choose_evaluator(model, data, how.evaluator)
-    scaling = choose_scaling(space, fit, how.mode, how.scaling)
-    posterior = make_posterior(
-        model, plain, space, how.mode, evaluator, scaling=scaling, noise=how.noise
+        check_chi2(fit, job.limits.max_reduced_chi2)
+        space = informed(space, fit, job.prior_from_fit)
+    plain, evaluator = choose_evaluator(job.model, job.data, job.evaluator)
+    scaling = choose_scaling(space, fit, job.mode, job.scaling)
+    posterior = density.make_posterior(
+        job.model, plain, space, job.mode, evaluator, scaling=scaling, noise=job.noise
     )
-    found = None
-    if fit is not None and how.width.needs_fit:
-        found = combine.widths(posterior.coordinates, fit)
-        power = jnp.asarray(how.width.power(found))
-        posterior = dataclasses.replace(posterior, power=power)
-    whole, word = _as_list(posterior, n, evaluator.word, is_asked=how.evaluator != "auto")
-    if fit is None or start == "prior":
+    widths = None
+    if fit is not None and job.width.needs_fit:
+        widths = combine.widths(posterior.coordinates, fit)
+        posterior = replace(posterior, power=jnp.asarray(job.width.power(widths)))
+    whole, word = _as_list(posterior, n, evaluator.word, is_asked=job.evaluator != "auto")
+    if fit is None or job.start == "prior":
         shape, guide = shards.prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
     else:
@@ -143,50 +124,41 @@ def _run(
     if n == 1:
         parts = shards.stacked([whole])
     else:
-        parts = shards.shard_posteriors(posterior, sharding, guide, seed)
-    saver = None
-    if kept is not None:
-        saver = Checkpoint(kept[0], (parts, key, sampler, shape), resume=kept[1])
+        parts = shards.shard_posteriors(posterior, job.sharding, guide, seed)
+    identity = parts, key, sampler, shape
+    saver = None if kept is None else driver.Checkpoint(kept[0], identity, resume=kept[1])
     places = (n, sampler.n_chains, len(shape.mode))
-    drawn = sample(
-        parts,
-        np.broadcast_to(shape.mode, places[::2]),
-        np.broadcast_to(shape.root * wider, (n, *shape.root.shape)),
-        jitter * np.asarray(jax.random.normal(jax.random.fold_in(key, 2), places, jnp.float64)),
-        jax.random.fold_in(key, 3),
-        sampler,
-        devices=sharding.devices,
-        progress=progress,
-        saver=saver,
+    modes = np.broadcast_to(shape.mode, places[::2])
+    roots = np.broadcast_to(shape.root * wider, (n, *shape.root.shape))
+    away = jax.random.normal(jax.random.fold_in(key, 2), places, jnp.float64)
+    starts, devices = jitter * np.asarray(away), job.sharding.devices
+    key = jax.random.fold_in(key, 3)
+    drawn = driver.sample(
+        parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
     )
-    setup = Setup(
-        model, space, how.mode.word, word, posterior, whole, guide, how.combine, how.width,
-        found, sampler, sharding, limits, key, seed,
-    )  # fmt: skip
-    return make_result(setup, drawn, time.perf_counter() - begun)
+    setup = Setup(posterior, whole, word, guide, widths, seed)
+    return make_result(job, setup, drawn, time.perf_counter() - begun)
 
 
-def _fit_to_start(
-    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace,
-    start: NLSQResult | str | None, how: How,
-) -> NLSQResult | None:  # fmt: skip
+def _fit_to_start(job: Job) -> NLSQResult | None:
     """The fit that was given or has to be made; None where none is needed.
 
     Raises:
         ValueError: If the start is another word, or a fit of something else.
     """
+    start, mode, evaluator = job.start, job.mode, job.evaluator
     if isinstance(start, NLSQResult):
-        return checked_fit(start, space, how.mode.word)
+        return checked_fit(start, job.space, mode.word)
     if start not in (None, "prior"):
         raise ValueError(f"start is {start!r}; expected 'prior', an NLSQResult or None.")
-    if start == "prior" and not how.width.needs_fit and how.prior_from_fit is None:
+    if start == "prior" and not job.width.needs_fit and job.prior_from_fit is None:
         return None
-    return fit_nlsq(model, data, space, per_angle_mode=how.mode, evaluator=how.evaluator)
+    return fit_nlsq(job.model, job.data, job.space, per_angle_mode=mode, evaluator=evaluator)
 
 
 def _as_list(
-    posterior: Posterior, n_shards: int, evaluator: str, *, is_asked: bool
-) -> tuple[Posterior, str]:
+    posterior: density.Posterior, n_shards: int, evaluator: str, *, is_asked: bool
+) -> tuple[density.Posterior, str]:
     """The posterior of all points as it is sampled or drawn from, and what evaluates it."""
     if n_shards == 1 and (is_asked or evaluator != "tiled"):
         return posterior, evaluator
@@ -207,8 +179,11 @@ def resolved(name: str, value: Any, known: Mapping[str, T]) -> T:
 
 
 def gathered(
-    sampler: AbstractSampler | str, sharding: Sharding, limits: Limits, short: Mapping[str, Any]
-) -> tuple[AbstractSampler, Sharding, Limits]:
+    sampler: chains.AbstractSampler | str,
+    sharding: shards.Sharding,
+    limits: Limits,
+    short: Mapping[str, Any],
+) -> tuple[chains.AbstractSampler, shards.Sharding, Limits]:
     """Sampler, sharding and limits, with the fields that were given one by one.
 
     Raises:
@@ -219,7 +194,7 @@ def gathered(
         warnings.warn(f"{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=3)
     named = [(_RENAMED.get(name, name), value) for name, value in short.items()]
     given = dict(named)
-    kinds = [_fields(*SAMPLERS.values()), _fields(Sharding), ["max_reduced_chi2"]]
+    kinds = [_fields(*chains.SAMPLERS.values()), _fields(shards.Sharding), ["max_reduced_chi2"]]
     for name in given:
         if not any(name in kind for kind in kinds):
             every = [*inspect.signature(fit_cmc).parameters, *itertools.chain(*kinds)]
@@ -237,17 +212,13 @@ def gathered(
         )
     if isinstance(sampler, str) or of_sampler:
         word = sampler if isinstance(sampler, str) else NUTS.word
-        kind = resolved("sampler", word, SAMPLERS)
+        kind = resolved("sampler", word, chains.SAMPLERS)
         sampler = kind(**{n: of_sampler[n] for n in of_sampler if n in _fields(kind)})
-    return (
-        sampler,
-        dataclasses.replace(sharding, **of_sharding),
-        dataclasses.replace(limits, **of_limits),
-    )
+    return sampler, replace(sharding, **of_sharding), replace(limits, **of_limits)
 
 
 def _fields(*classes: type) -> list[str]:
-    return [field.name for kind in classes for field in dataclasses.fields(kind)]
+    return [field.name for kind in classes for field in fields(kind)]
 
 
 def check_space(data: TwoTimeData, space: ParameterSpace) -> None:
@@ -320,12 +291,7 @@ def check_chi2(fit: NLSQResult, largest: float | None) -> None:
 
 
 def informed(space: ParameterSpace, fit: NLSQResult, factor: float | None) -> ParameterSpace:
-    """The space with normal priors about a fit, cut to the bounds.
-
-    Args:
-        space: The space.
-        fit: The fit.
-        factor: Widths of the priors in robust deviations; None keeps the priors of the space.
+    """The space with normal priors about a fit, `factor` robust deviations wide, in the bounds.
 
     Raises:
         ValueError: If the fit gives a parameter no deviation.

@@ -26,6 +26,7 @@ from twotime.sample.coordinates import Coordinates
 from twotime.sample.density import Guide
 
 Joint = Float[np.ndarray, "chain draw joint"]
+ShardDraws = Float[np.ndarray, "shard chain draw joint"]
 
 
 class Product(NamedTuple):

@@ -16,16 +16,17 @@ from jaxtyping import Array, ArrayLike, Float
 from twotime.config.parameter_space import ParameterSpace
 from twotime.config.priors import PriorDistribution, PriorType, as_float, off_bound
 from twotime.gram.pairs import DATA, MODEL, ONE
+from twotime.gram.problem import Problem
 from twotime.models.rates import AnyArray
-from twotime.models.scaling import Individual, Scaling
+from twotime.models.scaling import Individual
 from twotime.results.nlsq import NLSQResult
 
 _INSIDE = 1e-4
 """Part of the domain by which values on a bound are moved inside."""
 _NORMAL = (PriorType.NORMAL, PriorType.TRUNCATED_NORMAL)
 
-
-# Maps between an interval and the real line, with finite values and derivatives on the bounds too
+Values = Float[AnyArray, "*draw free"]
+Free = Float[AnyArray, " free"]
 
 
 @jax.jit
@@ -33,11 +34,6 @@ def interval_to_real(x: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Arr
     """Map an interval to the real line: log((x - low) / (high - x)).
 
     A value on a bound (or beyond it) gives a large finite number with derivative 0.
-
-    Args:
-        x: Value between the bounds.
-        low: Lower bound.
-        high: Upper bound.
     """
     x = as_float(x)
     low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
@@ -52,13 +48,7 @@ def interval_to_real(x: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Arr
 
 @jax.jit
 def real_to_interval(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Float[Array, "..."]:
-    """Map the real line to an interval: the inverse of `interval_to_real`.
-
-    Args:
-        u: Any number.
-        low: Lower bound.
-        high: Upper bound.
-    """
+    """Map the real line to an interval: the inverse of `interval_to_real`."""
     u = as_float(u)
     low, high = jnp.asarray(low, u.dtype), jnp.asarray(high, u.dtype)
     width = high - low
@@ -79,44 +69,39 @@ def interval_log_jacobian(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> Floa
 class Coordinates(eqx.Module):
     """Maps between bounded parameters and the whole line, with the prior carried along.
 
-    Attributes:
-        low: Lower ends of the domains, in logarithm where `is_log`.
-        high: Upper ends, likewise.
-        priors: Prior of each parameter.
-        is_log: Which parameters are mapped by their logarithm.
-        names: Names of the parameters.
+    `low` and `high` are the ends of the domains, in logarithm where `is_log`.
     """
 
-    low: Float[AnyArray, " free"]
-    high: Float[AnyArray, " free"]
+    low: Free
+    high: Free
     priors: tuple[PriorDistribution, ...]
     is_log: tuple[bool, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
-    def to_values(self, z: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
+    def to_values(self, z: Values) -> Values:
         """Parameters from coordinates."""
         s = real_to_interval(z, self.low, self.high)
         log = np.asarray(self.is_log, bool)
         return jnp.where(log, jnp.exp(jnp.where(log, s, 0.0)), s)
 
-    def from_values(self, values: Float[AnyArray, "*draw free"]) -> Float[Array, "*draw free"]:
+    def from_values(self, values: Values) -> Values:
         """Coordinates of parameters; those on a bound are moved inside by 1e-4 of the domain."""
-        s = _logarithms(jnp.asarray(values), np.asarray(self.is_log, bool))
+        s = _logarithms(jnp.asarray(values), self.is_log)
         margin = _INSIDE * (self.high - self.low)
         inside = jnp.clip(s, self.low + margin, self.high - margin)
         return interval_to_real(inside, self.low, self.high)
 
-    def slope(self, z: Float[Array, " free"]) -> Float[Array, " free"]:
+    def slope(self, z: Free) -> Free:
         """dx/dz of each parameter."""
         return jnp.exp(self.log_slope(z))
 
-    def log_slope(self, z: Float[Array, " free"]) -> Float[Array, " free"]:
+    def log_slope(self, z: Free) -> Free:
         """Logarithm of dx/dz of each parameter."""
         log_s = interval_log_jacobian(z, self.low, self.high)
         s = real_to_interval(z, self.low, self.high)
         return log_s + jnp.where(np.asarray(self.is_log, bool), s, 0.0)
 
-    def log_prior(self, z: Float[Array, " free"]) -> Float[Array, ""]:
+    def log_prior(self, z: Free) -> Float[Array, ""]:
         """Log density of the prior in these coordinates, log |dx/dz| included."""
         x = self.to_values(z)
         each = [prior.log_prob(x[i]) for i, prior in enumerate(self.priors)]
@@ -125,31 +110,31 @@ class Coordinates(eqx.Module):
 
 def parameter_coordinates(space: ParameterSpace) -> Coordinates:
     """Coordinates of the varying physics parameters of a space."""
-    index = np.flatnonzero(space.varying)
-    names = tuple(space.names[i] for i in index)
-    return _coordinates(space, names, tuple(space.log_space[i] for i in index))
+    return _coordinates(space, tuple(name for name in space.names if space.vary[name]))
 
 
-def _coordinates(
-    space: ParameterSpace, names: tuple[str, ...], is_log: tuple[bool, ...]
-) -> Coordinates:
+def _coordinates(space: ParameterSpace, names: tuple[str, ...]) -> Coordinates:
+    """Coordinates of named parameters, of contrasts and offsets without logarithms."""
+    by_name = dict(zip(space.names, space.log_space, strict=True))
+    is_log = tuple(by_name.get(name, False) for name in names)
     ends = jnp.asarray([space.domain(name) for name in names], float).reshape(-1, 2).T
-    low, high = _logarithms(ends, np.asarray(is_log, bool))
+    low, high = _logarithms(ends, is_log)
     return Coordinates(low, high, tuple(space.priors[name] for name in names), is_log, names)
 
 
-def _logarithms(x: Array, is_log: np.ndarray) -> Array:
-    return jnp.where(is_log, jnp.log(jnp.where(is_log, x, 1.0)), x)
+def _logarithms(x: Array, is_log: tuple[bool, ...]) -> Array:
+    log = np.asarray(is_log, bool)
+    return jnp.where(log, jnp.log(jnp.where(log, x, 1.0)), x)
 
 
 class System(eqx.Module):
     """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
 
     square: Float[Array, ""]
-    linear: Float[Array, " free"]
+    linear: Free
     normal: Float[Array, "free free"]
 
-    def chi2(self, s: Float[Array, " free"]) -> Float[Array, ""]:
+    def chi2(self, s: Free) -> Float[Array, ""]:
         """Chi-squared at given coefficients."""
         return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
 
@@ -171,10 +156,10 @@ class LinearScaling(eqx.Module):
 
     basis: Float[AnyArray, "angle coefficient"]
     fixed: Float[AnyArray, " all"]
-    centre: Float[AnyArray, " free"]
-    precision: Float[AnyArray, " free"]
+    centre: Free
+    precision: Free
     sampled: Coordinates | None
-    shift: Float[AnyArray, " free"]
+    shift: Free
     free: tuple[bool, ...] = eqx.field(static=True)
 
     def system(self, moments: Float[Array, "angle 3 3"]) -> System:
@@ -194,11 +179,11 @@ class LinearScaling(eqx.Module):
         linear = linear[free] - normal[np.ix_(free, fixed)] @ f
         return System(square, linear, normal[np.ix_(free, free)])
 
-    def values(self, zs: Float[Array, "*draw free"]) -> Float[Array, "*draw free"]:
+    def values(self, zs: Values) -> Values:
         """Free coefficients (less the shift) from their part of a completed draw."""
         return zs if self.sampled is None else self.sampled.to_values(zs) - self.shift
 
-    def per_angle(self, free: Float[Array, "*draw free"]) -> Float[Array, "*draw angle 2"]:
+    def per_angle(self, free: Values) -> Float[Array, "*draw angle 2"]:
         """Contrast and offset (less the shift) of each angle from the free coefficients."""
         all_ = jnp.broadcast_to(jnp.asarray(self.fixed), (*free.shape[:-1], len(self.free)))
         all_ = all_.at[..., np.flatnonzero(self.free)].set(free)
@@ -207,17 +192,9 @@ class LinearScaling(eqx.Module):
         return jnp.stack(both, axis=-1)
 
 
-def linear_scaling(
-    scaling: Scaling, space: ParameterSpace, shift: Float[Array, ""], how: str
-) -> LinearScaling:
-    """Contrasts and offsets as a posterior needs them.
-
-    Args:
-        scaling: What is free in a fit; bounds are less the shift.
-        space: Priors.
-        shift: What was subtracted from the data.
-        how: "marginal" or "sampled"; without effect where nothing is free.
-    """
+def linear_scaling(problem: Problem, space: ParameterSpace, how: str) -> LinearScaling:
+    """Contrasts and offsets "marginal" or "sampled"; without effect where nothing is free."""
+    scaling, shift = problem.scaling, problem.shift
     lower, upper = (np.asarray(x).T.reshape(-1) for x in (scaling.lower, scaling.upper))
     free = lower < upper
     n = lower.shape[0] // 2
@@ -226,7 +203,7 @@ def linear_scaling(
     centre = precision = np.zeros(len(kinds))
     sampled = None
     if how == "sampled" or not kinds:
-        sampled = _coordinates(space, kinds, (False,) * len(kinds))
+        sampled = _coordinates(space, kinds)
     else:
         # Waves along the angles have no share in the mean of contrast and offset.
         is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
@@ -234,27 +211,14 @@ def linear_scaling(
         moved = np.where(is_wave, 0.0, moved)
         centre = np.where(is_wave, 0.0, np.asarray([p["loc"] for p in priors]) - moved)
         precision = np.asarray([p["scale"] for p in priors]) ** -2.0
-    return LinearScaling(
-        basis=scaling.basis,
-        fixed=jnp.asarray(lower),
-        centre=jnp.asarray(centre),
-        precision=jnp.asarray(precision),
-        sampled=sampled,
-        shift=jnp.asarray(moved),
-        free=tuple(free.tolist()),
-    )
+    fixed, loc, weight, shift = (jnp.asarray(x) for x in (lower, centre, precision, moved))
+    return LinearScaling(scaling.basis, fixed, loc, weight, sampled, shift, tuple(free.tolist()))
 
 
 def choose_scaling(
     space: ParameterSpace, fit: NLSQResult | None, mode: Individual, asked: str
 ) -> str:
     """Resolve scaling="auto": "marginal" where the bounds of contrast and offset are far.
-
-    Args:
-        space: The space.
-        fit: The fit, if there is one.
-        mode: How contrast and offset are shared between angles.
-        asked: "auto", "marginal" or "sampled".
 
     Raises:
         ValueError: If the choice is unknown, or the priors do not allow it.

@@ -10,7 +10,7 @@ sampled; an unknown noise level is sampled by its logarithm or integrated out, i
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -21,21 +21,30 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Evaluator, Prepared
-from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
+from twotime.gram.pairs import FIRST, MODEL
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import pairs
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
-from twotime.sample.coordinates import (
-    Coordinates,
-    LinearScaling,
-    System,
-    linear_scaling,
-    parameter_coordinates,
-)
+from twotime.sample import coordinates as coords
 
 Real = Float[AnyArray, ""]
+Params = Float[Array, " param"]
+Flags = tuple[bool, ...]
+Moments = Float[Array, "angle 3 3"]
+Position = Float[Array, " coordinate"]
+
+
+@runtime_checkable
+class Density(Protocol):
+    """A density on the whole of space, as a PyTree of arrays; `Posterior` is one."""
+
+    def log_density(self, position: Position) -> Float[Array, ""]:
+        """Log density up to a constant."""
+
+    def complete(self, position: Position, key: PRNGKeyArray) -> Float[Array, " joint"]:
+        """A draw of everything, of what was integrated out given the position."""
 
 
 class Plane(eqx.Module):
@@ -43,18 +52,16 @@ class Plane(eqx.Module):
 
     data: TwoTimeData
     shift: Float[Array, ""]
-    n_points: Float[AnyArray, ""]
+    n_points: Real
     prepared: Prepared
     evaluator: Evaluator
 
-    def moments(
-        self, model: AbstractTwoTimeModel, params: Float[Array, " param"], varying: tuple[bool, ...]
-    ) -> Float[Array, "angle 3 3"]:
+    def moments(self, model: AbstractTwoTimeModel, params: Params, varying: Flags) -> Moments:
         """Weighted sums of products of (data, 1, model) of each angle."""
         index = np.flatnonzero(varying)
         others = jax.lax.stop_gradient(params)
 
-        def rows(x: Array, free: tuple[bool, ...]) -> Array:
+        def rows(x: Array, free: Flags) -> Array:
             at = others.at[index].set(x)
             settings = model, self.data, at, free, self.shift, self.prepared
             return self.evaluator.gram(*settings, with_normal=False)
@@ -67,14 +74,8 @@ class Plane(eqx.Module):
         def corner_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
             gram = rows(primals[0], varying)
             by = gram[:, :, FIRST:] @ tangents[0]
-            zero = jnp.zeros_like(by[:, 0])
-            changes = (
-                (zero, zero, by[:, DATA]),
-                (zero, zero, by[:, ONE]),
-                (by[:, DATA], by[:, ONE], 2 * by[:, MODEL]),
-            )
-            change = jnp.stack([jnp.stack(row, axis=-1) for row in changes], axis=-2)
-            return gram[:, :, :FIRST], change
+            half = jnp.zeros_like(gram[:, :, :FIRST]).at[:, :, MODEL].set(by)
+            return gram[:, :, :FIRST], half + half.swapaxes(1, 2)
 
         return corner(params[index])
 
@@ -82,37 +83,23 @@ class Plane(eqx.Module):
 class PointList(eqx.Module):
     """Some points of each angle, one after the other; those of weight 0 fill the lists up.
 
-    Attributes:
-        t: Frame times [s].
-        q: Wavevector [1/Å].
-        phi: Detector angles [degree].
-        early: Frame of t1.
-        late: Frame of t2.
-        c2: Data less their shift.
-        weight: 1/sigma², or 1 where sigma is not known.
-        n_points: Points that count.
+    `early` and `late` are the frames of t1 and t2, `c2` the data less their shift.
     """
 
     t: Float[AnyArray, " time"]
-    q: Float[AnyArray, ""]
+    q: Real
     phi: Float[AnyArray, " angle"]
     early: Int[AnyArray, "angle point"]
     late: Int[AnyArray, "angle point"]
     c2: Float[AnyArray, "angle point"]
     weight: Float[AnyArray, "angle point"]
-    n_points: Float[AnyArray, ""]
+    n_points: Real
 
-    def moments(
-        self, model: AbstractTwoTimeModel, params: Float[Array, " param"], varying: tuple[bool, ...]
-    ) -> Float[Array, "angle 3 3"]:
-        """Weighted sums of products of (data, 1, model) of each angle."""
-        del varying
-
+    def moments(self, model: AbstractTwoTimeModel, params: Params, varying: Flags) -> Moments:
         def one(k: Array) -> Array:
             channels = model.channels(params, self.t, t=self.t, q=self.q, phi=self.phi[k])
-            values = model.correlation(
-                pairs(channels, self.early[k], self.late[k], by_products=True)
-            )
+            at = pairs(channels, self.early[k], self.late[k], by_products=True)
+            values = model.correlation(at)
             basis = jnp.stack([self.c2[k], jnp.ones_like(values), values])
             return (basis * self.weight[k]) @ basis.T
 
@@ -173,7 +160,7 @@ class Guide(eqx.Module):
     centre: Float[AnyArray, " coordinate"]
     precision: Float[AnyArray, "coordinate coordinate"]
 
-    def log_density(self, position: Float[Array, " coordinate"]) -> Float[Array, ""]:
+    def log_density(self, position: Position) -> Float[Array, ""]:
         """Logarithm of the Gaussian, up to a constant."""
         away = position - jnp.asarray(self.centre)
         return -0.5 * away @ (jnp.asarray(self.precision) @ away)
@@ -186,26 +173,20 @@ class Posterior(eqx.Module):
     of the noise where that is sampled).
 
     Attributes:
-        model: The model.
-        source: The points.
         start: All parameters; those of the free ones do not matter.
-        coordinates: Coordinates and prior of the free parameters.
-        scaling: Contrasts and offsets.
         share: Power of the prior: 1 / shards.
         power: Power of the likelihood: 1, or less where it is tempered.
-        varying: Which parameters are free.
-        noise: How the noise level is treated.
         guide: What a shard is multiplied by, if anything.
     """
 
     model: AbstractTwoTimeModel
     source: Plane | PointList
     start: Float[AnyArray, " param"]
-    coordinates: Coordinates
-    scaling: LinearScaling
-    share: Float[AnyArray, ""]
-    power: Float[AnyArray, ""]
-    varying: tuple[bool, ...] = eqx.field(static=True)
+    coordinates: coords.Coordinates
+    scaling: coords.LinearScaling
+    share: Real
+    power: Real
+    varying: Flags = eqx.field(static=True)
     noise: KnownNoise = eqx.field(static=True)
     guide: Guide | None = None
 
@@ -218,20 +199,17 @@ class Posterior(eqx.Module):
     @property
     def sizes(self) -> tuple[int, int, int]:
         """Lengths of the parts of a position: parameters, scaling, noise."""
-        sampled = self.scaling.sampled
-        return (
-            len(self.coordinates.names),
-            0 if sampled is None else len(sampled.names),
-            self.noise.size,
-        )
+        sampled = () if self.scaling.sampled is None else self.scaling.sampled.names
+        return len(self.coordinates.names), len(sampled), self.noise.size
 
     @property
     def place(self) -> Int[np.ndarray, " coordinate"]:
         """Where the coordinates of a position stand in what `complete` gives."""
         n, m, k = self.sizes
-        return np.r_[: n + m, n + sum(self.scaling.free) : n + sum(self.scaling.free) + k]
+        first = n + sum(self.scaling.free)
+        return np.r_[: n + m, first : first + k]
 
-    def log_density(self, position: Float[Array, " coordinate"]) -> Float[Array, ""]:
+    def log_density(self, position: Position) -> Float[Array, ""]:
         """Log density up to a constant; -inf where it is not finite."""
         z, zs, log_noise = self._split(position)
         value = self.share * self.coordinates.log_prior(z)
@@ -247,18 +225,11 @@ class Posterior(eqx.Module):
             value += self.guide.log_density(position)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
 
-    def complete(
-        self, position: Float[Array, " coordinate"], key: PRNGKeyArray
-    ) -> Float[Array, " joint"]:
+    def complete(self, position: Position, key: PRNGKeyArray) -> Float[Array, " joint"]:
         """A draw of everything: what was integrated out is drawn given what was sampled.
 
-        Args:
-            position: A draw of the sampled coordinates.
-            key: Random key.
-
-        Returns:
-            (coordinates of the parameters, of the free scaling, log noise where not known);
-            scaling that was integrated out is its own coordinate.
+        It is (coordinates of the parameters, of the free scaling, log noise where not known);
+        scaling that was integrated out is its own coordinate.
         """
         z, zs, log_noise = self._split(position)
         system = self.system(z)
@@ -270,12 +241,12 @@ class Posterior(eqx.Module):
         noise = self.noise.draw(chi2, log_noise, self.power * self.source.n_points, key)
         return jnp.concatenate([z, zs, noise])
 
-    def params(self, z: Float[Array, " free"]) -> Float[Array, " param"]:
+    def params(self, z: Float[Array, " free"]) -> Params:
         """All parameters from the coordinates of the free ones."""
         index = np.flatnonzero(self.varying)
         return jnp.asarray(self.start).at[index].set(self.coordinates.to_values(z))
 
-    def system(self, z: Float[Array, " free"]) -> System:
+    def system(self, z: Float[Array, " free"]) -> coords.System:
         """Chi-squared as a function of contrasts and offsets."""
         moments = self.source.moments(self.model, self.params(z), self.varying)
         return self.scaling.system(moments)
@@ -284,7 +255,7 @@ class Posterior(eqx.Module):
         n, m, k = self.sizes
         return position[:n], position[n : n + m], position[n + m] if k else jnp.zeros(())
 
-    def _conditional(self, system: System, log_noise: Array) -> tuple[Array, Array]:
+    def _conditional(self, system: coords.System, log_noise: Array) -> tuple[Array, Array]:
         """Cholesky factor of the precision of the scaling given the rest, and its mean."""
         tau = self.power * jnp.exp(-2 * log_noise)
         prior = self.share * self.scaling.precision
@@ -292,7 +263,7 @@ class Posterior(eqx.Module):
         pull = tau * system.linear + prior * self.scaling.centre
         return factor, jax.scipy.linalg.cho_solve((factor, True), pull)
 
-    def _marginal(self, system: System, log_noise: Array) -> Array:
+    def _marginal(self, system: coords.System, log_noise: Array) -> Array:
         """Log of the likelihood with the scaling integrated out."""
         factor, best = self._conditional(system, log_noise)
         away = best - self.scaling.centre
@@ -328,21 +299,15 @@ def make_posterior(
     """
     problem = make_problem(model, data, space, mode, evaluator)
     treatment = noise if data.sigma is None else KnownNoise()
-    linear = linear_scaling(problem.scaling, space, problem.shift, scaling)
+    linear = coords.linear_scaling(problem, space, scaling)
     if treatment == MarginalNoise() and linear.sampled is None:
         raise ValueError(
             "noise='marginal' cannot go with scaling='marginal': with a normal prior of contrast "
             "and offset the two have no closed form together; sample one of them."
         )
-    count = problem.n_points.astype(float)
+    count, one = problem.n_points.astype(float), jnp.ones(())
+    source = Plane(data, problem.shift, count, problem.prepared, evaluator)
+    own = coords.parameter_coordinates(space)
     return Posterior(
-        model=model,
-        source=Plane(data, problem.shift, count, problem.prepared, evaluator),
-        start=problem.start,
-        coordinates=parameter_coordinates(space),
-        scaling=linear,
-        share=jnp.ones(()),
-        power=jnp.ones(()),
-        varying=problem.varying,
-        noise=treatment,
+        model, source, problem.start, own, linear, one, one, problem.varying, treatment
     )

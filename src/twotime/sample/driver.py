@@ -6,6 +6,7 @@ saves and adapts. Neither blocks nor devices change a draw.
 
 import hashlib
 import io
+import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from twotime.gram import device_mesh, fetch
 from twotime.results.storage import writing
 from twotime.sample import chains
 from twotime.sample.chains import AbstractSampler, Piece, State, Trace
+from twotime.sample.density import Density
 
 
 class Progress(NamedTuple):
@@ -50,14 +52,7 @@ class Progress(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What sampling gives.
-
-    Attributes:
-        trace: Kept draws; fewer than asked for if it was interrupted.
-        step: Step of each posterior.
-        n_gradients: Evaluations of density and gradient, warm-up included.
-        is_complete: Whether all draws were made.
-    """
+    """What sampling gives: kept draws, fewer than asked for if it was interrupted."""
 
     trace: Trace
     step: Float[np.ndarray, " posterior"]
@@ -66,7 +61,7 @@ class Drawn(NamedTuple):
 
 
 def sample(
-    posteriors: Any,
+    posteriors: Density,
     modes: Float[np.ndarray, "posterior coordinate"],
     roots: Float[np.ndarray, "posterior coordinate coordinate"],
     starts: Float[np.ndarray, "posterior chain coordinate"],
@@ -96,8 +91,7 @@ def sample(
     """
     import blackjax  # noqa: F401  loading it starts XLA, and may not happen while tracing
 
-    program = Program(posteriors, modes, key, sampler, devices)
-    plan = chains.make_plan(sampler)
+    program, plan = Program(posteriors, modes, key, sampler, devices), chains.make_plan(sampler)
     saved = [] if saver is None else saver.load()
     traces = [trace for _, trace in saved if trace is not None]
     state = saved[-1][0] if saved else chains.first_state(roots, starts, sampler)
@@ -105,7 +99,7 @@ def sample(
     try:
         for index in range(len(saved), len(plan)):
             piece = plan[index]
-            position, averaging, trace = program.run(state, clock.done(index), piece)
+            position, averaging, trace = program.run(state, clock.done[index], piece)
             if index == 0 and not np.isfinite(trace.log_density[:, :, 0]).all():
                 raise ValueError(
                     "The posterior is zero or not finite where a chain starts; move the start "
@@ -128,59 +122,45 @@ def sample(
 
 
 class _Clock:
-    """Counts gradients and estimates how long the rest will take."""
+    """Counts draws and gradients, and estimates how long the rest will take.
+
+    Attributes:
+        done: Draws of each chain before each block, and of all.
+    """
 
     def __init__(self, plan: list[Piece], first: int):
         self.gradients = self.divergences = 0
+        self.done = [0, *itertools.accumulate(piece.n_draws for piece in plan)]
         self._plan, self._first = plan, first
-        self._sizes = [piece.n_draws for piece in plan]
         self._begun = self._steady = time.perf_counter()
-
-    def done(self, index: int) -> int:
-        """Draws of each chain before a block."""
-        return sum(self._sizes[:index])
 
     def progress(self, index: int, trace: Trace) -> Progress:
         """What is reported after a block."""
-        now = time.perf_counter()
-        is_warmup = self._plan[index].is_warmup
-        sizes = self._sizes
+        now, piece = time.perf_counter(), self._plan[index]
+        done, total = self.done[index + 1], self.done[-1]
         self.gradients += int(trace.n_steps.sum())
-        self.divergences += 0 if is_warmup else int(trace.divergent.sum())
+        self.divergences += 0 if piece.is_warmup else int(trace.divergent.sum())
         if index == self._first:  # compiled by now
             self._steady = now
-        made = sum(sizes[self._first + 1 : index + 1])
-        pace = (now - self._steady) / made if made else (now - self._begun) / sizes[index]
-        return Progress(
-            stage="warm-up" if is_warmup else "sampling",
-            done=sum(sizes[: index + 1]),
-            total=sum(sizes),
-            seconds=now - self._begun,
-            seconds_left=sum(sizes[index + 1 :]) * pace,
-            gradients=self.gradients / max(now - self._begun, 1e-9),
-            divergences=self.divergences,
-        )
+        made = done - self.done[self._first + 1]
+        pace = (now - self._steady) / made if made else (now - self._begun) / piece.n_draws
+        stage, seconds = "warm-up" if piece.is_warmup else "sampling", now - self._begun
+        left, rate = (total - done) * pace, self.gradients / max(seconds, 1e-9)
+        return Progress(stage, done, total, seconds, left, rate, self.divergences)
 
 
 class Program:
-    """The compiled block with the posteriors placed on the devices.
+    """The compiled block with the posteriors placed on the devices that are of use.
 
     Chains run in groups of fixed size, each group by itself on one device: few on CPUs, where
     the slowest of them sets the pace.
-
-    Args:
-        posteriors: Posteriors stacked along the first axis of their arrays.
-        modes: Origin of each one's positions.
-        key: Random key.
-        sampler: How to sample.
-        devices: Devices, of which no more are taken than are of use; None takes one.
 
     Raises:
         ValueError: If a process has none of the devices.
     """
 
     def __init__(
-        self, posteriors: Any, modes: np.ndarray, key: PRNGKeyArray,
+        self, posteriors: Density, modes: np.ndarray, key: PRNGKeyArray,
         sampler: AbstractSampler, devices: Sequence[Any] | None,
     ):  # fmt: skip
         self._sampler, self._modes = sampler, modes
@@ -195,9 +175,8 @@ class Program:
                 f"Not each of the {n_processes} processes has one of the devices {found}; give "
                 "devices=jax.devices()."
             )
-        mesh = device_mesh(found)
-        assert mesh is not None
-        self._mesh = mesh
+        self._mesh = device_mesh(found)
+        assert self._mesh is not None
         self._share = NamedSharding(self._mesh, PartitionSpec(self._mesh.axis_names))
         self._chains, self._is_new = slots(n_groups, size, len(found))
         own = self._is_new[..., None] & (self._chains % size == np.arange(size))
@@ -218,15 +197,13 @@ class Program:
             Positions and states of the dual averaging after it, and the draws.
         """
         is_adapting = piece.is_warmup and self._sampler.adapt_step
-        clock = chains.Clock(done, piece.is_warmup, is_adapting, self._sampler.target_accept)
-        clock = chains.Clock(*map(np.asarray, clock))
+        facts = done, piece.is_warmup, is_adapting, self._sampler.target_accept
+        clock = chains.Clock(*map(np.asarray, facts))
         frame = chains.Frame(self._modes, state.root, state.step)
         moving = self._keys, state.position, state.averaging
         moving = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), moving)
-        calls = []
-        for arrays, k, who, new in zip(
-            self._arrays, self._owners, self._chains, self._is_new, strict=True
-        ):
+        calls, groups = [], (self._arrays, self._owners, self._chains, self._is_new)
+        for arrays, k, who, new in zip(*groups, strict=True):
             n_draws = self._put(np.where(new, piece.n_draws, 0), np.arange(len(new)))
             by_group = arrays, self._put(frame, k), self._put(moving, who), n_draws
             static = self._static, self._sampler.compiled, self._impl, self._mesh
@@ -261,11 +238,6 @@ def slots(
     Where there are devices enough, groups are split: lanes of the other parts repeat a chain. A
     chain that is kept runs in its own lane.
 
-    Args:
-        n_groups: Groups of chains.
-        size: Chains of a group.
-        n_devices: Devices.
-
     Returns:
         The chains, and whether a group of them is not a repeat (which makes no draws).
     """
@@ -287,13 +259,9 @@ class Checkpoint:
     """A folder in which a run is kept block by block, so that one that was killed can go on.
 
     Every block is a file of its own, written under another name and then renamed, so a kill
-    leaves whole files only. A fingerprint of data, posterior, settings and key says whether a run
-    may go on. Of several processes the first reads and writes, and passes on what it found.
-
-    Args:
-        folder: The folder, made if need be.
-        identity: What the run depends on: values, arrays and keys.
-        resume: Whether to go on with the run that is kept there, if there is one.
+    leaves whole files only. A fingerprint of data, posterior, settings and key (`identity`) says
+    whether a run may go on. Of several processes the first reads and writes, and passes on what
+    it found.
 
     Raises:
         ResultError: If the folder holds another run, or one that shall not be resumed.

@@ -16,84 +16,93 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import correlation
+from twotime.models.scaling import Individual
 from twotime.results.cmc import CMCResult, Limits
-from twotime.sample.chains import AbstractSampler, Trace
-from twotime.sample.combine import (
-    Combination,
-    Independent,
-    Joint,
-    Weighted,
-    Widths,
-    product_of_shards,
-)
-from twotime.sample.density import Guide, Posterior
-from twotime.sample.driver import Drawn
-from twotime.sample.shards import Sharding
+from twotime.results.nlsq import NLSQResult
+from twotime.sample import chains, combine, density, driver, shards
 
 _SHOWN = 400
+Plane = Float[np.ndarray, "angle time time"]
+
+
+class Job(NamedTuple):
+    """What `fit_cmc` was asked for; words are resolved but for `evaluator` and `scaling`."""
+
+    model: AbstractTwoTimeModel
+    data: TwoTimeData
+    space: ParameterSpace
+    key: PRNGKeyArray
+    start: NLSQResult | str | None
+    sampler: chains.AbstractSampler
+    sharding: shards.Sharding
+    limits: Limits
+    mode: Individual
+    evaluator: str
+    scaling: str
+    prior_from_fit: float | None
+    noise: density.KnownNoise
+    width: combine.Independent
+    combine: combine.Combination
 
 
 class Setup(NamedTuple):
-    """What is sampled and how.
+    """How a job was set up.
 
     Attributes:
-        model: The model.
-        space: The space.
-        mode: Resolved `per_angle_mode`.
-        evaluator: What computes the likelihood.
         posterior: The posterior of all points.
         whole: The same, by the evaluator that is fastest.
+        evaluator: What computes the likelihood.
         guide: What shards are guided by.
-        combine: How draws of shards are combined.
-        width: How the width is corrected.
-        widths: The covariances it is corrected by.
-        sampler: How chains are run.
-        sharding: How points are dealt.
-        limits: What chains must keep.
-        key: Random key of the run.
+        widths: The covariances by which the width is corrected.
         seed: Seed of what NumPy draws.
     """
 
-    model: AbstractTwoTimeModel
-    space: ParameterSpace
-    mode: str
+    posterior: density.Posterior
+    whole: density.Posterior
     evaluator: str
-    posterior: Posterior
-    whole: Posterior
-    guide: Guide | None
-    combine: Combination
-    width: Independent
-    widths: Widths | None
-    sampler: AbstractSampler
-    sharding: Sharding
-    limits: Limits
-    key: PRNGKeyArray
+    guide: density.Guide | None
+    widths: combine.Widths | None
     seed: int
 
 
-def make_result(setup: Setup, drawn: Drawn, seconds: float) -> CMCResult:
+def make_result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCResult:
     """Combine, widen and judge draws.
-
-    Args:
-        setup: What was sampled and how.
-        drawn: The draws.
-        seconds: Time that it took [s].
 
     Raises:
         ValueError: If no shard is left, or draws are too few to combine.
     """
-    posterior, trace, n = setup.posterior, drawn.trace, setup.posterior.sizes[0]
-    found = convergence(trace, getattr(setup.sampler, "max_tree_depth", np.inf))
-    kept = converged_shards(found, setup.limits)
-    excluded = _excluded(kept, setup.sharding.exclude)
-    combined, disagreement = _combined(setup, trace.joint, excluded)
-    joint = setup.width.corrected(combined.draws, setup.widths)
+    posterior, trace, is_cut = setup.posterior, drawn.trace, job.sharding.n_shards > 1
+    n, sampled = posterior.sizes[0], posterior.scaling.sampled
+    kinds = () if sampled is None else sampled.names
+    names = posterior.coordinates.names
+    names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+    found = convergence(trace, getattr(job.sampler, "max_tree_depth", np.inf))
+    kept = converged_shards(found, job.limits)
+    excluded = _excluded(kept, job.sharding.exclude)
+    combined, disagreement = _combined(job, setup, trace.joint, excluded)
+    joint = job.width.corrected(combined.draws, setup.widths)
     spread, before = (x[..., :n].std(axis=(0, 1)) for x in (joint, combined.draws))
     draws, contrast, offset, noise = _physical(posterior, joint)
     values = np.array(posterior.start)
     values[np.flatnonzero(posterior.varying)] = np.median(draws, axis=(0, 1))
+    flat = trace.joint[..., :n].reshape(len(kept), -1, n)
+    some = jnp.asarray(flat[:, _spread(flat.shape[1], _SHOWN)])
     return CMCResult(
-        **_names(setup),
+        all_names=tuple(job.space.names),
+        varying=posterior.varying,
+        units=tuple(job.space.units),
+        model=type(job.model).__name__,
+        per_angle_mode=job.mode.word,
+        evaluator=setup.evaluator,
+        sampler=job.sampler.word,
+        scaling_kind="sampled" if kinds else "marginal",
+        noise_kind=posterior.noise.word,
+        combination=job.combine.word if is_cut else "",
+        strategy=job.sharding.strategy if is_cut else "",
+        width_kind=job.width.word,
+        width_text=job.width.text,
+        coordinate_names=names + ("noise",) * posterior.noise.size,
+        limits=job.limits,
         excluded=excluded,
         is_complete=drawn.is_complete,
         draws=draws,
@@ -101,6 +110,7 @@ def make_result(setup: Setup, drawn: Drawn, seconds: float) -> CMCResult:
         offset=offset,
         noise=noise,
         values=values,
+        phi=np.asarray(posterior.plane.data.phi, float),
         log_density=trace.log_density,
         energy=trace.energy,
         acceptance=trace.acceptance.mean(axis=(1, 2)),
@@ -113,7 +123,7 @@ def make_result(setup: Setup, drawn: Drawn, seconds: float) -> CMCResult:
         shard_bfmi=found.bfmi,
         shard_divergences=found.divergences,
         shard_converged=kept,
-        shard_draws=np.asarray(posterior.coordinates.to_values(_some(trace.joint[..., :n]))),
+        shard_draws=np.asarray(posterior.coordinates.to_values(some)),
         disagreement=disagreement[:, :n],
         pareto_k=np.asarray(combined.pareto_k),
         ess_weights=np.asarray(combined.effective),
@@ -123,33 +133,6 @@ def make_result(setup: Setup, drawn: Drawn, seconds: float) -> CMCResult:
         n_gradients=np.asarray(float(drawn.n_gradients)),
         seconds=np.asarray(seconds),
     )
-
-
-def _names(setup: Setup) -> dict[str, Any]:
-    """The part of a result that is known before sampling."""
-    posterior, is_cut = setup.posterior, setup.sharding.n_shards > 1
-    names, sampled = posterior.coordinates.names, posterior.scaling.sampled
-    if sampled is not None:
-        kinds = sampled.names
-        names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
-    return {
-        "all_names": tuple(setup.space.names),
-        "varying": posterior.varying,
-        "units": tuple(setup.space.units),
-        "model": type(setup.model).__name__,
-        "per_angle_mode": setup.mode,
-        "evaluator": setup.evaluator,
-        "sampler": setup.sampler.word,
-        "scaling_kind": "sampled" if sampled is not None and sampled.names else "marginal",
-        "noise_kind": posterior.noise.word,
-        "combination": setup.combine.word if is_cut else "",
-        "strategy": setup.sharding.strategy if is_cut else "",
-        "width_kind": setup.width.word,
-        "width_text": setup.width.text,
-        "coordinate_names": names + ("noise",) * posterior.noise.size,
-        "limits": setup.limits,
-        "phi": np.asarray(posterior.plane.data.phi, float),
-    }
 
 
 class Convergence(NamedTuple):
@@ -172,12 +155,8 @@ class Convergence(NamedTuple):
     deepest: Float[np.ndarray, " posterior"]
 
 
-def convergence(trace: Trace, max_depth: float) -> Convergence:
-    """Diagnostics of chains.
-
-    Args:
-        trace: Kept draws.
-        max_depth: Where doubling stops.
+def convergence(trace: chains.Trace, max_depth: float) -> Convergence:
+    """Diagnostics of kept draws of chains whose doubling stops at `max_depth`.
 
     Reference:
         Vehtari et al., Bayesian Analysis 16, 667 (2021); Betancourt, arXiv:1604.00695.
@@ -186,14 +165,10 @@ def convergence(trace: Trace, max_depth: float) -> Convergence:
 
     r_hat, bulk, tail = (np.asarray(x) for x in _ranked(jnp.asarray(trace.position)))
     change = np.mean(np.diff(trace.energy, axis=2) ** 2, axis=2)
-    return Convergence(
-        r_hat=r_hat,
-        ess_bulk=bulk,
-        ess_tail=tail,
-        bfmi=change / np.maximum(np.var(trace.energy, axis=2), np.finfo(float).tiny),
-        divergences=np.sum(trace.divergent, axis=(1, 2)),
-        deepest=np.mean(trace.depth >= max_depth, axis=(1, 2)),
-    )
+    bfmi = change / np.maximum(np.var(trace.energy, axis=2), np.finfo(float).tiny)
+    divergences = np.sum(trace.divergent, axis=(1, 2))
+    deepest = np.mean(trace.depth >= max_depth, axis=(1, 2))
+    return Convergence(r_hat, bulk, tail, bfmi, divergences, deepest)
 
 
 @jax.jit
@@ -231,27 +206,24 @@ def _excluded(kept: Bool[np.ndarray, " shard"], exclude: bool) -> tuple[int, ...
 
 
 def _combined(
-    setup: Setup, joint: Float[np.ndarray, "shard chain draw joint"], excluded: tuple[int, ...]
-) -> tuple[Weighted, Float[np.ndarray, "shard joint"]]:
+    job: Job, setup: Setup, joint: combine.ShardDraws, excluded: tuple[int, ...]
+) -> tuple[combine.Weighted, Float[np.ndarray, "shard joint"]]:
     """Draws of the posterior, and how far the shards disagree."""
+    size = joint.shape[-1]
     if len(joint) == 1:
-        return Weighted(joint[0]), np.zeros((1, joint.shape[-1]))
+        return combine.Weighted(joint[0]), np.zeros((1, size))
     used = ~np.isin(np.arange(len(joint)), excluded)
     guide, place = setup.guide, setup.posterior.place
     if guide is not None:  # of what was integrated out it says nothing
-        size = joint.shape[-1]
         centre, precision = np.zeros(size), np.zeros((size, size))
         centre[place], precision[np.ix_(place, place)] = guide.centre, guide.precision
-        guide = Guide(centre, precision)
-    product = product_of_shards(joint, guide, used)
-    key = jax.random.fold_in(setup.key, 4)
-    combined = setup.combine.draw(product, setup.whole, key, setup.seed)
-    return combined, product.disagreement
+        guide = density.Guide(centre, precision)
+    product = combine.product_of_shards(joint, guide, used)
+    key = jax.random.fold_in(job.key, 4)
+    return job.combine.draw(product, setup.whole, key, setup.seed), product.disagreement
 
 
-def _physical(
-    posterior: Posterior, joint: Joint
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _physical(posterior: density.Posterior, joint: combine.Joint) -> tuple[np.ndarray, ...]:
     """Parameters, contrast, offset and noise level from draws in unbounded coordinates."""
     n, m = posterior.sizes[0], sum(posterior.scaling.free)
     draws = posterior.coordinates.to_values(jnp.asarray(joint[..., :n]))
@@ -262,11 +234,6 @@ def _physical(
     return np.asarray(draws), both[..., 0], both[..., 1] + float(posterior.plane.shift), noise
 
 
-def _some(draws: Float[np.ndarray, "shard chain draw free"]) -> Float[Array, "shard some free"]:
-    flat = draws.reshape(draws.shape[0], -1, draws.shape[-1])
-    return jnp.asarray(flat[:, _spread(flat.shape[1], _SHOWN)])
-
-
 def _spread(total: int, count: int) -> np.ndarray:
     """Places of some draws, evenly spread."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
@@ -274,7 +241,7 @@ def _spread(total: int, count: int) -> np.ndarray:
 
 def predictive(
     result: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData, n_draws: int = 200
-) -> tuple[Float[np.ndarray, "angle time time"], Float[np.ndarray, "angle time time"]]:
+) -> tuple[Plane, Plane]:
     """Posterior mean of the fitted c2, and the standard deviation of a point's prediction.
 
     Args:
@@ -295,9 +262,8 @@ def predictive(
     chosen = _spread(len(draws), n_draws)
     n_angles = result.contrast.shape[-1]
     contrast, offset = (x.reshape(-1, n_angles)[chosen] for x in (result.contrast, result.offset))
-    mean, square = map(
-        np.asarray, _moments(model, data, *map(jnp.asarray, (draws[chosen], contrast, offset)))
-    )
+    fields = map(jnp.asarray, (draws[chosen], contrast, offset))
+    mean, square = map(np.asarray, _moments(model, data, *fields))
     noise = np.mean(result.noise.reshape(-1)[chosen] ** 2)
     noise = noise if data.sigma is None else np.asarray(data.sigma) ** 2
     return mean, np.sqrt(np.maximum(square - mean**2, 0.0) + noise)
