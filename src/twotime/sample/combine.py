@@ -23,10 +23,12 @@ from twotime.compilation import compiled
 from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.coordinates import Coordinates
-from twotime.sample.density import Guide
+from twotime.sample.density import Density, Guide
 
 Joint = Float[np.ndarray, "chain draw joint"]
 ShardDraws = Float[np.ndarray, "shard chain draw joint"]
+Matrix = Float[np.ndarray, "*shard joint joint"]
+Covariance = Float[AnyArray, "free free"]
 
 
 class Product(NamedTuple):
@@ -45,8 +47,8 @@ class Product(NamedTuple):
     draws: Float[np.ndarray, "used chain draw joint"]
     precision: Float[np.ndarray, "used joint joint"]
     mean: Float[np.ndarray, " joint"]
-    covariance: Float[np.ndarray, "joint joint"]
-    root: Float[np.ndarray, "joint joint"]
+    covariance: Matrix
+    root: Matrix
     disagreement: Float[np.ndarray, "shard joint"]
 
 
@@ -65,9 +67,7 @@ class Weighted(NamedTuple):
 
 
 def product_of_shards(
-    draws: Float[np.ndarray, "shard chain draw joint"],
-    guide: Guide | None = None,
-    used: Bool[np.ndarray, " shard"] | None = None,
+    draws: ShardDraws, guide: Guide | None = None, used: Bool[np.ndarray, " shard"] | None = None
 ) -> Product:
     """The product of shards, each taken as a Gaussian.
 
@@ -105,38 +105,20 @@ def product_of_shards(
     covariance = _inverse(total)
     pull = np.einsum("kij,kj->ki", precision, means) - guide.precision @ guide.centre
     mean = covariance @ pull[used].sum(axis=0)
-    return Product(
-        (draws - means[:, None, None])[used],
-        precision[used],
-        mean,
-        covariance,
-        np.linalg.inv(np.linalg.cholesky(total)).T,
-        _disagreement(means, covariances, guide, (mean, covariance), used),
-    )
-
-
-def _disagreement(
-    means: Float[np.ndarray, "shard joint"],
-    covariances: Float[np.ndarray, "shard joint joint"],
-    guide: Guide,
-    product: tuple[Float[np.ndarray, " joint"], Float[np.ndarray, "joint joint"]],
-    used: Bool[np.ndarray, " shard"],
-) -> Float[np.ndarray, "shard joint"]:
-    """Distance of each shard's mean from where the product puts it, in standard deviations.
-
-    Data move a shard's mean by its covariance times the score of its points, whose variance is
-    their information. That is taken as an equal share of all: a shard's own is what is left of
-    two large numbers when the guide is divided out. The product has followed the shards that it
-    contains, so these are less far off.
-    """
-    mean, covariance = product
+    # Data move a shard's mean by its covariance times the score of its points, whose variance is
+    # their information. That is taken as an equal share of all: a shard's own is what is left of
+    # two large numbers when the guide is divided out. The product has followed the shards that
+    # it contains, so these are less far off.
     count = used.sum()
     expected = mean - covariances @ (guide.precision @ (mean - guide.centre))
     share = _inverse(covariance) / count
     variance = np.einsum("kij,jl,kil->ki", covariances, share, covariances)
     left = np.where(used, 1 - 1 / count, 1 + 1 / count)[:, None]
     smallest = 1e-12 * np.diagonal(covariances, axis1=1, axis2=2)
-    return (means - expected) / np.sqrt(np.maximum(variance * left, smallest))
+    disagreement = (means - expected) / np.sqrt(np.maximum(variance * left, smallest))
+    root = np.linalg.inv(np.linalg.cholesky(total)).T
+    centred = (draws - means[:, None, None])[used]
+    return Product(centred, precision[used], mean, covariance, root, disagreement)
 
 
 @dataclass(frozen=True)
@@ -146,14 +128,7 @@ class Consensus:
     word: ClassVar[str] = "consensus"
 
     def draw(self, product: Product, whole: Any, key: PRNGKeyArray, seed: int) -> Weighted:
-        """Draws of the posterior from the product of shards.
-
-        Args:
-            product: The product.
-            whole: The posterior of all points, by the evaluator that is fastest.
-            key: Random key.
-            seed: Seed of what NumPy draws.
-        """
+        """Draws of the posterior from the product of shards; `seed` is for what NumPy draws."""
         step = np.einsum("kij,kcnj->cni", product.precision, product.draws)
         # With nothing divided out this makes averages weighted with the shards' precisions.
         step = step @ np.linalg.inv(np.linalg.cholesky(product.precision.sum(axis=0))).T
@@ -195,56 +170,45 @@ class Importance:
     word: ClassVar[str] = "importance"
 
     def draw(self, product: Product, whole: Any, key: PRNGKeyArray, seed: int) -> Weighted:
+        from blackjax.diagnostics import psis_weights
+
         place, (_, *shape, _) = whole.place, product.draws.shape
         mean, covariance = product.mean[place], product.covariance[np.ix_(place, place)]
         count, size = shape[0] * shape[1], len(mean)
         for again in range(1, self.rounds + 1):
             key, own, choice = jax.random.split(key, 3)
-            places, joint, weights, k = self._propose(whole, mean, covariance, count, own)
+            own, at_places = jax.random.split(own)
+            white = jax.random.normal(own, (count, size), jnp.float64)
+            root = self.wider * np.linalg.cholesky(covariance)
+            places = jnp.asarray(mean) + white @ jnp.asarray(root).T
+            heights, joint = _evaluated(whole, places, jax.random.split(at_places, count))
+            log_weights, k = psis_weights(heights + 0.5 * jnp.sum(white**2, axis=1))
+            weights = np.exp(np.asarray(log_weights))
             effective = float(1 / np.sum(weights**2))
             if effective >= self.enough * count or effective < 10 * size or again == self.rounds:
                 break
-            mean = weights @ places
-            covariance = np.cov(places.T, aweights=weights).reshape(size, size)
+            mean = weights @ np.asarray(places)
+            covariance = np.cov(np.asarray(places).T, aweights=weights).reshape(size, size)
         # Equal steps through the summed weights: no draw is repeated more often than it must be.
         steps = (np.arange(count) + float(jax.random.uniform(choice, ()))) / count
         chosen = np.minimum(np.searchsorted(np.cumsum(weights), steps), count - 1)
         chosen = np.asarray(jax.random.permutation(jax.random.fold_in(choice, 1), chosen))
-        return Weighted(joint[chosen].reshape(*shape, -1), k, effective)
-
-    def _propose(
-        self, whole: Any, mean: np.ndarray, covariance: np.ndarray, count: int,
-        key: PRNGKeyArray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:  # fmt: skip
-        """Places drawn from a Gaussian, draws of everything there, their weights, Pareto's k."""
-        from blackjax.diagnostics import psis_weights
-
-        own, at_places = jax.random.split(key)
-        white = jax.random.normal(own, (count, len(mean)), jnp.float64)
-        root = self.wider * np.linalg.cholesky(covariance)
-        places = jnp.asarray(mean) + white @ jnp.asarray(root).T
-        heights, joint = _evaluated(whole, places, jax.random.split(at_places, count))
-        log_weights, k = psis_weights(heights + 0.5 * jnp.sum(white**2, axis=1))
-        return np.asarray(places), np.asarray(joint), np.exp(np.asarray(log_weights)), float(k)
+        return Weighted(np.asarray(joint)[chosen].reshape(*shape, -1), float(k), effective)
 
 
 Combination = Consensus | Gaussian | Importance
-COMBINATIONS: dict[str, Combination] = {
-    way.word: way for way in (Consensus(), Gaussian(), Importance())
-}
+_WAYS: tuple[Combination, ...] = (Consensus(), Gaussian(), Importance())
+COMBINATIONS = {way.word: way for way in _WAYS}
 
 
 @compiled
-def _evaluated(posterior: Any, places: Array, keys: Array) -> tuple[Array, Array]:
+def _evaluated(posterior: Density, places: Array, keys: Array) -> tuple[Array, Array]:
     """Log density at places, and draws of everything there."""
 
     def one(x: tuple[Array, Array]) -> tuple[Array, Array]:
         return posterior.log_density(x[0]), posterior.complete(*x)
 
     return jax.lax.map(one, (places, keys))
-
-
-Covariance = Float[AnyArray, "free free"]
 
 
 class Widths(NamedTuple):
@@ -319,22 +283,17 @@ WIDTHS = {width.word: width for width in (Sandwich(), Tempering(), Independent()
 
 
 def widths(coordinates: Coordinates, fit: NLSQResult) -> Widths:
-    """Covariances of a fit in the sampler's coordinates, with the prior's curvature.
-
-    Args:
-        coordinates: Coordinates of the free parameters.
-        fit: The fit.
-    """
+    """Covariances of a fit in the sampler's coordinates, with the prior's curvature."""
     free = np.flatnonzero(fit.varying)
     z = coordinates.from_values(np.asarray(fit.values)[free])
     slope = np.asarray(coordinates.slope(z))
-    unit = slope[:, None] * slope[None, :]
+    unit = np.outer(slope, slope)
     iid, robust = (np.asarray(c) / unit for c in (fit.covariance_iid, fit.covariance))
     prior = -np.diag(np.asarray(jax.hessian(coordinates.log_prior)(z)))
     curvature = np.diag(np.maximum(prior, 1e-3))
     size = np.sqrt(np.maximum(np.diag(iid), 0.0))
     size = np.where(size > 0, size, 1.0)
-    unit = size[:, None] * size[None, :]
+    unit = np.outer(size, size)
     # Directions without variance stay out.
     information = np.linalg.pinv(iid / unit, rcond=1e-13, hermitian=True) / unit
     naive = np.linalg.inv(information + curvature)
@@ -345,32 +304,23 @@ def widths(coordinates: Coordinates, fit: NLSQResult) -> Widths:
 def temper_power(naive: Covariance, robust: Covariance) -> Float[AnyArray, ""]:
     """Power of the likelihood that gives the posterior the volume of the robust covariance.
 
-    Args:
-        naive: Covariance from independent points.
-        robust: Covariance to be matched; both positive definite.
-
-    Returns:
-        (det naive / det robust)^(1/n): the ratio of robust to naive information.
+    It is (det naive / det robust)^(1/n): the ratio of robust to naive information.
     """
     ratio = jnp.linalg.slogdet(naive)[1] - jnp.linalg.slogdet(robust)[1]
     return jnp.exp(ratio / naive.shape[0])
 
 
-def open_faced_map(naive: Covariance, robust: Covariance) -> Float[AnyArray, "free free"]:
+def open_faced_map(naive: Covariance, robust: Covariance) -> Covariance:
     """Linear map of deviations from the mode that turns the naive covariance into the robust.
 
     With Q the naive information and P = Q robust Q, the map is Q⁻¹ P^½ Q^½ (symmetric roots, in
     units of the naive standard deviations).
 
-    Args:
-        naive: Covariance from independent points.
-        robust: Covariance to be matched; both positive definite.
-
     Reference:
         Shaby, Bayesian Analysis 9, 585 (2014).
     """
     size = jnp.sqrt(jnp.diag(naive))
-    unit = size[:, None] * size[None, :]
+    unit = jnp.outer(size, size)
     q = jnp.linalg.inv(naive / unit)
     p = q @ (robust / unit) @ q
     linear = (naive / unit) @ _root(p) @ _root(q)
@@ -382,15 +332,13 @@ def _root(matrix: Covariance) -> Covariance:
     return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
 
 
-def _inverse(
-    matrices: Float[np.ndarray, "*shard joint joint"],
-) -> Float[np.ndarray, "*shard joint joint"]:
+def _inverse(matrices: Matrix) -> Matrix:
     """Inverses of symmetric matrices, scaled to unit diagonal in between."""
     unit = _unit(matrices)
     inverse = np.linalg.inv(matrices / unit) / unit
     return 0.5 * (inverse + inverse.swapaxes(-1, -2))
 
 
-def _unit(matrices: Float[np.ndarray, "*shard joint joint"]) -> np.ndarray:
+def _unit(matrices: Matrix) -> Matrix:
     size = np.sqrt(np.abs(np.diagonal(matrices, axis1=-2, axis2=-1)))
     return size[..., :, None] * size[..., None, :]

@@ -26,19 +26,20 @@ from twotime.results.nlsq import NLSQResult
 from twotime.sample.chains import check_counts
 from twotime.sample.combine import Combination
 from twotime.sample.coordinates import Coordinates
-from twotime.sample.density import Guide, Plane, PointList, Posterior
+from twotime.sample.density import Density, Guide, Plane, PointList, Posterior
 
 _REACH = 0.5
 """Step of the differences of the gradient [standard deviation]."""
 _STEEPEST, _FLATTEST = 1e4, 0.05
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.004)
-_NEAR = 0.3
+_NEAR, _MOST_STEPS = 0.3, 20
 _WIDEST = 40.0
 """Largest coordinate at which priors are looked at."""
 
 Points = tuple[int, np.ndarray, np.ndarray]
 """An angle's position with the frames t1 and t2 of some of its points."""
 Owner = Int[np.ndarray, " point"]
+Position = Float[np.ndarray, " coordinate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +83,7 @@ def used_points(data: TwoTimeData) -> list[Points]:
 
 
 def deal(data: TwoTimeData, sharding: Sharding, seed: int = 0) -> list[list[Points]]:
-    """Deal the points of data to shards.
-
-    Args:
-        data: The data.
-        sharding: How.
-        seed: Seed of the random dealing.
-
-    Returns:
-        For each shard its angles with their points.
+    """Deal the points of data to shards: for each its angles with their points.
 
     Raises:
         ValueError: If there are more shards than points (or angles, where these are dealt), or a
@@ -109,7 +102,7 @@ def deal(data: TwoTimeData, sharding: Sharding, seed: int = 0) -> list[list[Poin
     shards: list[list[Points]] = [[] for _ in range(n)]
     first = 0
     for k, early, late in points:
-        owner = STRATEGIES[sharding.strategy](k, early, late, sharding, rng, first)
+        owner = STRATEGIES[sharding.strategy]((k, early, late), sharding, rng, first)
         first = (first + len(early)) % n
         for shard in np.unique(owner):
             shards[shard].append((k, early[owner == shard], late[owner == shard]))
@@ -123,32 +116,28 @@ def deal(data: TwoTimeData, sharding: Sharding, seed: int = 0) -> list[list[Poin
     return shards
 
 
-def _random(
-    k: int, early: Owner, late: Owner, sharding: Sharding, rng: np.random.Generator, first: int
-) -> Owner:
+def _random(angle: Points, sharding: Sharding, rng: np.random.Generator, first: int) -> Owner:
     """Equal parts at random of each band of lags; the remainder begins at another shard a time."""
-    lag = late - early
-    bands = np.minimum((lag - 1) * sharding.strata // max(int(lag.max()), 1), sharding.strata - 1)
+    _, early, late = angle
+    lag, strata = late - early, sharding.strata
+    bands = np.minimum((lag - 1) * strata // max(int(lag.max()), 1), strata - 1)
     order = np.lexsort((rng.permutation(len(early)), bands))
     owner = np.empty_like(early)
     owner[order] = (np.arange(len(early)) + first) % sharding.n_shards
     return owner
 
 
-def _contiguous(
-    k: int, early: Owner, late: Owner, sharding: Sharding, rng: np.random.Generator, first: int
-) -> Owner:
-    rows = np.bincount(early)
+def _contiguous(angle: Points, sharding: Sharding, *_: Any) -> Owner:
+    rows, n = np.bincount(angle[1]), sharding.n_shards
     centre = np.cumsum(rows) - 0.5 * rows
-    row = np.minimum((centre * sharding.n_shards / len(early)).astype(int), sharding.n_shards - 1)
-    return row[early]
+    return np.minimum((centre * n / len(angle[1])).astype(int), n - 1)[angle[1]]
 
 
 STRATEGIES: dict[str, Callable[..., Owner]] = {
     "random": _random,
-    "interleaved": lambda k, early, late, sharding, *_: early % sharding.n_shards,
+    "interleaved": lambda angle, sharding, *_: angle[1] % sharding.n_shards,
     "contiguous": _contiguous,
-    "angles": lambda k, early, late, sharding, *_: np.full_like(early, k % sharding.n_shards),
+    "angles": lambda angle, sharding, *_: np.full_like(angle[1], angle[0] % sharding.n_shards),
 }
 """Which shard owns each point of an angle, by the word for it."""
 
@@ -157,12 +146,6 @@ def shard_posteriors(
     posterior: Posterior, sharding: Sharding, guide: Guide | None = None, seed: int = 0
 ) -> Posterior:
     """Cut a posterior of all points into shards, stacked along the first axis of the arrays.
-
-    Args:
-        posterior: The posterior, whose source is a `Plane`.
-        sharding: How points are dealt.
-        guide: What every shard's density is multiplied by.
-        seed: Seed of the random dealing.
 
     Raises:
         ValueError: If points cannot be dealt so.
@@ -175,23 +158,18 @@ def shard_posteriors(
     for shard in shards:
         rows = np.zeros((size[0], basis.shape[1]))  # angles that fill up count nothing
         rows[: len(shard)] = basis[[k for k, _, _ in shard]]
-        parts.append(
-            eqx.tree_at(
-                lambda p: (p.source, p.scaling.basis, p.share, p.guide),
-                posterior,
-                (_point_list(posterior.plane, shard, size), jnp.asarray(rows), share, guide),
-                is_leaf=lambda x: x is None,
-            )
-        )
+        own = _point_list(posterior.plane, shard, size), jnp.asarray(rows), share, guide
+        parts.append(eqx.tree_at(_of_shard, posterior, own, is_leaf=lambda x: x is None))
     return stacked(parts)
 
 
-def listed(posterior: Posterior) -> Posterior:
-    """The posterior with its points as lists: faster than tiles where memory allows.
+def _of_shard(posterior: Posterior) -> tuple[Any, ...]:
+    """What differs from shard to shard, or from the whole."""
+    return posterior.source, posterior.scaling.basis, posterior.share, posterior.guide
 
-    Args:
-        posterior: A posterior whose source is a `Plane`.
-    """
+
+def listed(posterior: Posterior) -> Posterior:
+    """The posterior with its points as lists: faster than tiles where memory allows."""
     plane = posterior.plane
     points = used_points(plane.data)
     size = len(points), max(len(early) for _, early, _ in points)
@@ -221,14 +199,9 @@ def _point_list(plane: Plane, points: list[Points], size: tuple[int, int]) -> Po
 
 
 class Shape(NamedTuple):
-    """A Gaussian about the mode.
+    """A Gaussian about the mode; columns of `root` are independent deviations."""
 
-    Attributes:
-        mode: Where the density is largest.
-        root: Matrix whose columns are independent directions one standard deviation long.
-    """
-
-    mode: Float[np.ndarray, " coordinate"]
+    mode: Position
     root: Float[np.ndarray, "coordinate coordinate"]
 
 
@@ -238,10 +211,6 @@ def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
     The power 1/√n - 1/n narrows shards from √n times the width of the posterior to n^(1/4)
     times. More would make shards still rounder, but leave more to be divided out of covariances
     that are known from draws alone: with this power the product is known as well as one shard.
-
-    Args:
-        shape: Mode and shape of the posterior of all points.
-        n_shards: Number of shards.
 
     Returns:
         The guide, None for one shard, and the width of the guided shards over the posterior's.
@@ -253,9 +222,7 @@ def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
     return Guide(shape.mode, power * 0.5 * (information + information.T)), n_shards**0.25
 
 
-def position_of_fit(
-    posterior: Posterior, fit: NLSQResult
-) -> tuple[Float[np.ndarray, " coordinate"], Float[np.ndarray, " coordinate"]]:
+def position_of_fit(posterior: Posterior, fit: NLSQResult) -> tuple[Position, Position]:
     """Position of a fit, and a guess of the standard deviation of every coordinate."""
     free = np.flatnonzero(posterior.varying)
     z = posterior.coordinates.from_values(np.asarray(fit.values)[free])
@@ -274,28 +241,16 @@ def position_of_fit(
     return np.concatenate(parts), np.concatenate(widths)
 
 
-def find_shape(
-    posterior: Posterior,
-    start: Float[np.ndarray, " coordinate"],
-    width: Float[np.ndarray, " coordinate"],
-    max_steps: int = 20,
-) -> Shape:
-    """Climb to the mode and measure the shape there.
-
-    Args:
-        posterior: The density.
-        start: Where to begin.
-        width: Guess of the standard deviation of each coordinate.
-        max_steps: Largest number of Newton steps.
+def find_shape(posterior: Density, start: Position, width: Position) -> Shape:
+    """Climb to the mode and measure the shape there; `width` is a guess of the deviations.
 
     Raises:
         ValueError: If the density is zero or not finite at the start.
     """
     place, root = np.asarray(start), np.diag(width)
-    for step in range(max_steps + 1):
-        value, slope, turn = map(
-            np.asarray, _local(posterior, jnp.asarray(place), jnp.asarray(root))
-        )
+    for step in range(_MOST_STEPS + 1):
+        at = jnp.asarray(place), jnp.asarray(root)
+        value, slope, turn = map(np.asarray, _local(posterior, *at))
         if not np.isfinite(value) or not np.isfinite(turn).all():
             raise ValueError(
                 "The posterior is zero or not finite where sampling starts; move the start "
@@ -305,7 +260,7 @@ def find_shape(
         size = np.clip(np.abs(curvature), _FLATTEST, _STEEPEST) ** -0.5
         is_near = np.linalg.norm(slope) < _NEAR and np.all((curvature > 0.5) & (curvature < 2))
         root = root @ (axes * size)
-        if is_near or step == max_steps:
+        if is_near or step == _MOST_STEPS:
             break
         move = root @ (size * (axes.T @ slope))
         trials = place + np.asarray(_FRACTIONS)[:, None] * move
@@ -321,9 +276,8 @@ def prior_shape(posterior: Posterior) -> Shape:
     parts = [_prior_moments(posterior.coordinates)]
     parts += [] if sampled is None else [_prior_moments(sampled)]
     if posterior.noise.size:
-        moments = posterior.source.moments(
-            posterior.model, jnp.asarray(posterior.start), posterior.varying
-        )
+        at = posterior.model, jnp.asarray(posterior.start), posterior.varying
+        moments = posterior.source.moments(*at)
         square, count = (float(jnp.sum(moments[:, i, i])) for i in (0, 1))
         parts.append(np.asarray([[0.5 * np.log(square / count)], [0.1]]))
     middle, spread = np.concatenate(parts, axis=1)
@@ -352,7 +306,7 @@ def _along(coordinates: Coordinates, grid: Array, i: Array) -> Array:
 
 
 @compiled
-def _local(posterior: Posterior, place: Array, root: Array) -> tuple[Array, Array, Array]:
+def _local(posterior: Density, place: Array, root: Array) -> tuple[Array, Array, Array]:
     """Density, gradient and Hessian in units of the columns of `root`."""
 
     def of_units(y: Array) -> Array:
@@ -366,5 +320,5 @@ def _local(posterior: Posterior, place: Array, root: Array) -> tuple[Array, Arra
 
 
 @compiled
-def _heights(posterior: Posterior, places: Array) -> Array:
+def _heights(posterior: Density, places: Array) -> Array:
     return jax.lax.map(posterior.log_density, places)
