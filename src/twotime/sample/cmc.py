@@ -8,12 +8,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
@@ -23,14 +23,14 @@ from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
-from twotime.sample import chains, combine, density, driver, shards
+from twotime.sample import chains, combine, density, driver, result, shards
 from twotime.sample.coordinates import choose_scaling
-from twotime.sample.result import Job, Setup, make_result
 
 NUTS, WHOLE, LIMITS = chains.Nuts(), shards.Sharding(), Limits()
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
+_SHOWN = 400
 Report = Callable[[driver.Progress], None]
 T = TypeVar("T")
 
@@ -96,12 +96,51 @@ def fit_cmc(
     return _run(job, None if checkpoint is None else (Path(checkpoint), resume), progress)
 
 
+class Job(NamedTuple):
+    """What `fit_cmc` was asked for; words are resolved but for `evaluator` and `scaling`."""
+
+    model: AbstractTwoTimeModel
+    data: TwoTimeData
+    space: ParameterSpace
+    key: PRNGKeyArray
+    start: NLSQResult | str | None
+    sampler: chains.AbstractSampler
+    sharding: shards.Sharding
+    limits: Limits
+    mode: Individual
+    evaluator: str
+    scaling: str
+    prior_from_fit: float | None
+    noise: density.KnownNoise
+    width: combine.Independent
+    combine: combine.Combination
+
+
+class Setup(NamedTuple):
+    """How a job was set up.
+
+    Attributes:
+        posterior: The posterior of all points.
+        whole: The same, by the evaluator that is fastest.
+        evaluator: What computes the likelihood.
+        guide: What shards are guided by.
+        widths: The covariances by which the width is corrected.
+        seed: Seed of what NumPy draws.
+    """
+
+    posterior: density.Posterior
+    whole: density.Posterior
+    evaluator: str
+    guide: density.Guide | None
+    widths: combine.Widths | None
+    seed: int
+
+
 def _run(job: Job, kept: tuple[Path, bool] | None, progress: Report | None) -> CMCResult:
     """Sample and keep blocks in a folder, from those that are there if that is asked for."""
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
-    if fit is not None:
-        check_chi2(fit, job.limits.max_reduced_chi2)
+    if fit is not None and job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
     plain, evaluator = choose_evaluator(job.model, job.data, job.evaluator)
     scaling = choose_scaling(space, fit, job.mode, job.scaling)
@@ -137,23 +176,123 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: Report | None) -> C
         parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
     )
     setup = Setup(posterior, whole, word, guide, widths, seed)
-    return make_result(job, setup, drawn, time.perf_counter() - begun)
+    return _result(job, setup, drawn, time.perf_counter() - begun)
+
+
+def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCResult:
+    """Combine, widen and judge draws.
+
+    Raises:
+        ValueError: If no shard is left, or draws are too few to combine.
+    """
+    posterior, trace, is_cut = setup.posterior, drawn.trace, job.sharding.n_shards > 1
+    n, sampled = posterior.sizes[0], posterior.scaling.sampled
+    kinds = () if sampled is None else sampled.names
+    names = posterior.coordinates.names
+    names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+    found = result.convergence(trace, getattr(job.sampler, "max_tree_depth", np.inf))
+    kept = result.converged_shards(found, job.limits)
+    used = kept if is_cut and job.sharding.exclude else np.ones(len(kept), bool)
+    if not used.any():
+        raise ValueError(
+            "No shard converged, so none is left to combine; draw more, use fewer shards, or "
+            "combine all of them with exclude=False."
+        )
+    combined, disagreement = _combined(job, setup, trace.joint, used)
+    joint = job.width.corrected(combined.draws, setup.widths)
+    deviation, before = (x[..., :n].std(axis=(0, 1)) for x in (joint, combined.draws))
+    draws, contrast, offset, noise = result.physical(posterior, joint)
+    values = np.array(posterior.start)
+    values[np.flatnonzero(posterior.varying)] = np.median(draws, axis=(0, 1))
+    flat = trace.joint[..., :n].reshape(len(kept), -1, n)
+    some = jnp.asarray(flat[:, result.spread(flat.shape[1], _SHOWN)])
+    return CMCResult(
+        all_names=tuple(job.space.names),
+        varying=posterior.varying,
+        units=tuple(job.space.units),
+        model=type(job.model).__name__,
+        per_angle_mode=job.mode.word,
+        evaluator=setup.evaluator,
+        sampler=job.sampler.word,
+        scaling_kind="sampled" if kinds else "marginal",
+        noise_kind=posterior.noise.word,
+        combination=job.combine.word if is_cut else "",
+        strategy=job.sharding.strategy if is_cut else "",
+        width_kind=job.width.word,
+        width_text=job.width.text,
+        coordinate_names=names + ("noise",) * posterior.noise.size,
+        limits=job.limits,
+        excluded=tuple(np.flatnonzero(~used).tolist()),
+        is_complete=drawn.is_complete,
+        draws=draws,
+        contrast=contrast,
+        offset=offset,
+        noise=noise,
+        values=values,
+        phi=np.asarray(posterior.plane.data.phi, float),
+        log_density=trace.log_density,
+        energy=trace.energy,
+        acceptance=trace.acceptance.mean(axis=(1, 2)),
+        tree_depth=trace.depth.mean(axis=(1, 2)),
+        deepest=found.deepest,
+        step=drawn.step,
+        shard_r_hat=found.r_hat,
+        shard_ess_bulk=found.ess_bulk,
+        shard_ess_tail=found.ess_tail,
+        shard_bfmi=found.bfmi,
+        shard_divergences=found.divergences,
+        shard_converged=kept,
+        shard_draws=np.asarray(posterior.coordinates.to_values(some)),
+        disagreement=disagreement[:, :n],
+        pareto_k=np.asarray(combined.pareto_k),
+        ess_weights=np.asarray(combined.effective),
+        power=np.asarray(float(posterior.power)),
+        width_ratio=deviation / before * float(posterior.power) ** -0.5,
+        n_points=np.asarray(float(posterior.source.n_points)),
+        n_gradients=np.asarray(float(drawn.n_gradients)),
+        seconds=np.asarray(seconds),
+    )
+
+
+def _combined(
+    job: Job, setup: Setup, joint: combine.ShardDraws, used: Bool[np.ndarray, " shard"]
+) -> tuple[combine.Weighted, Float[np.ndarray, "shard joint"]]:
+    """Draws of the posterior, and how far the shards disagree."""
+    size = joint.shape[-1]
+    if len(joint) == 1:
+        return combine.Weighted(joint[0]), np.zeros((1, size))
+    guide, place = setup.guide, setup.posterior.place
+    if guide is not None:  # of what was integrated out it says nothing
+        centre, precision = np.zeros(size), np.zeros((size, size))
+        centre[place], precision[np.ix_(place, place)] = guide.centre, guide.precision
+        guide = density.Guide(centre, precision)
+    product = combine.product_of_shards(joint, guide, used)
+    key = jax.random.fold_in(job.key, 4)
+    return job.combine.draw(product, setup.whole, key, setup.seed), product.disagreement
 
 
 def _fit_to_start(job: Job) -> NLSQResult | None:
     """The fit that was given or has to be made; None where none is needed.
 
     Raises:
-        ValueError: If the start is another word, or a fit of something else.
+        ValueError: If the start is another word, or the fit is of something else or too bad.
     """
-    start, mode, evaluator = job.start, job.mode, job.evaluator
+    start, mode, largest = job.start, job.mode, job.limits.max_reduced_chi2
     if isinstance(start, NLSQResult):
-        return checked_fit(start, job.space, mode.word)
-    if start not in (None, "prior"):
+        fit = checked_fit(start, job.space, mode.word)
+    elif start not in (None, "prior"):
         raise ValueError(f"start is {start!r}; expected 'prior', an NLSQResult or None.")
-    if start == "prior" and not job.width.needs_fit and job.prior_from_fit is None:
+    elif start == "prior" and not job.width.needs_fit and job.prior_from_fit is None:
         return None
-    return fit_nlsq(job.model, job.data, job.space, per_angle_mode=mode, evaluator=evaluator)
+    else:
+        of = job.model, job.data, job.space
+        fit = fit_nlsq(*of, per_angle_mode=mode, evaluator=job.evaluator)
+    if largest is not None and float(fit.reduced_chi2) > largest:
+        raise ValueError(
+            f"The fit has reduced chi-squared {float(fit.reduced_chi2):.4g}; expected at most "
+            f"{largest:g} (nlsq_chi2_threshold); improve the fit or raise the limit."
+        )
+    return fit
 
 
 def _as_list(
@@ -277,27 +416,12 @@ def checked_fit(fit: NLSQResult, space: ParameterSpace, mode: str) -> NLSQResult
     return fit
 
 
-def check_chi2(fit: NLSQResult, largest: float | None) -> None:
-    """Refuse a fit that describes the data too badly to sample from.
-
-    Raises:
-        ValueError: If its reduced chi-squared is larger than `largest`.
-    """
-    if largest is not None and float(fit.reduced_chi2) > largest:
-        raise ValueError(
-            f"The fit has reduced chi-squared {float(fit.reduced_chi2):.4g}; expected at most "
-            f"{largest:g} (nlsq_chi2_threshold); improve the fit or raise the limit."
-        )
-
-
-def informed(space: ParameterSpace, fit: NLSQResult, factor: float | None) -> ParameterSpace:
+def informed(space: ParameterSpace, fit: NLSQResult, factor: float) -> ParameterSpace:
     """The space with normal priors about a fit, `factor` robust deviations wide, in the bounds.
 
     Raises:
         ValueError: If the fit gives a parameter no deviation.
     """
-    if factor is None:
-        return space
     priors = {}
     for name, deviation in fit.uncertainties.items():
         if not np.isfinite(deviation) or deviation <= 0:

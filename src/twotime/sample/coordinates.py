@@ -3,8 +3,7 @@
 Every free parameter x in its domain (bounds cut to the prior's support) becomes a number z on
 the whole line: z = logit((s(x) - s(low)) / (s(high) - s(low))), with s the logarithm where the
 space says so and the identity elsewhere. The density in z has the factor |dx/dz|. Contrasts and
-offsets have such coordinates where they are sampled; else they are linear coefficients with a
-normal prior, which are integrated out.
+offsets have such coordinates where they are sampled.
 """
 
 import equinox as eqx
@@ -15,8 +14,6 @@ from jaxtyping import Array, ArrayLike, Float
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.config.priors import PriorDistribution, PriorType, as_float, off_bound
-from twotime.gram.pairs import DATA, MODEL, ONE
-from twotime.gram.problem import Problem
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.results.nlsq import NLSQResult
@@ -110,10 +107,10 @@ class Coordinates(eqx.Module):
 
 def parameter_coordinates(space: ParameterSpace) -> Coordinates:
     """Coordinates of the varying physics parameters of a space."""
-    return _coordinates(space, tuple(name for name in space.names if space.vary[name]))
+    return make_coordinates(space, tuple(name for name in space.names if space.vary[name]))
 
 
-def _coordinates(space: ParameterSpace, names: tuple[str, ...]) -> Coordinates:
+def make_coordinates(space: ParameterSpace, names: tuple[str, ...]) -> Coordinates:
     """Coordinates of named parameters, of contrasts and offsets without logarithms."""
     by_name = dict(zip(space.names, space.log_space, strict=True))
     is_log = tuple(by_name.get(name, False) for name in names)
@@ -125,94 +122,6 @@ def _coordinates(space: ParameterSpace, names: tuple[str, ...]) -> Coordinates:
 def _logarithms(x: Array, is_log: tuple[bool, ...]) -> Array:
     log = np.asarray(is_log, bool)
     return jnp.where(log, jnp.log(jnp.where(log, x, 1.0)), x)
-
-
-class System(eqx.Module):
-    """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
-
-    square: Float[Array, ""]
-    linear: Free
-    normal: Float[Array, "free free"]
-
-    def chi2(self, s: Free) -> Float[Array, ""]:
-        """Chi-squared at given coefficients."""
-        return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
-
-
-class LinearScaling(eqx.Module):
-    """Contrasts and offsets as coefficients on which the data depend linearly.
-
-    Coefficients stand in the order (contrasts, offsets); offsets are less the data's shift.
-
-    Attributes:
-        basis: Contrast (or offset) of each angle = basis @ coefficients.
-        fixed: Values of all coefficients; those of free ones do not matter.
-        centre: Mean of the normal prior of the free coefficients.
-        precision: Inverse of its variances.
-        sampled: Coordinates of the free coefficients where they are sampled, offsets whole.
-        shift: What was subtracted from the free coefficients.
-        free: Which coefficients are free.
-    """
-
-    basis: Float[AnyArray, "angle coefficient"]
-    fixed: Float[AnyArray, " all"]
-    centre: Free
-    precision: Free
-    sampled: Coordinates | None
-    shift: Free
-    free: tuple[bool, ...] = eqx.field(static=True)
-
-    def system(self, moments: Float[Array, "angle 3 3"]) -> System:
-        """Chi-squared as a quadratic form of the free coefficients."""
-        b = jnp.asarray(self.basis)
-        mm, m1, n, dm, d1 = (
-            moments[:, i, j]
-            for i, j in ((MODEL, MODEL), (MODEL, ONE), (ONE, ONE), (DATA, MODEL), (DATA, ONE))
-        )
-        cross = b.T @ (m1[:, None] * b)
-        normal = jnp.block([[b.T @ (mm[:, None] * b), cross], [cross, b.T @ (n[:, None] * b)]])
-        linear = jnp.concatenate([b.T @ dm, b.T @ d1])
-        square = jnp.sum(moments[:, DATA, DATA])
-        free, fixed = np.flatnonzero(self.free), np.flatnonzero(~np.asarray(self.free, bool))
-        f = jnp.asarray(self.fixed)[fixed]
-        square = square - 2 * linear[fixed] @ f + f @ normal[np.ix_(fixed, fixed)] @ f
-        linear = linear[free] - normal[np.ix_(free, fixed)] @ f
-        return System(square, linear, normal[np.ix_(free, free)])
-
-    def values(self, zs: Values) -> Values:
-        """Free coefficients (less the shift) from their part of a completed draw."""
-        return zs if self.sampled is None else self.sampled.to_values(zs) - self.shift
-
-    def per_angle(self, free: Values) -> Float[Array, "*draw angle 2"]:
-        """Contrast and offset (less the shift) of each angle from the free coefficients."""
-        all_ = jnp.broadcast_to(jnp.asarray(self.fixed), (*free.shape[:-1], len(self.free)))
-        all_ = all_.at[..., np.flatnonzero(self.free)].set(free)
-        n = len(self.free) // 2
-        both = [jnp.asarray(x) @ jnp.asarray(self.basis).T for x in (all_[..., :n], all_[..., n:])]
-        return jnp.stack(both, axis=-1)
-
-
-def linear_scaling(problem: Problem, space: ParameterSpace, how: str) -> LinearScaling:
-    """Contrasts and offsets "marginal" or "sampled"; without effect where nothing is free."""
-    scaling, shift = problem.scaling, problem.shift
-    lower, upper = (np.asarray(x).T.reshape(-1) for x in (scaling.lower, scaling.upper))
-    free = lower < upper
-    n = lower.shape[0] // 2
-    kinds = tuple(np.repeat(("contrast", "offset"), n)[free].tolist())
-    moved = np.where(np.asarray(kinds) == "offset", float(shift), 0.0)
-    centre = precision = np.zeros(len(kinds))
-    sampled = None
-    if how == "sampled" or not kinds:
-        sampled = _coordinates(space, kinds)
-    else:
-        # Waves along the angles have no share in the mean of contrast and offset.
-        is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
-        priors = [space.priors[kind].params for kind in kinds]
-        moved = np.where(is_wave, 0.0, moved)
-        centre = np.where(is_wave, 0.0, np.asarray([p["loc"] for p in priors]) - moved)
-        precision = np.asarray([p["scale"] for p in priors]) ** -2.0
-    fixed, loc, weight, shift = (jnp.asarray(x) for x in (lower, centre, precision, moved))
-    return LinearScaling(scaling.basis, fixed, loc, weight, sampled, shift, tuple(free.tolist()))
 
 
 def choose_scaling(

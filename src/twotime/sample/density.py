@@ -21,13 +21,14 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Evaluator, Prepared
-from twotime.gram.pairs import FIRST, MODEL
-from twotime.gram.problem import make_problem
+from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
+from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.correlation import pairs
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.sample import coordinates as coords
+from twotime.sample.coordinates import Coordinates, Free, Values
 
 Real = Float[AnyArray, ""]
 Params = Float[Array, " param"]
@@ -106,6 +107,94 @@ class PointList(eqx.Module):
         return jax.lax.map(one, jnp.arange(self.phi.shape[0]))
 
 
+class System(eqx.Module):
+    """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
+
+    square: Float[Array, ""]
+    linear: Free
+    normal: Float[Array, "free free"]
+
+    def chi2(self, s: Free) -> Float[Array, ""]:
+        """Chi-squared at given coefficients."""
+        return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
+
+
+class LinearScaling(eqx.Module):
+    """Contrasts and offsets as coefficients on which the data depend linearly.
+
+    Coefficients stand in the order (contrasts, offsets); offsets are less the data's shift.
+
+    Attributes:
+        basis: Contrast (or offset) of each angle = basis @ coefficients.
+        fixed: Values of all coefficients; those of free ones do not matter.
+        centre: Mean of the normal prior of the free coefficients.
+        precision: Inverse of its variances.
+        sampled: Coordinates of the free coefficients where they are sampled, offsets whole.
+        shift: What was subtracted from the free coefficients.
+        free: Which coefficients are free.
+    """
+
+    basis: Float[AnyArray, "angle coefficient"]
+    fixed: Float[AnyArray, " all"]
+    centre: Free
+    precision: Free
+    sampled: Coordinates | None
+    shift: Free
+    free: tuple[bool, ...] = eqx.field(static=True)
+
+    def system(self, moments: Moments) -> System:
+        """Chi-squared as a quadratic form of the free coefficients."""
+        b = jnp.asarray(self.basis)
+        mm, m1, n, dm, d1 = (
+            moments[:, i, j]
+            for i, j in ((MODEL, MODEL), (MODEL, ONE), (ONE, ONE), (DATA, MODEL), (DATA, ONE))
+        )
+        cross = b.T @ (m1[:, None] * b)
+        normal = jnp.block([[b.T @ (mm[:, None] * b), cross], [cross, b.T @ (n[:, None] * b)]])
+        linear = jnp.concatenate([b.T @ dm, b.T @ d1])
+        square = jnp.sum(moments[:, DATA, DATA])
+        free, fixed = np.flatnonzero(self.free), np.flatnonzero(~np.asarray(self.free, bool))
+        f = jnp.asarray(self.fixed)[fixed]
+        square = square - 2 * linear[fixed] @ f + f @ normal[np.ix_(fixed, fixed)] @ f
+        linear = linear[free] - normal[np.ix_(free, fixed)] @ f
+        return System(square, linear, normal[np.ix_(free, free)])
+
+    def values(self, zs: Values) -> Values:
+        """Free coefficients (less the shift) from their part of a completed draw."""
+        return zs if self.sampled is None else self.sampled.to_values(zs) - self.shift
+
+    def per_angle(self, free: Values) -> Float[Array, "*draw angle 2"]:
+        """Contrast and offset (less the shift) of each angle from the free coefficients."""
+        all_ = jnp.broadcast_to(jnp.asarray(self.fixed), (*free.shape[:-1], len(self.free)))
+        all_ = all_.at[..., np.flatnonzero(self.free)].set(free)
+        n = len(self.free) // 2
+        both = [jnp.asarray(x) @ jnp.asarray(self.basis).T for x in (all_[..., :n], all_[..., n:])]
+        return jnp.stack(both, axis=-1)
+
+
+def linear_scaling(problem: Problem, space: ParameterSpace, how: str) -> LinearScaling:
+    """Contrasts and offsets "marginal" or "sampled"; without effect where nothing is free."""
+    scaling, shift = problem.scaling, problem.shift
+    lower, upper = (np.asarray(x).T.reshape(-1) for x in (scaling.lower, scaling.upper))
+    free = lower < upper
+    n = lower.shape[0] // 2
+    kinds = tuple(np.repeat(("contrast", "offset"), n)[free].tolist())
+    moved = np.where(np.asarray(kinds) == "offset", float(shift), 0.0)
+    centre = precision = np.zeros(len(kinds))
+    sampled = None
+    if how == "sampled" or not kinds:
+        sampled = coords.make_coordinates(space, kinds)
+    else:
+        # Waves along the angles have no share in the mean of contrast and offset.
+        is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
+        priors = [space.priors[kind].params for kind in kinds]
+        moved = np.where(is_wave, 0.0, moved)
+        centre = np.where(is_wave, 0.0, np.asarray([p["loc"] for p in priors]) - moved)
+        precision = np.asarray([p["scale"] for p in priors]) ** -2.0
+    fixed, loc, weight, shift = (jnp.asarray(x) for x in (lower, centre, precision, moved))
+    return LinearScaling(scaling.basis, fixed, loc, weight, sampled, shift, tuple(free.tolist()))
+
+
 @dataclass(frozen=True)
 class KnownNoise:
     """Weights are 1/sigma²."""
@@ -182,8 +271,8 @@ class Posterior(eqx.Module):
     model: AbstractTwoTimeModel
     source: Plane | PointList
     start: Float[AnyArray, " param"]
-    coordinates: coords.Coordinates
-    scaling: coords.LinearScaling
+    coordinates: Coordinates
+    scaling: LinearScaling
     share: Real
     power: Real
     varying: Flags = eqx.field(static=True)
@@ -246,7 +335,7 @@ class Posterior(eqx.Module):
         index = np.flatnonzero(self.varying)
         return jnp.asarray(self.start).at[index].set(self.coordinates.to_values(z))
 
-    def system(self, z: Float[Array, " free"]) -> coords.System:
+    def system(self, z: Float[Array, " free"]) -> System:
         """Chi-squared as a function of contrasts and offsets."""
         moments = self.source.moments(self.model, self.params(z), self.varying)
         return self.scaling.system(moments)
@@ -255,7 +344,7 @@ class Posterior(eqx.Module):
         n, m, k = self.sizes
         return position[:n], position[n : n + m], position[n + m] if k else jnp.zeros(())
 
-    def _conditional(self, system: coords.System, log_noise: Array) -> tuple[Array, Array]:
+    def _conditional(self, system: System, log_noise: Array) -> tuple[Array, Array]:
         """Cholesky factor of the precision of the scaling given the rest, and its mean."""
         tau = self.power * jnp.exp(-2 * log_noise)
         prior = self.share * self.scaling.precision
@@ -263,7 +352,7 @@ class Posterior(eqx.Module):
         pull = tau * system.linear + prior * self.scaling.centre
         return factor, jax.scipy.linalg.cho_solve((factor, True), pull)
 
-    def _marginal(self, system: coords.System, log_noise: Array) -> Array:
+    def _marginal(self, system: System, log_noise: Array) -> Array:
         """Log of the likelihood with the scaling integrated out."""
         factor, best = self._conditional(system, log_noise)
         away = best - self.scaling.centre
@@ -299,7 +388,7 @@ def make_posterior(
     """
     problem = make_problem(model, data, space, mode, evaluator)
     treatment = noise if data.sigma is None else KnownNoise()
-    linear = coords.linear_scaling(problem, space, scaling)
+    linear = linear_scaling(problem, space, scaling)
     if treatment == MarginalNoise() and linear.sampled is None:
         raise ValueError(
             "noise='marginal' cannot go with scaling='marginal': with a normal prior of contrast "
