@@ -43,12 +43,6 @@ class CMCResult(storage.AbstractModelResult):
     their width corrected.
 
     Attributes:
-        all_names: Names of all parameters of the model, in its order.
-        varying: Which of them were sampled.
-        units: Their units.
-        model: Name of the model's class.
-        per_angle_mode: How contrast and offset are shared between angles.
-        evaluator: Which evaluator computed the likelihood.
         sampler: "nuts" or "hmc".
         scaling_kind: Contrast and offset "marginal" (integrated out) or "sampled".
         noise_kind: Noise level "known", "sampled" or "marginal".
@@ -255,18 +249,14 @@ class CMCResult(storage.AbstractModelResult):
             groups["sample_stats"] = {"lp": self.log_density[0], "energy": self.energy[0]}
         fixed = {n: np.asarray(v) for n, v in self.params.items() if n not in self.names}
         groups |= {"constant_data": fixed} if fixed else {}
-        angle = ["angle"]
-        axes: Any = {
-            "coords": {"angle": self.phi},
-            "dims": {"contrast": angle, "offset": angle},
-        }
+        dims = {"contrast": ["angle"], "offset": ["angle"]}
+        axes: Any = {"coords": {"angle": self.phi}, "dims": dims}
         if int(arviz.__version__.split(".")[0]) >= 1:
             return arviz.from_dict(groups, **axes)
         return arviz.from_dict(**groups, **axes)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return {name: x for name, x in fields.items() if isinstance(x, np.ndarray)}
+        return {name: x for name, x in vars(self).items() if isinstance(x, np.ndarray)}
 
     def _worst(self, values: Float[Array, " coordinate"]) -> dict[str, float]:
         return dict(zip(self.coordinate_names, values.tolist(), strict=True))

@@ -45,12 +45,6 @@ class NLSQResult(storage.AbstractModelResult):
     """A least-squares fit: a PyTree of numbers, with names attached.
 
     Attributes:
-        all_names: Names of all parameters of the model, in its order.
-        varying: Which of them were fitted.
-        units: Their units.
-        model: Name of the model's class.
-        per_angle_mode: How contrast and offset were fitted, with "auto" resolved.
-        evaluator: Which evaluator computed the Gram matrix.
         uncertainty_kind: What `uncertainties` assume, in words.
         values: All parameters.
         lower: Their lower bounds.

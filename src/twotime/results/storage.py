@@ -30,6 +30,8 @@ __version__ = "0.1.0"
 
 RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
 
+Curves = Mapping[str, Curve] | None
+Names = tuple[str, ...]
 _CURVE_PARTS = {"values": "function_", "lower": "lower_", "upper": "upper_"}
 
 
@@ -87,10 +89,7 @@ class AbstractResult(eqx.Module):
         return describe(self).summary()
 
     def report(
-        self,
-        curves: Mapping[str, Curve] | None = None,
-        provenance: Provenance | None = None,
-        figures: tuple[str, ...] = (),
+        self, curves: Curves = None, provenance: Provenance | None = None, figures: Names = ()
     ) -> str:
         """The result in words and tables: Markdown that also reads well as plain text.
 
@@ -105,7 +104,7 @@ class AbstractResult(eqx.Module):
         self,
         folder: str | Path,
         *,
-        curves: Mapping[str, Curve] | None = None,
+        curves: Curves = None,
         provenance: Provenance | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -133,11 +132,20 @@ class AbstractResult(eqx.Module):
 
 
 class AbstractModelResult(AbstractResult):
-    """Parameters of one model: what least-squares fits and posteriors have in common."""
+    """Parameters of one model: what least-squares fits and posteriors have in common.
 
-    all_names: tuple[str, ...] = eqx.field(static=True)
+    Attributes:
+        all_names: Names of all parameters of the model, in its order.
+        varying: Which of them were fitted or sampled.
+        units: Their units.
+        model: Name of the model's class.
+        per_angle_mode: How contrast and offset are shared between angles, with "auto" resolved.
+        evaluator: What computed the Gram matrix or the likelihood.
+    """
+
+    all_names: Names = eqx.field(static=True)
     varying: tuple[bool, ...] = eqx.field(static=True)
-    units: tuple[str, ...] = eqx.field(static=True)
+    units: Names = eqx.field(static=True)
     model: str = eqx.field(static=True)
     per_angle_mode: str = eqx.field(static=True)
     evaluator: str = eqx.field(static=True)
@@ -221,9 +229,9 @@ def write(
     result: AbstractResult,
     *,
     arrays: Mapping[str, np.ndarray] | None = None,
-    curves: Mapping[str, Curve] | None = None,
+    curves: Curves = None,
     provenance: Provenance | None = None,
-    figures: tuple[str, ...] = (),
+    figures: Names = (),
 ) -> None:
     """Write a result into a folder that exists and holds at most its figures and its parts.
 
@@ -268,15 +276,11 @@ def write(
     (folder / RESULT).write_text(text + "\n", encoding="utf-8")
 
 
-def fields_to_json(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def fields_to_json(value: Any, without: Names = ()) -> dict[str, Any]:
     """Write the fields of a dataclass as JSON that `fields_from_json` restores bit for bit.
 
-    Args:
-        value: A dataclass of arrays, numbers, texts, None, dataclasses, or tuples of these.
-        without: Names of fields to leave out.
-
     Raises:
-        TypeError: If a field is none of these.
+        TypeError: If a field is no array, number, text, None, dataclass, or tuple of these.
     """
     names = (f.name for f in dataclasses.fields(value) if f.name not in without)
     return {name: _packed(getattr(value, name), name) for name in names}
@@ -285,12 +289,7 @@ def fields_to_json(value: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
 def fields_from_json(
     kind: Any, packed: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None
 ) -> Any:
-    """Restore a dataclass that `fields_to_json` wrote.
-
-    Args:
-        kind: Class of the value.
-        packed: Its fields as written.
-        arrays: Where fields are that `packed` lacks.
+    """Restore a dataclass that `fields_to_json` wrote; `arrays` has the fields left out there.
 
     Raises:
         ValueError: If float64 is off: the numbers could not be restored.
@@ -381,10 +380,6 @@ def writing(folder: Path) -> Iterator[None]:
 def check_folder(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that results cannot be written to; changes nothing.
 
-    Args:
-        folder: Where results are to be written.
-        overwrite: Whether an existing result may be replaced.
-
     Raises:
         ResultError: If it holds a result or other files, or cannot be written.
     """
@@ -410,10 +405,6 @@ def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
 
     An existing result is replaced file by file: the files that it lists are removed, folders of
     its parts completely; files that the user added stay.
-
-    Args:
-        folder: The final folder.
-        overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
