@@ -185,14 +185,10 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
     Raises:
         ValueError: If no shard is left, or draws are too few to combine.
     """
-    posterior, trace, is_cut = setup.posterior, drawn.trace, job.sharding.n_shards > 1
-    n, sampled = posterior.sizes[0], posterior.scaling.sampled
-    kinds = () if sampled is None else sampled.names
-    names = posterior.coordinates.names
-    names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+    posterior, trace, n = setup.posterior, drawn.trace, setup.posterior.sizes[0]
     found = result.convergence(trace, getattr(job.sampler, "max_tree_depth", np.inf))
     kept = result.converged_shards(found, job.limits)
-    used = kept if is_cut and job.sharding.exclude else np.ones(len(kept), bool)
+    used = kept if job.sharding.exclude and len(kept) > 1 else np.ones(len(kept), bool)
     if not used.any():
         raise ValueError(
             "No shard converged, so none is left to combine; draw more, use fewer shards, or "
@@ -207,21 +203,7 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
     flat = trace.joint[..., :n].reshape(len(kept), -1, n)
     some = jnp.asarray(flat[:, result.spread(flat.shape[1], _SHOWN)])
     return CMCResult(
-        all_names=tuple(job.space.names),
-        varying=posterior.varying,
-        units=tuple(job.space.units),
-        model=type(job.model).__name__,
-        per_angle_mode=job.mode.word,
-        evaluator=setup.evaluator,
-        sampler=job.sampler.word,
-        scaling_kind="sampled" if kinds else "marginal",
-        noise_kind=posterior.noise.word,
-        combination=job.combine.word if is_cut else "",
-        strategy=job.sharding.strategy if is_cut else "",
-        width_kind=job.width.word,
-        width_text=job.width.text,
-        coordinate_names=names + ("noise",) * posterior.noise.size,
-        limits=job.limits,
+        **_names(job, setup),
         excluded=tuple(np.flatnonzero(~used).tolist()),
         is_complete=drawn.is_complete,
         draws=draws,
@@ -229,7 +211,6 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
         offset=offset,
         noise=noise,
         values=values,
-        phi=np.asarray(posterior.plane.data.phi, float),
         log_density=trace.log_density,
         energy=trace.energy,
         acceptance=trace.acceptance.mean(axis=(1, 2)),
@@ -252,6 +233,33 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
         n_gradients=np.asarray(float(drawn.n_gradients)),
         seconds=np.asarray(seconds),
     )
+
+
+def _names(job: Job, setup: Setup) -> dict[str, Any]:
+    """The part of a result that is known before sampling."""
+    posterior, is_cut = setup.posterior, job.sharding.n_shards > 1
+    sampled = posterior.scaling.sampled
+    kinds = () if sampled is None else sampled.names
+    names = posterior.coordinates.names
+    names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+    return {
+        "all_names": tuple(job.space.names),
+        "varying": posterior.varying,
+        "units": tuple(job.space.units),
+        "model": type(job.model).__name__,
+        "per_angle_mode": job.mode.word,
+        "evaluator": setup.evaluator,
+        "sampler": job.sampler.word,
+        "scaling_kind": "sampled" if kinds else "marginal",
+        "noise_kind": posterior.noise.word,
+        "combination": job.combine.word if is_cut else "",
+        "strategy": job.sharding.strategy if is_cut else "",
+        "width_kind": job.width.word,
+        "width_text": job.width.text,
+        "coordinate_names": names + ("noise",) * posterior.noise.size,
+        "limits": job.limits,
+        "phi": np.asarray(posterior.plane.data.phi, float),
+    }
 
 
 def _combined(
