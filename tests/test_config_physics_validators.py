@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from twotime.config.parameter_manager import validate_parameters
-from twotime.config.parameter_registry import REGISTRIES, findings
+from twotime.config.parameter_registry import REGISTRIES
+from twotime.models import findings
 
 T = np.linspace(0.1, 10.0, 100)
 # changed values, mode, severity, words; one row on each side of every limit

@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 
 from twotime.config.keys import (
-    Mistakes,
     discard,
     fields,
     lookup,
-    show,
     store,
     walk,
 )
 from twotime.config.parameter_names import PARAMETER_GROUPS
-from twotime.config.reading import read
+from twotime.config.parameter_space import read
 from twotime.config.types import HeterodyneConfig, NLSQOptimizationConfig, ScatteringConfig
+from twotime.errors import Mistakes, show
 
 GROUPS = {group for groups in PARAMETER_GROUPS.values() for group in groups}
 BASE = {

@@ -14,9 +14,8 @@ import yaml
 
 from twotime.config.keys import discard, fields, lookup, store, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, unknown_name
-from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.parameter_space import ParameterSpace
-from twotime.config.reading import read, validator
+from twotime.config.parameter_space import ParameterSpace, read
+from twotime.config.reading import validator
 from twotime.config.spelling import OLDER
 from twotime.config.types import HeterodyneConfig, ParameterConfig
 from twotime.errors import ConfigurationError
@@ -199,18 +198,16 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
     Raises:
         UnknownNameError: If there is no such mode (a ValueError and a KeyError).
     """
-    law = _law(analysis_mode)
-    registry = REGISTRIES[analysis_mode]
-    parameters = []
+    law, parameters = _law(analysis_mode), list[str]()
     for group, names in law.groups().items():
-        parameters.append(f"  {group}:")
-        parameters += [f"    {_parameter(registry[name], law.example)}" for name in names]
+        infos = [info for info in law.parameters if info.name in names]
+        parameters += [f"  {group}:", *(f"    {_parameter(i, law.example)}" for i in infos)]
+    summary = law.example.summary or law.__name__
     short = _SHORT.format(
         mode=analysis_mode,
-        about="\n".join(f"# {line}" for line in (law.example.summary or law.__name__).splitlines()),
+        about=textwrap.indent(summary, "# "),
         q=_yaml(law.example.q),
-        settings="".join(_needed(law, "analyzer_parameters", "geometry"))
-        + "".join(_needed(law, "model")),
+        settings="".join(_needed(law)),
         parameters="\n".join(parameters),
     )
     return _full(analysis_mode, short) if full else short
@@ -218,25 +215,24 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
 
 def _parameter(info: ParameterInfo, example: Example) -> str:
     """One parameter of a short template."""
-    value = _yaml(float(example.start.get(info.name, info.default)))
-    if info.name in example.fixed:
-        line = f"{info.name}: {{value: {value}, vary: false}}"
-    else:
-        low, high = _yaml(float(info.min_bound)), _yaml(float(info.max_bound))
-        line = f"{info.name}: {{value: {value}, min: {low}, max: {high}, vary: true}}"
+    entry = {"value": float(example.start.get(info.name, info.default))}
+    if info.name not in example.fixed:
+        entry |= {"min": float(info.min_bound), "max": float(info.max_bound)}
+    line = f"{info.name}: {_yaml(entry | {'vary': info.name not in example.fixed})}"
     notes = "; ".join(note for note in (info.unit, example.fixed.get(info.name)) if note)
     return f"{line:<66} # {notes}" if notes else line
 
 
-def _needed(law: type[AbstractTwoTimeModel], *sections: str) -> Iterator[str]:
-    """The settings of a section without which the law does not run."""
-    margin = "  " * len(sections)
-    needed = [s for s in law.settings if s.needed and s.path[:-1] == sections]
-    if needed:
-        yield f"{margin[2:]}{sections[-1]}:\n"
-    for setting in needed:
-        value = f"{setting.path[-1]}: {_yaml(setting.example)}"
-        yield f"{margin}{value:<{30 - len(margin)}} # {setting.unit}\n"
+def _needed(law: type[AbstractTwoTimeModel]) -> Iterator[str]:
+    """The settings without which the law does not run, under their sections."""
+    needed = [setting for setting in law.settings if setting.needed]
+    for sections in (("analyzer_parameters", "geometry"), ("model",)):
+        margin, inside = "  " * len(sections), [s for s in needed if s.path[:-1] == sections]
+        if inside:
+            yield f"{margin[2:]}{sections[-1]}:\n"
+        for setting in inside:
+            value = f"{setting.path[-1]}: {_yaml(setting.example)}"
+            yield f"{margin}{value:<{30 - len(margin)}} # {setting.unit}\n"
 
 
 def truth(analysis_mode: str) -> str:

@@ -1,8 +1,4 @@
-"""Keys of a configuration: what is known of each, the way to its value, and mistakes at it.
-
-What is known of a key stands in its section (`twotime.config.types`) as type, range, default and
-docstring. Validation, JSON schema, the tables of the manual and the full template read it here.
-"""
+"""Keys of a configuration, and the way to their values; the sections are `twotime.config.types`."""
 
 import ast
 import dataclasses
@@ -13,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from pydantic.fields import FieldInfo
 from typing_extensions import is_typeddict
 
 from twotime.config.parameter_names import unknown_name
+from twotime.errors import Path
 
 _WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 _PLURAL = {float: "numbers", int: "whole numbers", str: "texts"}
@@ -30,11 +27,9 @@ def key(default: Any = None, **facts: Any) -> Any:
 
     Args:
         default: Value used where the key is left out; None where there is none.
-        facts: Limits, `validation_alias` and all else that `pydantic.Field` takes, and `EXTRAS`:
-            `unit`, the physical unit;
-            `otherwise`, what happens where a key without a default is left out, for the manual;
-            `same`, the key elsewhere that means the same;
-            `refused`, whether the key is refused, for the reason that its description gives.
+        facts: What `pydantic.Field` takes (limits, `validation_alias`), the physical `unit`, what
+            happens `otherwise` (a key without a default is left out), the key elsewhere that
+            means the `same`, and whether the key is `refused` (its description says why).
     """
     extras: Any = {name: fact for name in EXTRAS if (fact := facts.pop(name, None))}
     return Field(... if default is None else default, json_schema_extra=extras, **facts)
@@ -42,13 +37,7 @@ def key(default: Any = None, **facts: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One key of a section.
-
-    Attributes:
-        name: Its canonical spelling.
-        info: Its type, limits, aliases and default, as pydantic has them.
-        effect: What it does, for the manual.
-    """
+    """One key of a section: its name, what pydantic knows of it, and its effect in words."""
 
     name: str
     info: FieldInfo
@@ -72,9 +61,8 @@ class Key:
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other spellings."""
-        alias = self.info.validation_alias
-        choices = alias.choices if isinstance(alias, AliasChoices) else ()
-        return tuple(str(choice) for choice in choices if choice != self.name)
+        choices = getattr(self.info.validation_alias, "choices", ())
+        return tuple(choice for choice in choices if choice != self.name)
 
     @property
     def refused(self) -> bool:
@@ -88,12 +76,8 @@ class Key:
 
     def range_text(self) -> str:
         """The limits in words; empty where there are none."""
-        limits = {
-            name: getattr(limit, name)
-            for limit in self.info.metadata
-            for name in _LIMITS
-            if hasattr(limit, name)
-        }
+        known = [(name, limit) for limit in self.info.metadata for name in _LIMITS]
+        limits = {name: getattr(limit, name) for name, limit in known if hasattr(limit, name)}
         if "le" in limits and limits.get("ge") == -limits["le"]:
             return f"within ±{limits['le']:g}"
         return " and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())
@@ -132,43 +116,29 @@ def _effects(module: str) -> dict[tuple[str, str], str]:
     """The strings below the keys of all sections of a module, by section and key."""
     found = {}
     for node in ast.parse(inspect.getsource(sys.modules[module])).body:
-        for line, below in pairwise(node.body if isinstance(node, ast.ClassDef) else ()):
+        for line, below in pairwise(getattr(node, "body", ())):
             if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
                 path = (node.name, ast.unparse(line.target))  # type: ignore[attr-defined]
-                found[path] = " ".join(ast.literal_eval(below.value).split())
+                found[path] = ast.literal_eval(below.value)
     return found
 
 
 @functools.cache
 def fields(section: Any) -> Mapping[str, Key]:
     """The keys of a section (a TypedDict)."""
-    hints = get_type_hints(section, include_extras=True)
-    infos = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
-    effects = _effects(section.__module__)
-    return {
-        name: Key(name, info, effects.get((section.__name__, name)) or _about(info))
-        for name, info in infos.items()
-    }
-
-
-def _about(info: FieldInfo) -> str:
-    extra = info.json_schema_extra
-    if isinstance(extra, Mapping) and "same" in extra:
-        return f"The same as {extra['same']}."
-    about = info.annotation.__doc__ if is_typeddict(info.annotation) else info.description
-    return " ".join((about or "").split())
+    found = {}
+    for name, hint in get_type_hints(section, include_extras=True).items():
+        field = Key(name, FieldInfo.from_annotation(hint))
+        about = _effects(section.__module__).get((section.__name__, name), field.info.description)
+        if field.extra("same"):
+            about = f"The same as {field.extra('same')}."
+        about = about or (field.type.__doc__ if field.is_section else "")
+        found[name] = dataclasses.replace(field, effect=" ".join((about or "").split()))
+    return found
 
 
 def section_at(section: Any, path: str) -> Mapping[str, Key]:
-    """The keys of a section below another one.
-
-    Args:
-        section: A section (a TypedDict).
-        path: Names of the sections on the way, joined by points ("optimization.nlsq").
-
-    Raises:
-        UnknownNameError: If there is no such section (a ValueError and a KeyError).
-    """
+    """The keys of the section at a path ("optimization.nlsq") below another one."""
     keys = fields(section)
     for name in path.split("."):
         known = {name: key for name, key in keys.items() if key.is_section}
@@ -178,7 +148,7 @@ def section_at(section: Any, path: str) -> Mapping[str, Key]:
     return keys
 
 
-def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Key]]:
+def walk(section: Any, path: Path = ()) -> Iterator[tuple[Path, Key]]:
     """Every key of a section and of the sections in it, with its path, sections first."""
     for name, field in fields(section).items():
         yield (*path, name), field
@@ -186,18 +156,11 @@ def walk(section: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield from walk(field.type, (*path, name))
 
 
-# The way to a value
-
-Path = tuple[str, ...]
-
-
 def lookup(config: Mapping[str, Any], path: Path) -> Any:
     """The value at a path; None where there is none."""
     value: Any = config
     for name in path:
-        if not isinstance(value, Mapping) or name not in value:
-            return None
-        value = value[name]
+        value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
@@ -213,66 +176,3 @@ def discard(config: dict[str, Any], path: Path) -> None:
     parent = lookup(config, path[:-1])
     if isinstance(parent, dict):
         parent.pop(path[-1], None)
-
-
-# Mistakes
-
-
-@dataclasses.dataclass
-class Mistakes:
-    """Mistakes and remarks collected so far, and the keys that are known to be wrong.
-
-    Attributes:
-        problems: One sentence for each mistake.
-        remarks: One sentence for each noteworthy thing that is no mistake.
-        wrong: Paths of keys with a mistake, so that no other rule is applied to them.
-        written: How the file spells a path, where it differs.
-    """
-
-    problems: list[str] = dataclasses.field(default_factory=list)
-    remarks: list[str] = dataclasses.field(default_factory=list)
-    wrong: set[Path] = dataclasses.field(default_factory=set)
-    written: dict[Path, str] = dataclasses.field(default_factory=dict)
-
-    def add(self, path: Path, *sentences: str) -> None:
-        """Note mistakes at a key."""
-        for sentence in sentences:
-            self.problems.append(f"{self.spell(path)}: {sentence}")
-            self.wrong.add(path)
-
-    def remark(self, path: Path, sentence: str) -> None:
-        """Note something about a key that is no mistake."""
-        self.remarks.append(f"{self.spell(path)}: {sentence}")
-
-    def spelled(self, path: Path, written: Path) -> None:
-        """Note how the file spells a path."""
-        if written != path:
-            self.written[path] = ".".join(written)
-
-    def spell(self, path: Path) -> str:
-        """The path as the file spells it."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.written:
-                return ".".join((self.written[path[:length]], *path[length:]))
-        return ".".join(path)
-
-    def is_wrong(self, path: Path) -> bool:
-        """Whether a mistake is known at the key, above it or below it."""
-        return any(bad[: len(path)] == path[: len(bad)] for bad in self.wrong)
-
-
-def show(value: Any) -> str:
-    """A value as a sentence quotes it."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return repr(value if len(value) <= 40 else value[:37] + "...")
-    if isinstance(value, Mapping):
-        return "a section"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    if isinstance(value, int) and abs(value) > 10**15:
-        return "a whole number of more than 15 digits"
-    return str(value) if isinstance(value, int | float) else f"a {type(value).__name__}"

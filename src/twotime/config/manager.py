@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
 
 from twotime.config.parameter_names import DEFAULT_MODE, AnalysisMode, unknown_name
-from twotime.config.parameter_space import ParameterSpace
+from twotime.config.parameter_space import ParameterSpace, read
 from twotime.errors import ConfigurationError
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel
@@ -57,9 +57,6 @@ class ConfigManager:
 
     def __post_init__(self, config: Mapping[str, Any]) -> None:
         """Check the configuration and bring it to its canonical form."""
-        # Pydantic is loaded when a configuration is read, not when this module is.
-        from twotime.config.reading import read
-
         canonical, space, found = read(config)
         if found.problems:
             raise ConfigurationError(found.problems, self.source)

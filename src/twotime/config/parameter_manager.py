@@ -7,11 +7,11 @@ from typing import Any, TypedDict, final, get_args
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
-from twotime.config.parameter_registry import findings
 from twotime.config.parameter_space import ParameterSpace
+from twotime.models import findings
 from twotime.models.base import Severity, is_concrete
 
 Numbers = Float[Array | np.ndarray, " parameter"]
@@ -61,16 +61,14 @@ def validate_parameters(
     """
     levels = get_args(Severity)
     if severity_level not in levels:
-        raise ValueError(
-            f"severity_level must be one of {', '.join(levels)}; got {severity_level!r}."
-        )
+        listed = ", ".join(levels)
+        raise ValueError(f"severity_level must be one of {listed}; got {severity_level!r}.")
+    found: dict[str, list[str]] = {level: [] for level in levels}
+    for severity, sentence in findings(values, t):
+        found[severity].append(sentence)
     wanted = levels[: levels.index(severity_level) + 1]
-    found = findings(values, t)
-    errors, warnings, infos = (
-        tuple(text for severity, text in found if severity == level and level in wanted)
-        for level in levels
-    )
-    return ValidationResult(not errors, errors, warnings, infos)
+    told = [tuple(found[level] if level in wanted else ()) for level in levels]
+    return ValidationResult(not told[0], *told)
 
 
 @final
@@ -120,9 +118,9 @@ class ParameterManager(eqx.Module):
         return sum(self.space.varying)
 
     @property
-    def varying_indices(self) -> list[int]:
+    def varying_indices(self) -> Int[np.ndarray, " varying"]:
         """Indices of the varying parameters in arrays of all."""
-        return np.flatnonzero(self.space.varying).tolist()
+        return np.flatnonzero(self.space.varying)
 
     def get_active_parameters(self) -> list[str]:
         """Get names of the physics parameters that vary, in canonical order."""
@@ -161,7 +159,7 @@ class ParameterManager(eqx.Module):
     def get_initial_values(self) -> Varying:
         """Get the start of each varying parameter: its value when the manager was made."""
         assert self.start is not None  # set at construction
-        return self.start[np.array(self.varying_indices, int)]
+        return self.start[self.varying_indices]
 
     def get_full_values(self) -> Numbers:
         """Get the current values of all physics parameters; the array is read-only."""
@@ -206,11 +204,11 @@ class ParameterManager(eqx.Module):
             ValueError: If there is not one number for each varying parameter.
         """
         self._check_shape(varying_params, self.n_varying, "varying")
-        full, where = self.space.initial, self.varying_indices
+        full = self.space.initial
         if isinstance(varying_params, Array) or not is_concrete(full):
-            return jnp.asarray(full).at[np.array(where, int)].set(varying_params)
+            return jnp.asarray(full).at[self.varying_indices].set(varying_params)
         full = np.array(full)
-        full[where] = varying_params
+        full[self.varying_indices] = varying_params
         return full
 
     def extract_varying(self, full_params: Float[ArrayLike, " parameter"]) -> Varying:
@@ -222,7 +220,7 @@ class ParameterManager(eqx.Module):
         self._check_shape(full_params, self.n_params, "physics")
         if not isinstance(full_params, Array):
             full_params = np.asarray(full_params, np.float64)
-        return full_params[np.array(self.varying_indices, int)]
+        return full_params[self.varying_indices]
 
     # Flags and bounds
 
@@ -236,8 +234,7 @@ class ParameterManager(eqx.Module):
 
     def get_bounds(self) -> tuple[Varying, Varying]:
         """Get (lower, upper) bounds of the varying physics parameters."""
-        indices = np.array(self.varying_indices, int)
-        return self.space.lower[indices], self.space.upper[indices]
+        return self.space.lower[self.varying_indices], self.space.upper[self.varying_indices]
 
     def get_parameter_bounds(self, parameter_names: Sequence[str] | None = None) -> list[BoundDict]:
         """Get name, min, max and prior family of parameters.
@@ -250,12 +247,9 @@ class ParameterManager(eqx.Module):
         """
         names = self.space.all_names if parameter_names is None else tuple(parameter_names)
         self.space.registry.check_names(names)
-        priors, ends = self.space.priors, self.space.bounds
-        types = {name: priors[name].prior_type.value for name in names}
-        return [
-            {"name": name, "min": ends[name][0], "max": ends[name][1], "type": types[name]}
-            for name in names
-        ]
+        kinds = {name: prior.prior_type.value for name, prior in self.space.priors.items()}
+        ends = [(name, *self.space.bounds[name]) for name in names]
+        return [BoundDict(name=n, min=low, max=high, type=kinds[n]) for n, low, high in ends]
 
     def get_bounds_as_tuples(
         self, parameter_names: Sequence[str] | None = None

@@ -75,6 +75,22 @@ def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> UnknownName
     )
 
 
+def mode_with(names: list[str]) -> str:
+    """The first analysis mode whose parameters have all the names; two_component comes first."""
+    known = {mode: (*PARAMETER_NAMES[mode], *SCALING_PARAMS) for mode in LAWS}
+    for mode in (DEFAULT_MODE, *LAWS):
+        if set(names) <= set(known[mode]):
+            return mode
+    everything = dict.fromkeys(name for members in known.values() for name in members)
+    for name in names:
+        if name not in everything:
+            raise unknown_name("parameter", name, everything)
+    raise ValueError(
+        f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
+        "parameters of one model."
+    )
+
+
 def get_param_index(name: str, analysis_mode: str = DEFAULT_MODE) -> int:
     """Get the index of a physics parameter in the array of its model.
 

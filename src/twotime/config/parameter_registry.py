@@ -7,11 +7,10 @@ from typing import Any, final
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
 from twotime.models import LAWS, scaling
-from twotime.models.base import Finding, ParameterInfo, is_concrete
+from twotime.models.base import ParameterInfo, is_concrete
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
 
@@ -19,8 +18,6 @@ __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
 @final
 class ParameterRegistry(eqx.Module):
     """Registry of a model's parameters: physics in canonical order, then scaling.
-
-    A value: it never changes, and extending it makes a new one.
 
     Args:
         _parameters: Mapping of name to info, or infos in order; left out: the two-component
@@ -53,11 +50,7 @@ class ParameterRegistry(eqx.Module):
             )
 
     def __getitem__(self, name: str) -> ParameterInfo:
-        """Get parameter info by name.
-
-        Raises:
-            UnknownNameError: If there is no such parameter (a KeyError and a ValueError).
-        """
+        """Get parameter info by name; an UnknownNameError if there is none."""
         for info in self._parameters:
             if info.name == name:
                 return info
@@ -69,9 +62,6 @@ class ParameterRegistry(eqx.Module):
 
     def __len__(self) -> int:
         return len(self._parameters)
-
-    def __contains__(self, name: object) -> bool:
-        return any(info.name == name for info in self._parameters)
 
     @property
     def infos(self) -> tuple[ParameterInfo, ...]:
@@ -115,22 +105,15 @@ class ParameterRegistry(eqx.Module):
             UnknownNameError: If a flag is given for a name that the registry lacks.
         """
         self.check_names(vary_flags)
-        return [
-            index
-            for index, info in enumerate(self._parameters)
-            if vary_flags.get(info.name, info.vary_default)
-        ]
+        flags = [vary_flags.get(info.name, info.vary_default) for info in self._parameters]
+        return [index for index, varies in enumerate(flags) if varies]
 
     def get_log_space_names(self) -> list[str]:
         """Get names of parameters that should be sampled in log-space."""
         return [info.name for info in self._parameters if info.log_space]
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Refuse names that are not in the registry.
-
-        Raises:
-            UnknownNameError: At the first of them.
-        """
+        """Refuse names that are not in the registry: an UnknownNameError at the first."""
         for name in names:
             self[name]
 
@@ -139,19 +122,11 @@ class ParameterRegistry(eqx.Module):
 
         Args:
             infos: The new parameters; a name that exists already is replaced in its place.
-
-        Returns:
-            A new registry; it belongs to no analysis mode.
         """
-        new = {info.name: info for info in (*self._parameters, *infos)}
-        return ParameterRegistry(new)
+        return ParameterRegistry({info.name: info for info in (*self._parameters, *infos)})
 
     def subset(self, names: Iterable[str]) -> "ParameterRegistry":
-        """A new registry of these physics parameters in this order, with this one's scaling.
-
-        Raises:
-            UnknownNameError: If a name is not in this registry.
-        """
+        """A new registry of these physics parameters in this order, with this one's scaling."""
         infos = [self[name] for name in names]
         if tuple(info.name for info in infos) == self.names:
             return self
@@ -166,74 +141,6 @@ REGISTRIES: Mapping[str, ParameterRegistry] = MappingProxyType(
     }
 )
 """Analysis mode to the registry of its parameters."""
-
-
-def registry_with(names: list[str]) -> ParameterRegistry:
-    """The first registry that knows all the names."""
-    for mode in dict.fromkeys((DEFAULT_MODE, *REGISTRIES)):
-        if all(name in REGISTRIES[mode] for name in names):
-            return REGISTRIES[mode]
-    known = dict.fromkeys(name for registry in REGISTRIES.values() for name in registry)
-    strange = [name for name in names if name not in known]
-    if strange:
-        raise unknown_name("parameter", strange[0], known)
-    raise ValueError(
-        f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
-        "parameters of one model."
-    )
-
-
-# Whether values make sense
-
-
-def findings(
-    values: Mapping[str, float], t: Float[ArrayLike, " time"] | None = None
-) -> list[Finding]:
-    """All that is noteworthy about parameter values.
-
-    Args:
-        values: Name to value, of any of the models; scaling may be left out.
-        t: Time of each frame [s]; without it rules that need frames are left out.
-
-    Returns:
-        Severity and sentence of each finding.
-    """
-    times = np.atleast_1d(np.asarray([] if t is None else t, float))
-    checks = [check for law in LAWS.values() for check in law.checks]
-    found = [
-        finding
-        for check in (*checks, *scaling.CHECKS)
-        if all(name in values for name in check.names)
-        for finding in check.judge(*(float(values[name]) for name in check.names), t=times)
-    ]
-    return list(dict.fromkeys(found))
-
-
-def check_numbers(
-    values: Mapping[str, Any], vary: Mapping[str, Any], bounds: Mapping[str, Any]
-) -> None:
-    """Refuse what is not a finite number or a flag; traced numbers pass.
-
-    Raises:
-        TypeError: If a number is no number, bounds no pair, or a flag not true or false.
-        ValueError: If a number is not finite.
-    """
-    for name, flag in vary.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
-    numbers = [("value", name, value) for name, value in values.items()]
-    for name, ends in bounds.items():
-        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
-            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
-        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
-    for what, name, value in numbers:
-        if is_concrete(value) and np.asarray(value).dtype.kind not in "fiu":
-            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
-        if is_concrete(value) and not np.isfinite(value).all():
-            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
-
-
-# Numbers, known or traced by JAX
 
 
 def plain(value: Any) -> Any:

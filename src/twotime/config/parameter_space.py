@@ -7,12 +7,12 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from twotime.config.parameter_names import DEFAULT_MODE, mode_with
 from twotime.config.parameter_registry import (
+    REGISTRIES,
     ParameterRegistry,
-    check_numbers,
     intersection,
     plain,
-    registry_with,
     stack_numbers,
     with_numbers,
 )
@@ -20,20 +20,11 @@ from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
 from twotime.config.priors import default_prior, has_mass, prior_faults
-from twotime.errors import ConfigurationError
-from twotime.models.base import ParameterInfo, is_concrete
+from twotime.errors import ConfigurationError, Mistakes
+from twotime.models.base import is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
-
-
-def _log_flags(infos: tuple[ParameterInfo, ...], lower: Any) -> tuple[bool, ...]:
-    """Where the logarithm is used; bounds that are being traced count as positive."""
-    wanted = [info.log_space for info in infos]
-    if is_concrete(lower):
-        lowest = np.min(np.reshape(lower, (-1, np.shape(lower)[-1])), axis=0)
-        wanted = [wants and bool(low > 0) for wants, low in zip(wanted, lowest, strict=False)]
-    return tuple(wanted)
 
 
 @final
@@ -93,9 +84,9 @@ class ParameterSpace(eqx.Module):
         if base is not None:
             registry = base.registry
         elif registry is None:
-            registry = registry_with([*values, *vary, *bounds, *priors])
+            registry = REGISTRIES[mode_with([*values, *vary, *bounds, *priors])]
         registry.check_names([*values, *vary, *bounds, *priors])
-        check_numbers(values, vary, bounds)
+        _check_numbers(values, vary, bounds)
         self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
             numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
@@ -115,10 +106,13 @@ class ParameterSpace(eqx.Module):
         )
         self.all_varying = tuple(map(bool, map(vary.get, names, flags)))
         self.own_priors = tuple(map(priors.get, names, own))
+        self.log_space = tuple(info.log_space for info in infos[:n])
         if base is not None and not bounds:
             self.log_space = base.log_space
-        else:
-            self.log_space = _log_flags(infos[:n], self.all_lower)
+        elif is_concrete(self.all_lower):  # bounds that are being traced count as positive
+            lowest = np.reshape(self.all_lower, (-1, len(infos))).min(axis=0)
+            pairs = zip(self.log_space, lowest, strict=False)
+            self.log_space = tuple(wants and bool(low > 0) for wants, low in pairs)
 
     # What is in it
 
@@ -329,7 +323,7 @@ class ParameterSpace(eqx.Module):
             is_no_flow = info.log_space and info.is_flow and not vary[name] and values[name] == 0
             has_prior = vary[name] and (sampling or name not in self.default_priors)
             prior = priors[name] if has_prior else None
-            faults = faults_of(values[name], bounds[name], prior, name in unset)
+            faults = _faults(values[name], bounds[name], prior, name in unset)
             if faults and not is_no_flow:
                 found[name] = faults
         return found
@@ -352,9 +346,6 @@ class ParameterSpace(eqx.Module):
         Raises:
             ConfigurationError: If there are mistakes in it; all are reported at once.
         """
-        # Pydantic is loaded when a configuration is read, not when this module is.
-        from twotime.config.reading import read
-
         _, space, found = read(config, is_whole=False)
         if space is None or found.problems:
             raise ConfigurationError(found.problems)
@@ -376,14 +367,12 @@ class ParameterSpace(eqx.Module):
             )
         parameters: dict[str, dict[str, Any]] = {}
         for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
-            lower, upper = self.bounds[info.name]
-            entry: dict[str, Any] = {}
+            (lower, upper), entry = self.bounds[info.name], dict[str, Any]()
             if (lower, upper) != (info.min_bound, info.max_bound):
                 entry = {"min": lower, "max": upper}
             if prior is not None:
                 entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
-            if entry:
-                parameters[info.name] = entry
+            parameters |= {info.name: entry} if entry else {}
         flat = {
             "parameter_names": list(self.all_names),
             "values": list(self.values.values()),
@@ -393,7 +382,50 @@ class ParameterSpace(eqx.Module):
         return config | ({"parameters": parameters} if parameters else {})
 
 
-def faults_of(
+def read(
+    config: Any, *, is_whole: bool = True
+) -> tuple[dict[str, Any], ParameterSpace | None, Mistakes]:
+    """The canonical form of a configuration, its space, and the mistakes in it.
+
+    The space is None where parameters are wrong; `is_whole`: all that a run needs must be there.
+    """
+    # Pydantic is loaded when a configuration is read, not when this module is.
+    from twotime.config.reading import asked_parameters, check_space, read_keys
+
+    canonical, found = read_keys(config, is_whole=is_whole)
+    if found.is_wrong(("analysis_mode",)):
+        return canonical, None, found
+    registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
+    asked: Any = asked_parameters(canonical, registry, found)
+    space = ParameterSpace(**asked, registry=registry)
+    return canonical, space if check_space(canonical, space, found) else None, found
+
+
+def _check_numbers(
+    values: Mapping[str, Any], vary: Mapping[str, Any], bounds: Mapping[str, Any]
+) -> None:
+    """Refuse what is not a finite number or a flag; traced numbers pass.
+
+    Raises:
+        TypeError: If a number is no number, bounds no pair, or a flag not true or false.
+        ValueError: If a number is not finite.
+    """
+    for name, flag in vary.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
+    numbers = [("value", name, value) for name, value in values.items()]
+    for name, ends in bounds.items():
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
+            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
+        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
+    for what, name, value in numbers:
+        if is_concrete(value) and np.asarray(value).dtype.kind not in "fiu":
+            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
+        if is_concrete(value) and not np.isfinite(value).all():
+            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
+
+
+def _faults(
     value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
 ) -> list[str]:
     """What is wrong with one parameter, and with its prior where that is given."""

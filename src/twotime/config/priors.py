@@ -23,6 +23,8 @@ from twotime.config.parameter_registry import plain, stack_numbers
 from twotime.models.base import ParameterInfo, is_concrete
 
 Values = Float[Array, "..."]
+Moments = tuple[Values, Values]
+Numbers = Mapping[str, Any]
 _POSITIVE = ("scale", "rate", "concentration1", "concentration2")
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
@@ -34,7 +36,7 @@ def as_float(x: ArrayLike) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 
-def off_bound(distance: Float[Array, "..."]) -> Float[Array, "..."]:
+def off_bound(distance: Values) -> Values:
     """A distance to a bound kept so far from 0 that logarithm and derivative stay finite."""
     return jnp.maximum(distance, jnp.finfo(distance.dtype).tiny ** 0.5)
 
@@ -93,7 +95,7 @@ class Family(NamedTuple):
     names: tuple[str, ...]
     support: Literal["real", "positive", "interval"]
     log_prob: Callable[..., Values]
-    moments: Callable[..., tuple[Values, Values]]
+    moments: Callable[..., Moments]
 
 
 def _normal_log_prob(x: Values, loc: Values, scale: Values) -> Values:
@@ -105,9 +107,7 @@ def _truncated_log_prob(x: Values, loc: Values, scale: Values, low: Values, high
     return _normal_log_prob(x, loc, scale) - log_mass
 
 
-def _truncated_moments(
-    loc: Values, scale: Values, low: Values, high: Values
-) -> tuple[Values, Values]:
+def _truncated_moments(loc: Values, scale: Values, low: Values, high: Values) -> Moments:
     _, mean, variance = truncated((low - loc) / scale, (high - loc) / scale)
     return loc + scale * mean, scale**2 * variance
 
@@ -117,7 +117,7 @@ def _lognormal_log_prob(x: Values, loc: Values, scale: Values) -> Values:
     return _normal_log_prob(log_x, loc, scale) - log_x
 
 
-def _lognormal_moments(loc: Values, scale: Values) -> tuple[Values, Values]:
+def _lognormal_moments(loc: Values, scale: Values) -> Moments:
     mean = jnp.exp(loc + 0.5 * scale**2)
     return mean, mean**2 * jnp.expm1(scale**2)
 
@@ -131,7 +131,7 @@ def _beta_log_prob(x: Values, low: Values, high: Values, one: Values, two: Value
     return log_shape - log_beta - jnp.log(width)
 
 
-def _beta_moments(low: Values, high: Values, one: Values, two: Values) -> tuple[Values, Values]:
+def _beta_moments(low: Values, high: Values, one: Values, two: Values) -> Moments:
     total, width = one + two, high - low
     return low + width * one / total, width**2 * one * two / (total**2 * (total + 1))
 
@@ -178,7 +178,7 @@ FAMILIES: Mapping[PriorType, Family] = MappingProxyType(
 # The distribution of one parameter
 
 
-def prior_faults(prior_type: PriorType, params: Mapping[str, Any]) -> list[str]:
+def prior_faults(prior_type: PriorType, params: Numbers) -> list[str]:
     """What is wrong with the numbers of a prior, one sentence each; empty if nothing.
 
     Args:
@@ -234,8 +234,7 @@ class PriorDistribution(eqx.Module):
         *,
         check: bool = True,
     ):
-        self.prior_type = PriorType(prior_type)
-        params = {} if params is None else params
+        self.prior_type, params = PriorType(prior_type), params or {}
         if check and is_concrete(*params.values()):
             faults = prior_faults(self.prior_type, params)
             if faults:
@@ -272,8 +271,7 @@ class PriorDistribution(eqx.Module):
         cls, loc: ArrayLike, scale: ArrayLike, low: ArrayLike, high: ArrayLike
     ) -> "PriorDistribution":
         """Create a truncated normal prior; loc and scale are those before truncation."""
-        params = {"loc": loc, "scale": scale, "low": low, "high": high}
-        return cls(PriorType.TRUNCATED_NORMAL, params)
+        return cls("truncated_normal", {"loc": loc, "scale": scale, "low": low, "high": high})
 
     @classmethod
     def beta_scaled(
@@ -287,9 +285,8 @@ class PriorDistribution(eqx.Module):
             concentration1: First concentration (alpha > 0).
             concentration2: Second concentration (beta > 0).
         """
-        numbers = (low, high, concentration1, concentration2)
-        names = FAMILIES[PriorType.BETA_SCALED].names
-        return cls(PriorType.BETA_SCALED, dict(zip(names, numbers, strict=True)))
+        shape = {"concentration1": concentration1, "concentration2": concentration2}
+        return cls("beta_scaled", {"low": low, "high": high} | shape)
 
     @property
     def family(self) -> Family:
@@ -310,16 +307,16 @@ class PriorDistribution(eqx.Module):
         return (0.0 if self.family.support == "positive" else -np.inf), np.inf
 
     @property
-    def mean(self) -> Float[Array, "..."]:
+    def mean(self) -> Values:
         """Expected value."""
         return self.family.moments(*self._numbers())[0]
 
     @property
-    def std(self) -> Float[Array, "..."]:
+    def std(self) -> Values:
         """Standard deviation."""
         return jnp.sqrt(self.family.moments(*self._numbers())[1])
 
-    def log_prob(self, x: ArrayLike) -> Float[Array, "..."]:
+    def log_prob(self, x: ArrayLike) -> Values:
         """Log density; -inf outside the support, with derivative 0 there.
 
         On a bound where the density vanishes or diverges, the value a hair inside it is given,
@@ -341,7 +338,7 @@ class PriorDistribution(eqx.Module):
         """
         if self.family.support != "interval":
             raise TypeError(f"A beta prior needs an interval; got {self.prior_type.value}.")
-        low, high = self._ends()
+        low, high = self._ends(None)
         m, s = (self.mean - low) / (high - low), self.std / (high - low)
         k = m * (1 - m) / s**2 - 1
         return PriorDistribution.beta_scaled(*self.support, plain(m * k), plain((1 - m) * k))
@@ -373,7 +370,7 @@ class PriorDistribution(eqx.Module):
         numbers = jnp.asarray(self.numbers, dtype)
         return tuple(numbers[..., i] for i in range(len(self.family.names)))
 
-    def _ends(self, dtype: Any = None) -> tuple[Array, Array]:
+    def _ends(self, dtype: Any) -> tuple[Array, Array]:
         numbers = dict(zip(self.family.names, self._numbers(dtype), strict=True))
         return numbers["low"], numbers["high"]
 
@@ -441,6 +438,5 @@ def clamp_to_open_interval(
             f"The open interval between {low} + {epsilon} and {high} - {epsilon} is empty: "
             "give a smaller epsilon."
         )
-    if is_concrete(value, low, high):
-        return plain(np.clip(value, np.add(low, epsilon), np.subtract(high, epsilon)))
-    return jnp.clip(value, low + epsilon, high - epsilon)
+    clip = np.clip if is_concrete(value, low, high) else jnp.clip
+    return plain(clip(value, low + epsilon, high - epsilon))

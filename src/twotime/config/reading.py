@@ -1,52 +1,51 @@
-"""From a configuration as it was written to its canonical form and space, with every mistake noted.
+"""From a configuration as it was written to its canonical form, with every mistake noted.
 
-Five steps: one spelling of each key (`twotime.config.spelling`), types and ranges (by pydantic),
-older and shorter forms, rules about keys together (`twotime.config.rules`), and the parameters.
+Four steps: one spelling of each key (`twotime.config.spelling`), types and ranges (by pydantic),
+older and shorter forms, and the rules about keys together (`twotime.config.rules`).
 """
 
 import copy
 import functools
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from twotime.config.keys import Key, Mistakes, Path, discard, fields, lookup, show
+from twotime.config.keys import Key, discard, fields, lookup
 from twotime.config.parameter_names import DEFAULT_MODE, PARAMETER_GROUPS, nearest
-from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry, findings
-from twotime.config.parameter_space import ParameterSpace
+from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
 from twotime.config.rules import SAMPLED, check_rules
 from twotime.config.spelling import Spelling, fold
 from twotime.config.types import HeterodyneConfig
+from twotime.errors import Mistakes, Path, show
+from twotime.models import findings
+
+if TYPE_CHECKING:
+    from twotime.config.parameter_space import ParameterSpace
 
 
-def read(
-    config: Any, *, is_whole: bool = True
-) -> tuple[dict[str, Any], ParameterSpace | None, Mistakes]:
-    """The canonical form of a configuration, its space, and the mistakes in it.
+def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mistakes]:
+    """The canonical form of a configuration, without keys that are wrong, and its mistakes.
 
     Args:
         config: Sections and keys as a file has them.
         is_whole: Whether it must contain all that a run needs.
-
-    Returns:
-        The canonical configuration without keys that are wrong, the space (None where parameters
-        are wrong), and the mistakes.
     """
     found = Mistakes()
     if not isinstance(config, Mapping):
         found.problems.append(
             f"A configuration is a mapping of sections (key: value); got {show(config)}."
         )
-        return {}, None, found
+        found.wrong.add(())
+        return {}, found
     mode = config.get("analysis_mode")
     groups = PARAMETER_GROUPS.get(DEFAULT_MODE if mode is None else str(mode), {})
     canonical = Spelling(found, groups).section(copy.deepcopy(config), HeterodyneConfig, ())
     _check_types(canonical, found)
     if found.is_wrong(("analysis_mode",)):
-        return canonical, None, found
+        return canonical, found
     mode = canonical.get("analysis_mode", DEFAULT_MODE)
     is_older = "temporal" in canonical or "initial_parameters" in canonical
     fold(canonical, mode, found)
@@ -57,8 +56,7 @@ def read(
             phi0,
             "the flow angle is phi - phi0; programs that use phi + phi0 need the opposite sign.",
         )
-    space = _asked_space(canonical, REGISTRIES[mode], found)
-    return canonical, space if _check_space(canonical, space, found) else None, found
+    return canonical, found
 
 
 # Types and ranges
@@ -103,11 +101,11 @@ def _note(mistake: Any, found: Mistakes) -> Path:
 # Parameters
 
 
-def _asked_space(
+def asked_parameters(
     config: Mapping[str, Any], registry: ParameterRegistry, found: Mistakes
-) -> ParameterSpace:
-    """The space of canonical `parameters`; those with a mistake are left at their defaults."""
-    asked: Any = {"values": {}, "vary": {}, "bounds": {}, "priors": {}}
+) -> dict[str, dict[str, Any]]:
+    """The arguments of the space of canonical `parameters`, without those with a mistake."""
+    asked: dict[str, dict[str, Any]] = {"values": {}, "vary": {}, "bounds": {}, "priors": {}}
     entries = {
         ("parameters", group, name): entry
         for group, names in config.get("parameters", {}).items()
@@ -136,10 +134,10 @@ def _asked_space(
             found.add((*path, "prior_params"), *faults)
             if not faults:
                 asked["priors"][name] = PriorDistribution(family, params)
-    return ParameterSpace(**asked, registry=registry)
+    return asked
 
 
-def _check_space(config: Mapping[str, Any], space: ParameterSpace, found: Mistakes) -> bool:
+def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:
     """Note what is wrong with a space and its physics; whether its numbers are right."""
     sampling = any(lookup(config, tuple(path.split("."))) in words for path, words in SAMPLED)
     paths = {info.name: ("parameters", info.group, info.name) for info in space.registry.infos}

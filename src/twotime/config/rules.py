@@ -8,8 +8,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from twotime.config.keys import Mistakes, Path, lookup, section_at
+from twotime.config.keys import lookup, section_at
 from twotime.config.types import HeterodyneConfig
+from twotime.errors import Mistakes, Path
 from twotime.models import LAWS
 
 
@@ -39,17 +40,17 @@ class Settings:
 
 
 class Rule(NamedTuple):
-    """One row of the table.
+    """A key, whether the settings and its value (None: not given) break the rule, and what to tell.
 
-    Attributes:
-        path: The key it is about.
-        is_broken: Whether the settings, and the value of the key where it is given, break it.
-        sentence: What to tell, a format string of `got` (the value) and `c` (the settings).
+    The sentence is a format string of `got` (the value) and `c` (the settings).
     """
 
     path: str
     is_broken: Callable[[Settings, Any], Any]
     sentence: str
+
+
+_SETTINGS = [(mode, setting) for mode, law in LAWS.items() for setting in law.settings]
 
 
 def _without(path: str, other: str, *values: str) -> Rule:
@@ -75,7 +76,7 @@ def _against(
 
 def _of_laws(path: Path) -> Rule:
     """A setting of some laws has no effect with the others."""
-    modes = [mode for mode, law in LAWS.items() if path in [s.path for s in law.settings]]
+    modes = [mode for mode, setting in _SETTINGS if setting.path == path]
     only = f"has no effect with analysis_mode: {{c.mode}}, only with {' or '.join(modes)}."
     return Rule(".".join(path), lambda c, got: c.mode not in modes, f"{only} Delete it.")
 
@@ -112,6 +113,8 @@ _EVALUATOR, _LOSS = f"{_NLSQ}.evaluator", f"{_NLSQ}.loss"
 _ROBUST = ("soft_l1", "huber")
 _CMC = "optimization.cmc"
 _INITIAL = f"{_CMC}.initialization"
+_STRATEGY = f"{_CMC}.sharding.shard_strategy"
+_FIXED_SHARDS = ("interleaved", "contiguous", "angles")
 _SEQUENTIAL = "sequential.enable"
 SAMPLED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("optimization.method", ("cmc", "both")),
@@ -122,7 +125,7 @@ _NO_CACHE = _lacks(f"{_DATA}.cache_file_path", f"{_DATA}.data_folder_path")
 _CACHE_NEEDED = "has no effect without cache_file_path; give the folder, or delete this key."
 
 RULES: tuple[Rule, ...] = (
-    *map(_of_laws, dict.fromkeys(s.path for law in LAWS.values() for s in law.settings)),
+    *map(_of_laws, dict.fromkeys(setting.path for _, setting in _SETTINGS)),
     Rule(_END, lambda c, got: got == 0, "got 0; frames count from 1, and -1 is the last."),
     Rule(
         _END,
@@ -163,13 +166,7 @@ RULES: tuple[Rule, ...] = (
     *_whole_section("optimization.hmc", f"{_CMC}.backend.sampler", "hmc"),
     _without(f"{_INITIAL}.nlsq_chi2_threshold", f"{_INITIAL}.method", "nlsq"),
     _without(f"{_INITIAL}.jitter_scale", f"{_INITIAL}.method", "nlsq"),
-    _against(
-        f"{_CMC}.sharding.shard_strategy",
-        ("interleaved", "contiguous", "angles"),
-        "stratification.enable",
-        (True,),
-        "Use random.",
-    ),
+    _against(_STRATEGY, _FIXED_SHARDS, "stratification.enable", (True,), "Use random."),
     *(_against(_LOSS, _ROBUST, *other, "Sampling needs loss: linear.") for other in SAMPLED),
     *(_against(_SEQUENTIAL, (True,), *other, "Sampling takes all angles.") for other in SAMPLED),
     _against(f"{_NLSQ}.per_angle_mode", ("fourier",), _SEQUENTIAL, (True,), "Use auto."),
@@ -184,12 +181,7 @@ RULES: tuple[Rule, ...] = (
 NEEDED: tuple[Rule, ...] = (
     _needed((_DATA, "file_path"), "give the data file to read"),
     _needed((_TIME, "scattering", "wavevector_q"), "give the wavevector to analyse [1/Å]"),
-    *(
-        _needed(s.path, s.needed, [mode])
-        for mode, law in LAWS.items()
-        for s in law.settings
-        if s.needed
-    ),
+    *(_needed(s.path, s.needed, [mode]) for mode, s in _SETTINGS if s.needed),
 )
 """Keys that a run needs; `is_broken` is whether this one does."""
 

@@ -1,25 +1,20 @@
 """One spelling of a configuration: aliases, parameters by group, older and shorter forms."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from twotime.config.keys import Key, Mistakes, Path, discard, fields, lookup, show, store, walk
+from twotime.config import types
+from twotime.config.keys import Key, discard, fields, lookup, store, walk
 from twotime.config.parameter_names import (
     PARAMETER_ALIASES,
     PARAMETER_GROUPS,
-    PARAMETER_NAMES,
     SCALING_PARAMS,
     nearest,
 )
-from twotime.config.types import (
-    HeterodyneConfig,
-    ParameterConfig,
-    ParameterGroupConfig,
-    ScatteringConfig,
-)
+from twotime.errors import Mistakes, Path, show
 
 OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
 
@@ -65,7 +60,7 @@ class Spelling:
     def _value(self, key: Key, value: Any, path: Path) -> Any:
         if key.name == "parameters":
             return self._parameters(value, path)
-        if key.type is ParameterGroupConfig:
+        if key.type is types.ParameterGroupConfig:
             return self._parameters({key.name: value}, path[:-1]).get(key.name, {})
         if key.is_section and isinstance(value, Mapping):
             return self.section(value, key.type, path)
@@ -79,7 +74,7 @@ class Spelling:
         for key, entry in written.items() if self.groups else ():
             # An alias that is also the name of a group may stand for the parameter.
             is_alias = key in PARAMETER_ALIASES and (
-                not isinstance(entry, Mapping) or set(entry) & set(fields(ParameterConfig))
+                not isinstance(entry, Mapping) or set(entry) & set(fields(types.ParameterConfig))
             )
             if key not in self.groups or is_alias:
                 self._parameter(result, path, key, entry)
@@ -95,7 +90,7 @@ class Spelling:
         if entry is None:
             return
         name = PARAMETER_ALIASES.get(written, written)
-        group = next((group for group, members in self.groups.items() if name in members), None)
+        group = _group_of(self.groups).get(name)
         if group is None:
             self._unknown((*path, str(written)), name)
             return
@@ -110,21 +105,24 @@ class Spelling:
             self.found.spelled(here, (*path, written))
             if not isinstance(entry, Mapping):
                 entry = {"value": entry}
-            result[group][name] = self.section(entry, ParameterConfig, here)
+            result[group][name] = self.section(entry, types.ParameterConfig, here)
 
     def _unknown(self, path: Path, name: Any) -> None:
-        names = [name for members in self.groups.values() for name in members]
-        allowed = self.groups[path[1]] if path[1:-1] else (*self.groups, *names)
+        allowed = (*self.groups, *_group_of(self.groups))
+        if path[1:-1]:
+            allowed = self.groups[path[1]]
         aliases = [alias for alias, meant in PARAMETER_ALIASES.items() if meant in allowed]
-        modes = [
-            mode
-            for mode, groups in PARAMETER_GROUPS.items()
-            if name in (*groups, *PARAMETER_NAMES[mode], *SCALING_PARAMS)
-        ]
+        everywhere = {mode: {*all_, *_group_of(all_)} for mode, all_ in PARAMETER_GROUPS.items()}
+        modes = [mode for mode, known in everywhere.items() if name in known]
         near = nearest(path[-1], (*allowed, *aliases)) or "."
         elsewhere = f" It belongs to analysis_mode: {' or '.join(modes)}." if modes else ""
         sentence = f"the model has no parameter of this name{near}{elsewhere}"
         self.found.add(path, f"{sentence} Allowed here: {', '.join(allowed)}.")
+
+
+def _group_of(groups: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """The group of each parameter."""
+    return {name: group for group, members in groups.items() for name in members}
 
 
 def _plain(value: Any, key: Key | None) -> Any:
@@ -148,21 +146,19 @@ def _plain(value: Any, key: Key | None) -> Any:
 # Older and shorter forms
 
 _TIME = "analyzer_parameters"
+_KEYS = walk(types.HeterodyneConfig)
 _MOVES: dict[Path, Path] = {
     # Older files count frames from 0 and say how many there are.
     ("temporal", "time_length"): (_TIME, "end_frame"),
     ("temporal", "t_start"): (_TIME, "start_frame"),
+    **{path: tuple(same.split(".")) for path, key in _KEYS if (same := key.extra("same"))},
     **{
-        path: tuple(key.extra("same").split("."))
-        for path, key in walk(HeterodyneConfig)
-        if key.extra("same")
+        ("scattering", name): (_TIME, "scattering", name) for name in fields(types.ScatteringConfig)
     },
-    **{("scattering", name): (_TIME, "scattering", name) for name in fields(ScatteringConfig)},
     **{
         (_TIME, group, name): ("parameters", group, name)
         for groups in PARAMETER_GROUPS.values()
-        for group, names in groups.items()
-        for name in names
+        for name, group in _group_of(groups).items()
     },
 }
 """Where keys that mean the same as another one go."""
@@ -194,10 +190,10 @@ def fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
 
 def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found: Mistakes) -> None:
     """The flat form gives values and flags wherever `parameters` does not."""
-    here: Path = ("initial_parameters",)
+    here, groups = ("initial_parameters",), _group_of(PARAMETER_GROUPS[mode])
     values, active = flat.get("values"), flat.get("active_parameters")
-    names = _names(flat.get("parameter_names", []), (*here, "parameter_names"), mode, found)
-    active_names = _names(active or [], (*here, "active_parameters"), mode, found)
+    names = _names(flat.get("parameter_names", []), (*here, "parameter_names"), groups, found)
+    active_names = _names(active or [], (*here, "active_parameters"), groups, found)
     if values is not None and len(values) != len(names):
         sentence = f"got {len(values)} values for {len(names)} parameter_names; give one for each."
         found.add((*here, "values"), sentence)
@@ -206,11 +202,9 @@ def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found
     if found.is_wrong(here):
         return
     entries = [(name, "value", value) for name, value in zip(names, values or [], strict=False)]
-    if active is not None:
-        listed = [name for name in SCALING_PARAMS if name in (*names, *active_names)]
-        for name in (*PARAMETER_NAMES[mode], *listed):
+    for name in groups if active is not None else ():
+        if name not in SCALING_PARAMS or name in (*names, *active_names):
             entries.append((name, "vary", name in active_names))
-    groups = {name: group for group, members in PARAMETER_GROUPS[mode].items() for name in members}
     for name, key, value in entries:
         path = ("parameters", groups[name], name, key)
         if lookup(config, path) is None and not found.is_wrong(path):
@@ -218,9 +212,8 @@ def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found
             found.written.setdefault(path, f"initial_parameters ({name})")
 
 
-def _names(given: list[str], path: Path, mode: str, found: Mistakes) -> list[str]:
+def _names(given: list[str], path: Path, known: Iterable[str], found: Mistakes) -> list[str]:
     """Canonical names of a list of parameters."""
-    known = (*PARAMETER_NAMES[mode], *SCALING_PARAMS)
     names = [PARAMETER_ALIASES.get(name, name) for name in given]
     for written, name in zip(given, names, strict=True):
         if name not in known:

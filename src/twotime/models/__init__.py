@@ -9,7 +9,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
 
-from twotime.models.base import AbstractTwoTimeModel
+import numpy as np
+from jaxtyping import ArrayLike, Float
+
+from twotime.models.base import AbstractTwoTimeModel, Finding
+from twotime.models.scaling import CHECKS
 
 
 def _laws() -> Mapping[str, type[AbstractTwoTimeModel]]:
@@ -26,3 +30,23 @@ def _laws() -> Mapping[str, type[AbstractTwoTimeModel]]:
 
 LAWS: Mapping[str, type[AbstractTwoTimeModel]] = MappingProxyType(_laws())
 """Analysis mode to its law, laws of few parameters first."""
+
+
+def findings(
+    values: Mapping[str, float], t: Float[ArrayLike, " time"] | None = None
+) -> list[Finding]:
+    """All that is noteworthy about parameter values: severity and sentence of each finding.
+
+    Args:
+        values: Name to value, of any of the laws; scaling may be left out.
+        t: Time of each frame [s]; without it rules that need frames are left out.
+    """
+    times = np.atleast_1d(np.asarray([] if t is None else t, float))
+    checks = [check for law in LAWS.values() for check in law.checks]
+    found = [
+        finding
+        for check in (*checks, *CHECKS)
+        if all(name in values for name in check.names)
+        for finding in check.judge(*(float(values[name]) for name in check.names), t=times)
+    ]
+    return list(dict.fromkeys(found))
