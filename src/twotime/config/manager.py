@@ -199,10 +199,8 @@ class ConfigManager:
             ValueError: If end_frame is -1, where only the data know it.
         """
         if self.end_frame < 0:
-            raise ValueError(
-                "time_length is known from the data only, because end_frame is -1 (the last); "
-                "set analyzer_parameters.end_frame to know it before."
-            )
+            why = "time_length is known from the data only, because end_frame is -1 (the last)"
+            raise ValueError(f"{why}; set analyzer_parameters.end_frame to know it before.")
         return self.end_frame - self.start_frame + 1
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
-from twotime.config.parameter_space import ParameterSpace
+from twotime.config.parameter_space import ParameterSpace, check_count
 from twotime.models import findings
 from twotime.models.base import Severity, is_concrete
 
@@ -203,7 +203,7 @@ class ParameterManager(eqx.Module):
         Raises:
             ValueError: If there is not one number for each varying parameter.
         """
-        self._check_shape(varying_params, self.n_varying, "varying")
+        check_count(varying_params, self.n_varying, "varying")
         full = self.space.initial
         if isinstance(varying_params, Array) or not is_concrete(full):
             return jnp.asarray(full).at[self.varying_indices].set(varying_params)
@@ -217,7 +217,7 @@ class ParameterManager(eqx.Module):
         Raises:
             ValueError: If there is not one number for each physics parameter.
         """
-        self._check_shape(full_params, self.n_params, "physics")
+        check_count(full_params, self.n_params, "physics")
         if not isinstance(full_params, Array):
             full_params = np.asarray(full_params, np.float64)
         return full_params[self.varying_indices]
@@ -294,10 +294,3 @@ class ParameterManager(eqx.Module):
         """Validate values against physics: sentences of errors and warnings, empty if none."""
         result = self.validate_physical_constraints(params)
         return [*result.errors, *result.warnings]
-
-    def _check_shape(self, params: Any, n: int, kind: str) -> None:
-        if np.shape(params) != (n,):
-            raise ValueError(
-                f"Parameters: expected one number for each of the {n} {kind} parameters; got an "
-                f"array of shape {np.shape(params)}."
-            )

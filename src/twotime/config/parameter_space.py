@@ -25,6 +25,7 @@ from twotime.models.base import is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
+Named = Mapping[str, Any]
 
 
 @final
@@ -72,9 +73,9 @@ class ParameterSpace(eqx.Module):
 
     def __init__(
         self,
-        values: Mapping[str, Any] | None = None,
-        vary: Mapping[str, Any] | None = None,
-        bounds: Mapping[str, Any] | None = None,
+        values: Named | None = None,
+        vary: Named | None = None,
+        bounds: Named | None = None,
         priors: Mapping[str, PriorDistribution] | None = None,
         *,
         registry: ParameterRegistry | None = None,
@@ -192,12 +193,6 @@ class ParameterSpace(eqx.Module):
         }
 
     @property
-    def default_priors(self) -> tuple[str, ...]:
-        """Names of the parameters whose prior is the default, which follows their bounds."""
-        pairs = zip(self.all_names, self.own_priors, strict=True)
-        return tuple(name for name, prior in pairs if prior is None)
-
-    @property
     def n_total(self) -> int:
         """Total number of parameters, contrast and offset among them."""
         return len(self.all_names)
@@ -234,11 +229,7 @@ class ParameterSpace(eqx.Module):
         Raises:
             ValueError: If the array does not have one number per physics parameter.
         """
-        if np.shape(arr) != (len(self.names),):
-            raise ValueError(
-                f"Parameters: expected one number for each of {', '.join(self.names)} "
-                f"({len(self.names)}); got an array of shape {np.shape(arr)}."
-            )
+        check_count(arr, len(self.names), "physics")
         array: Any = arr if hasattr(arr, "shape") else np.asarray(arr, np.float64)
         return {name: plain(array[i]) for i, name in enumerate(self.names)}
 
@@ -247,19 +238,19 @@ class ParameterSpace(eqx.Module):
 
     # New spaces made from it
 
-    def with_values(self, values: Mapping[str, Any]) -> "ParameterSpace":
+    def with_values(self, values: Named) -> "ParameterSpace":
         """A new space with other values; `validate` says whether they lie in the bounds."""
         return ParameterSpace(values, base=self)
 
-    def update_from_dict(self, params: Mapping[str, Any]) -> "ParameterSpace":
+    def update_from_dict(self, params: Named) -> "ParameterSpace":
         """A new space with these values: the same as `with_values`."""
         return self.with_values(params)
 
-    def with_vary(self, vary: Mapping[str, Any]) -> "ParameterSpace":
+    def with_vary(self, vary: Named) -> "ParameterSpace":
         """A new space with other parameters varying."""
         return ParameterSpace(vary=vary, base=self)
 
-    def with_bounds(self, bounds: Mapping[str, Any]) -> "ParameterSpace":
+    def with_bounds(self, bounds: Named) -> "ParameterSpace":
         """A new space with other bounds; default priors are cut to them.
 
         Raises:
@@ -268,9 +259,8 @@ class ParameterSpace(eqx.Module):
         changed = ParameterSpace(bounds=bounds, base=self)
         for name, (lower, upper) in bounds.items():
             if is_concrete(lower, upper) and not np.all(np.less(lower, upper)):
-                raise ValueError(
-                    f"Parameter {name!r}: need lower < upper bound; got {lower} and {upper}."
-                )
+                got = f"got {lower} and {upper}"
+                raise ValueError(f"Parameter {name!r}: need lower < upper bound; {got}.")
         return changed
 
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
@@ -316,13 +306,13 @@ class ParameterSpace(eqx.Module):
     def faults(self, *, sampling: bool = False) -> dict[str, list[str]]:
         """What `validate` finds, by parameter; parameters without faults are left out."""
         unset = [name for name, given in zip(self.names, self.given, strict=True) if given == 0]
-        values, bounds, priors, vary = self.values, self.bounds, self.priors, self.vary
-        found = {}
+        values, bounds, vary, found = self.values, self.bounds, self.vary, {}
+        own = dict(zip(self.all_names, self.own_priors, strict=True))
+        priors = self.priors if sampling else own
         for info in self.registry.infos:
             name = info.name
             is_no_flow = info.log_space and info.is_flow and not vary[name] and values[name] == 0
-            has_prior = vary[name] and (sampling or name not in self.default_priors)
-            prior = priors[name] if has_prior else None
+            prior = priors[name] if vary[name] else None
             faults = _faults(values[name], bounds[name], prior, name in unset)
             if faults and not is_no_flow:
                 found[name] = faults
@@ -336,7 +326,7 @@ class ParameterSpace(eqx.Module):
         return cls(registry=registry.subset(names))
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "ParameterSpace":
+    def from_config(cls, config: Named) -> "ParameterSpace":
         """Create the space that a configuration, whole or in part, asks for.
 
         Reads `analysis_mode` (two_component where absent), `parameters` (grouped or direct),
@@ -361,10 +351,8 @@ class ParameterSpace(eqx.Module):
             ValueError: If the space is of a custom model, which has no word in the configuration.
         """
         if not self.analysis_mode:
-            raise ValueError(
-                "Only a space of an analysis mode can be written as a configuration; got one of "
-                f"the parameters {', '.join(self.names)}."
-            )
+            only = "Only a space of an analysis mode can be written as a configuration"
+            raise ValueError(f"{only}; got one of the parameters {', '.join(self.names)}.")
         parameters: dict[str, dict[str, Any]] = {}
         for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
             (lower, upper), entry = self.bounds[info.name], dict[str, Any]()
@@ -382,9 +370,10 @@ class ParameterSpace(eqx.Module):
         return config | ({"parameters": parameters} if parameters else {})
 
 
-def read(
-    config: Any, *, is_whole: bool = True
-) -> tuple[dict[str, Any], ParameterSpace | None, Mistakes]:
+Reading = tuple[dict[str, Any], ParameterSpace | None, Mistakes]
+
+
+def read(config: Any, *, is_whole: bool = True) -> Reading:
     """The canonical form of a configuration, its space, and the mistakes in it.
 
     The space is None where parameters are wrong; `is_whole`: all that a run needs must be there.
@@ -401,15 +390,15 @@ def read(
     return canonical, space if check_space(canonical, space, found) else None, found
 
 
-def _check_numbers(
-    values: Mapping[str, Any], vary: Mapping[str, Any], bounds: Mapping[str, Any]
-) -> None:
-    """Refuse what is not a finite number or a flag; traced numbers pass.
+def check_count(array: Any, n: int, kind: str) -> None:
+    """Refuse an array that does not hold one number for each parameter of a kind."""
+    if np.shape(array) != (n,):
+        expected = f"expected one number for each of the {n} {kind} parameters"
+        raise ValueError(f"Parameters: {expected}; got an array of shape {np.shape(array)}.")
 
-    Raises:
-        TypeError: If a number is no number, bounds no pair, or a flag not true or false.
-        ValueError: If a number is not finite.
-    """
+
+def _check_numbers(values: Named, vary: Named, bounds: Named) -> None:
+    """Refuse what is not a finite number or a flag; traced numbers pass."""
     for name, flag in vary.items():
         if not isinstance(flag, bool | np.bool_):
             raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")

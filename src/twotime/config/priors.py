@@ -189,11 +189,9 @@ def prior_faults(prior_type: PriorType, params: Numbers) -> list[str]:
     strange = [name for name in params if name not in names]
     missing = [name for name in names if name not in params]
     if strange:
-        return [
-            f"{kind} has no number {name!r}{nearest(name, names) or '.'} "
-            f"It takes {', '.join(names)}."
-            for name in strange
-        ]
+        near = {name: nearest(name, names) or "." for name in strange}
+        takes = f"It takes {', '.join(names)}."
+        return [f"{kind} has no number {name!r}{near[name]} {takes}" for name in strange]
     if missing:
         return [f"{kind} needs {' and '.join(map(repr, missing))}."]
     faults = []
@@ -434,9 +432,7 @@ def clamp_to_open_interval(
         ValueError: If the bounds are closer than twice epsilon.
     """
     if is_concrete(low, high) and not np.all(np.subtract(high, low) > 2 * epsilon):
-        raise ValueError(
-            f"The open interval between {low} + {epsilon} and {high} - {epsilon} is empty: "
-            "give a smaller epsilon."
-        )
+        ends = f"{low} + {epsilon} and {high} - {epsilon}"
+        raise ValueError(f"The open interval between {ends} is empty: give a smaller epsilon.")
     clip = np.clip if is_concrete(value, low, high) else jnp.clip
     return plain(clip(value, low + epsilon, high - epsilon))

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from twotime.config.keys import Key, discard, fields, lookup
-from twotime.config.parameter_names import DEFAULT_MODE, PARAMETER_GROUPS, nearest
-from twotime.config.parameter_registry import ParameterRegistry
+from twotime.config.parameter_names import DEFAULT_MODE, nearest
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
 from twotime.config.rules import SAMPLED, check_rules
 from twotime.config.spelling import Spelling, fold
@@ -35,27 +35,24 @@ def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mi
     """
     found = Mistakes()
     if not isinstance(config, Mapping):
-        found.problems.append(
-            f"A configuration is a mapping of sections (key: value); got {show(config)}."
-        )
+        sentence = "A configuration is a mapping of sections (key: value)"
+        found.problems.append(f"{sentence}; got {show(config)}.")
         found.wrong.add(())
         return {}, found
     mode = config.get("analysis_mode")
-    groups = PARAMETER_GROUPS.get(DEFAULT_MODE if mode is None else str(mode), {})
-    canonical = Spelling(found, groups).section(copy.deepcopy(config), HeterodyneConfig, ())
+    registry = REGISTRIES.get(DEFAULT_MODE if mode is None else str(mode), ParameterRegistry(()))
+    canonical = Spelling(found, registry).section(copy.deepcopy(config), HeterodyneConfig, ())
     _check_types(canonical, found)
     if found.is_wrong(("analysis_mode",)):
         return canonical, found
     mode = canonical.get("analysis_mode", DEFAULT_MODE)
     is_older = "temporal" in canonical or "initial_parameters" in canonical
-    fold(canonical, mode, found)
+    fold(canonical, REGISTRIES[mode], found)
     check_rules(canonical, mode, found, is_whole=is_whole)
     phi0 = ("parameters", "angle", "phi0")
     if is_older and mode == "two_component" and lookup(canonical, (*phi0, "value")):
-        found.remark(
-            phi0,
-            "the flow angle is phi - phi0; programs that use phi + phi0 need the opposite sign.",
-        )
+        sign = "the flow angle is phi - phi0; programs that use phi + phi0 need the opposite sign."
+        found.remark(phi0, sign)
     return canonical, found
 
 
@@ -146,11 +143,12 @@ def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mista
             found.add(paths[name], *faults)
     if found.is_wrong(("parameters",)):
         return False
-    values, priors = space.values, space.priors
-    for name in space.default_priors if sampling else ():
+    values, priors, vary = space.values, space.priors, space.vary
+    owners = zip(space.all_names, space.own_priors, strict=True)
+    for name in (name for name, own in owners if sampling and own is None and vary[name]):
         value, prior = values[name], priors[name].params
         location, scale = prior["loc"], prior["scale"]
-        if space.vary[name] and abs(value - location) > 5 * scale:
+        if abs(value - location) > 5 * scale:
             found.remark(
                 paths[name],
                 f"the value {value:g} is {abs(value - location) / scale:.3g} widths from its "

@@ -8,12 +8,8 @@ import numpy as np
 
 from twotime.config import types
 from twotime.config.keys import Key, discard, fields, lookup, store, walk
-from twotime.config.parameter_names import (
-    PARAMETER_ALIASES,
-    PARAMETER_GROUPS,
-    SCALING_PARAMS,
-    nearest,
-)
+from twotime.config.parameter_names import PARAMETER_ALIASES, nearest
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.errors import Mistakes, Path, show
 
 OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
@@ -25,11 +21,11 @@ class Spelling:
 
     Attributes:
         found: Where mistakes are noted.
-        groups: Parameters of the model by group; empty where the model is unknown.
+        registry: Parameters of the model; empty where the model is unknown.
     """
 
     found: Mistakes
-    groups: Mapping[str, tuple[str, ...]]
+    registry: ParameterRegistry
 
     def section(self, section: Mapping[Any, Any], kind: Any, path: Path) -> dict[str, Any]:
         """A section with canonical keys; keys without a value count as left out."""
@@ -71,12 +67,13 @@ class Spelling:
         if not isinstance(written, Mapping):
             return written
         result: dict[str, Any] = {}
-        for key, entry in written.items() if self.groups else ():
+        groups = self.registry.groups
+        for key, entry in written.items() if groups else ():
             # An alias that is also the name of a group may stand for the parameter.
             is_alias = key in PARAMETER_ALIASES and (
                 not isinstance(entry, Mapping) or set(entry) & set(fields(types.ParameterConfig))
             )
-            if key not in self.groups or is_alias:
+            if key not in groups or is_alias:
                 self._parameter(result, path, key, entry)
             elif isinstance(entry, Mapping):
                 for name, inner in entry.items():
@@ -90,10 +87,10 @@ class Spelling:
         if entry is None:
             return
         name = PARAMETER_ALIASES.get(written, written)
-        group = _group_of(self.groups).get(name)
-        if group is None:
+        if name not in self.registry:
             self._unknown((*path, str(written)), name)
             return
+        group = self.registry[name].group
         here = (path[0], group, name)
         if path[1:] not in ((), (group,)):
             belongs = f"{name} belongs to the group {group}, not to {path[-1]}."
@@ -108,21 +105,14 @@ class Spelling:
             result[group][name] = self.section(entry, types.ParameterConfig, here)
 
     def _unknown(self, path: Path, name: Any) -> None:
-        allowed = (*self.groups, *_group_of(self.groups))
-        if path[1:-1]:
-            allowed = self.groups[path[1]]
+        groups = self.registry.groups
+        allowed = groups[path[1]] if path[1:-1] else (*groups, *self.registry)
         aliases = [alias for alias, meant in PARAMETER_ALIASES.items() if meant in allowed]
-        everywhere = {mode: {*all_, *_group_of(all_)} for mode, all_ in PARAMETER_GROUPS.items()}
-        modes = [mode for mode, known in everywhere.items() if name in known]
+        modes = [mode for mode, known in REGISTRIES.items() if name in (*known.groups, *known)]
         near = nearest(path[-1], (*allowed, *aliases)) or "."
         elsewhere = f" It belongs to analysis_mode: {' or '.join(modes)}." if modes else ""
         sentence = f"the model has no parameter of this name{near}{elsewhere}"
         self.found.add(path, f"{sentence} Allowed here: {', '.join(allowed)}.")
-
-
-def _group_of(groups: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """The group of each parameter."""
-    return {name: group for group, members in groups.items() for name in members}
 
 
 def _plain(value: Any, key: Key | None) -> Any:
@@ -156,15 +146,15 @@ _MOVES: dict[Path, Path] = {
         ("scattering", name): (_TIME, "scattering", name) for name in fields(types.ScatteringConfig)
     },
     **{
-        (_TIME, group, name): ("parameters", group, name)
-        for groups in PARAMETER_GROUPS.values()
-        for name, group in _group_of(groups).items()
+        (_TIME, info.group, info.name): ("parameters", info.group, info.name)
+        for registry in REGISTRIES.values()
+        for info in registry.infos
     },
 }
 """Where keys that mean the same as another one go."""
 
 
-def fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
+def fold(config: dict[str, Any], registry: ParameterRegistry, found: Mistakes) -> None:
     """Bring older and shorter forms to the canonical ones; contradictions are mistakes."""
     first = lookup(config, ("temporal", "t_start"))
     shifts = {"t_start": 1, "time_length": first or 0}
@@ -180,20 +170,20 @@ def fold(config: dict[str, Any], mode: str, found: Mistakes) -> None:
         elif there is not None and there != value:
             here = found.spell(target)
             found.add(source, f"is {show(value)}, but {here} is {show(there)}; keep one.")
-    for group in PARAMETER_GROUPS[mode]:
+    for group in registry.groups:
         discard(config, (_TIME, group))
     if "initial_parameters" in config and not found.is_wrong(("initial_parameters",)):
-        _fold_flat(config, config["initial_parameters"], mode, found)
+        _fold_flat(config, registry, found)
     for older in OLDER:
         config.pop(older, None)
 
 
-def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found: Mistakes) -> None:
+def _fold_flat(config: dict[str, Any], registry: ParameterRegistry, found: Mistakes) -> None:
     """The flat form gives values and flags wherever `parameters` does not."""
-    here, groups = ("initial_parameters",), _group_of(PARAMETER_GROUPS[mode])
+    here, flat = ("initial_parameters",), config["initial_parameters"]
     values, active = flat.get("values"), flat.get("active_parameters")
-    names = _names(flat.get("parameter_names", []), (*here, "parameter_names"), groups, found)
-    active_names = _names(active or [], (*here, "active_parameters"), groups, found)
+    names = _names(flat.get("parameter_names", []), (*here, "parameter_names"), registry, found)
+    active_names = _names(active or [], (*here, "active_parameters"), registry, found)
     if values is not None and len(values) != len(names):
         sentence = f"got {len(values)} values for {len(names)} parameter_names; give one for each."
         found.add((*here, "values"), sentence)
@@ -202,11 +192,11 @@ def _fold_flat(config: dict[str, Any], flat: Mapping[str, Any], mode: str, found
     if found.is_wrong(here):
         return
     entries = [(name, "value", value) for name, value in zip(names, values or [], strict=False)]
-    for name in groups if active is not None else ():
-        if name not in SCALING_PARAMS or name in (*names, *active_names):
-            entries.append((name, "vary", name in active_names))
+    for info in registry.infos if active is not None else ():
+        if not info.is_scaling or info.name in (*names, *active_names):
+            entries.append((info.name, "vary", info.name in active_names))
     for name, key, value in entries:
-        path = ("parameters", groups[name], name, key)
+        path = ("parameters", registry[name].group, name, key)
         if lookup(config, path) is None and not found.is_wrong(path):
             store(config, path, value)
             found.written.setdefault(path, f"initial_parameters ({name})")

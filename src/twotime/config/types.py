@@ -15,8 +15,6 @@ from twotime.config.keys import key
 from twotime.config.parameter_names import PARAMETER_GROUPS, AnalysisMode
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.models import LAWS
-from twotime.models.laminar_flow import ShearConvention as ShearConvention
-from twotime.models.rates import Integration as Integration
 from twotime.models.scaling import PerAngleMode
 
 Number = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -24,8 +22,10 @@ Degrees = Annotated[float, Field(ge=-360, le=360)]
 Range = Annotated[list[Degrees], Field(min_length=2, max_length=2)]
 Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
 Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
-Probability = Annotated[
-    float, key(gt=0, lt=1, validation_alias=AliasChoices("target_accept_prob", "target_accept"))
+_ACCEPT = AliasChoices("target_accept_prob", "target_accept")
+Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
+RHat = Annotated[
+    float, key(gt=1, le=10, validation_alias=AliasChoices("max_r_hat", "r_hat_threshold"))
 ]
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
@@ -34,9 +34,8 @@ PriorName = Literal[
 ]
 ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
 _SCATTERING = "analyzer_parameters.scattering"
-_CHAINS, _VALIDATION = "optimization.cmc.per_shard_mcmc", "optimization.cmc.validation"
+_CHAINS = "optimization.cmc.per_shard_mcmc"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
-_MAX_R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 
 
 class ParameterConfig(TypedDict, total=False):
@@ -65,14 +64,13 @@ def _section(name: str, about: str, keys: Mapping[str, Any]) -> Any:
 
 def _settings(section: str) -> dict[str, Any]:
     """Keys of a section that are arguments of laws."""
-    settings = [setting for law in LAWS.values() for setting in law.settings]
-    return {
-        s.path[-1]: Annotated[
-            s.kind, key(s.default, unit=s.unit, gt=s.gt, le=s.le, description=s.effect)
-        ]
-        for s in settings
-        if ".".join(s.path[:-1]) == section
-    }
+    keys = {}
+    for setting in (setting for law in LAWS.values() for setting in law.settings):
+        if ".".join(setting.path[:-1]) == section:
+            facts = {"unit": setting.unit, "gt": setting.gt, "le": setting.le}
+            field = key(setting.default, description=setting.effect, **facts)
+            keys[setting.path[-1]] = Annotated[setting.kind, field]
+    return keys
 
 
 ParameterGroupConfig = _section(
@@ -86,9 +84,9 @@ ParametersConfig = _section(
     "Parameters by group, or each directly by its name.",
     {name: ParameterGroupConfig for name in sorted(_GROUPS, key="scaling".__eq__)},
 )
-_GEOMETRY = _settings("analyzer_parameters.geometry")
-GeometryConfig = _section("GeometryConfig", "Shear cell.", _GEOMETRY)
-ModelConfig = _section("ModelConfig", "How the model is evaluated.", _settings("model"))
+_IN_MODEL, _IN_GEOMETRY = _settings("model"), _settings("analyzer_parameters.geometry")
+ModelConfig = _section("ModelConfig", "How the model is evaluated.", _IN_MODEL)
+GeometryConfig = _section("GeometryConfig", "Shear cell.", _IN_GEOMETRY)
 
 
 class InitialParametersConfig(TypedDict, total=False):
@@ -227,7 +225,7 @@ class CMCBackendConfig(TypedDict, total=False):
 class CMCValidationConfig(TypedDict, total=False):
     """When a sampling result counts as converged."""
 
-    max_r_hat: Annotated[float, key(1.01, validation_alias=_MAX_R_HAT, gt=1, le=10)]
+    max_r_hat: Annotated[RHat, key(1.01)]
     """Largest R-hat of a converged result."""
     min_ess: Annotated[int, key(400, ge=1, le=10**9)]
     """Smallest effective sample size of a converged result."""
@@ -272,9 +270,7 @@ class CMCOptimizationConfig(TypedDict, total=False):
     num_chains: Annotated[int, key(same=f"{_CHAINS}.num_chains", ge=1, le=10**4)]
     target_accept_prob: Annotated[Probability, key(same=f"{_CHAINS}.target_accept_prob")]
     max_tree_depth: Annotated[int, key(same=f"{_CHAINS}.max_tree_depth", ge=1, le=20)]
-    max_r_hat: Annotated[
-        float, key(same=f"{_VALIDATION}.max_r_hat", validation_alias=_MAX_R_HAT, gt=1, le=10)
-    ]
+    max_r_hat: Annotated[RHat, key(same="optimization.cmc.validation.max_r_hat")]
     seed: Annotated[int, key(0, ge=0, lt=2**32)]
     """Seed of the sampler."""
     width_correction: Annotated[Literal["sandwich", "tempering", "none"], key("sandwich")]
