@@ -294,8 +294,7 @@ class PriorDistribution(eqx.Module):
     @property
     def params(self) -> dict[str, Any]:
         """The numbers by name, a fresh dictionary."""
-        values = [self.numbers[..., i] for i in range(len(self.family.names))]
-        return dict(zip(self.family.names, map(plain, values), strict=True))
+        return {name: plain(self.numbers[..., i]) for i, name in enumerate(self.family.names)}
 
     @property
     def support(self) -> tuple[Any, Any]:
@@ -307,12 +306,12 @@ class PriorDistribution(eqx.Module):
     @property
     def mean(self) -> Values:
         """Expected value."""
-        return self.family.moments(*self._numbers())[0]
+        return self.family.moments(*self._named().values())[0]
 
     @property
     def std(self) -> Values:
         """Standard deviation."""
-        return jnp.sqrt(self.family.moments(*self._numbers())[1])
+        return jnp.sqrt(self.family.moments(*self._named().values())[1])
 
     def log_prob(self, x: ArrayLike) -> Values:
         """Log density; -inf outside the support, with derivative 0 there.
@@ -322,7 +321,9 @@ class PriorDistribution(eqx.Module):
         """
         x = as_float(x)
         inside, is_inside = self._inside(x)
-        return jnp.where(is_inside, self.family.log_prob(inside, *self._numbers(x.dtype)), -jnp.inf)
+        return jnp.where(
+            is_inside, self.family.log_prob(inside, *self._named(x.dtype).values()), -jnp.inf
+        )
 
     def as_beta(self) -> "PriorDistribution":
         """The beta prior on this one's support with the same mean and standard deviation.
@@ -336,7 +337,7 @@ class PriorDistribution(eqx.Module):
         """
         if self.family.support != "interval":
             raise TypeError(f"A beta prior needs an interval; got {self.prior_type.value}.")
-        low, high = self._ends(None)
+        low, high = self._named()["low"], self._named()["high"]
         m, s = (self.mean - low) / (high - low), self.std / (high - low)
         k = m * (1 - m) / s**2 - 1
         return PriorDistribution.beta_scaled(*self.support, plain(m * k), plain((1 - m) * k))
@@ -364,13 +365,9 @@ class PriorDistribution(eqx.Module):
         kind = self.prior_type.value
         return getattr(dist, names.get(kind, kind.title().replace("_", "")))(**p)
 
-    def _numbers(self, dtype: Any = None) -> tuple[Array, ...]:
+    def _named(self, dtype: Any = None) -> dict[str, Array]:
         numbers = jnp.asarray(self.numbers, dtype)
-        return tuple(numbers[..., i] for i in range(len(self.family.names)))
-
-    def _ends(self, dtype: Any) -> tuple[Array, Array]:
-        numbers = dict(zip(self.family.names, self._numbers(dtype), strict=True))
-        return numbers["low"], numbers["high"]
+        return {name: numbers[..., i] for i, name in enumerate(self.family.names)}
 
     def _inside(self, x: Array) -> tuple[Array, Array]:
         """The value where it is in the support (a harmless one elsewhere), and where it is."""
@@ -378,7 +375,7 @@ class PriorDistribution(eqx.Module):
             return x, jnp.full_like(x, True, bool)
         if self.family.support == "positive":
             return jnp.where(x >= 0, x, 1.0), x >= 0
-        low, high = self._ends(x.dtype)
+        low, high = self._named(x.dtype)["low"], self._named(x.dtype)["high"]
         is_inside = (x >= low) & (x <= high)
         return jnp.where(is_inside, x, 0.5 * (low + high)), is_inside
 
