@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from twotime.config.files import parse_yaml, template, truth
 from twotime.config.manager import ConfigManager, build_model
@@ -59,11 +58,6 @@ def simulate_file(path: Path, output: Path, *, overwrite: bool = False, **option
         output: The data file to write.
         overwrite: Whether an existing file may be replaced.
         options: Arguments of `simulate_config`.
-
-    Raises:
-        ConfigurationError: If the configuration has errors or lacks something.
-        ResultError: If the file exists and may not be replaced.
-        DataError: If it cannot be written.
     """
     config = ConfigManager.from_yaml(path)
     _check_new(output, overwrite=overwrite)
@@ -91,14 +85,7 @@ def simulate_config(
         ConfigurationError: If something is missing, or the offset is not that of speckle.
     """
     contrast, offset = config.space.scaling_initial.tolist()
-    t, phi = _axes(config)
-    arguments: dict[str, Any] = {
-        "t": jnp.asarray(t),
-        "q": config.wavevector_q,
-        "phi": jnp.asarray(phi),
-        "contrast": contrast,
-        "key": jax.random.key(seed),
-    }
+    arguments = _axes(config) | {"contrast": contrast, "key": jax.random.key(seed)}
     model, params = build_model(config), jnp.asarray(config.space.initial)
     if noise is not None:
         return simulate(model, params, offset=offset, noise=noise, **arguments)
@@ -110,10 +97,8 @@ def simulate_config(
     return simulate_speckle(model, params, n_pixels=pixels, photons=photons, **arguments)
 
 
-def _axes(
-    config: ConfigManager,
-) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, " angle"]]:
-    """Frame times [s] and angles [degree] of a configuration, without any data."""
+def _axes(config: ConfigManager) -> dict[str, Any]:
+    """Frame times [s], q [1/Å] and angles [degree] of a configuration, without any data."""
     dt, phi = config.dt, config.phi_angles
     end = config.end_frame if config.end_frame > 0 else None
     given = {"dt": dt, "end_frame": end, "scattering.phi_angles": phi}
@@ -123,7 +108,8 @@ def _axes(
             [f"analyzer_parameters.{name}: missing; a simulation needs it." for name in missing]
         )
     first = config.start_frame * dt if config.t0 is None else config.t0
-    return first + dt * np.arange(config.time_length), np.asarray(phi, dtype=np.float64)
+    t, angles = first + dt * np.arange(config.time_length), np.asarray(phi, dtype=np.float64)
+    return {"t": jnp.asarray(t), "q": config.wavevector_q, "phi": jnp.asarray(angles)}
 
 
 def _check_new(file: Path, *, overwrite: bool) -> None:
