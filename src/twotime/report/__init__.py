@@ -104,6 +104,13 @@ def error_text(deviation: float | None) -> str:
     return with_error(deviation, deviation) if deviation else "0"
 
 
+def ratio(deviation: float | None, other: float | None) -> str:
+    """The ratio of two standard deviations if both are numbers."""
+    if deviation is None or other is None or not (0 < other < math.inf and deviation < math.inf):
+        return ""
+    return f"{deviation / other:.1f}"
+
+
 def estimate(value: float, deviation: float) -> str:
     """A value with its standard deviation, both to two digits of the deviation."""
     return f"{with_error(value, deviation)} ± {error_text(deviation)}"

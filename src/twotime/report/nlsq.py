@@ -1,12 +1,11 @@
 """Descriptions of least-squares fits: tables, remarks, and a summary for other programs."""
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
 
-from twotime.report import Description, Table, error_text, estimate, sentence, with_error
+from twotime.report import Description, Table, error_text, estimate, ratio, sentence, with_error
 from twotime.results.nlsq import NLSQResult, SequentialResult
 from twotime.results.storage import describe
 
@@ -22,7 +21,7 @@ def describe_fit(fit: NLSQResult) -> Description:
     """The description of a least-squares fit."""
     return Description(
         title=f"{fit.model}: least squares on {len(fit.phi)} angles",
-        lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss(fit)}"),
+        lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss_sentence(fit)}"),
         tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
         remarks=remarks(fit),
         summary=functools.partial(fit_summary, fit),
@@ -45,34 +44,24 @@ def describe_angles(result: SequentialResult) -> Description:
             *(f"± is one standard deviation; {kind}." for kind in kinds),
             *(f"φ = {phi:g} degree: {text}" for phi, fit in angles for text in remarks(fit)[1:]),
         ),
-        summary=functools.partial(angles_summary, result),
+        summary=lambda: {
+            "converged": result.converged,
+            "status": result.status,
+            "angles": [fit.summary() for fit in result.fits],
+        },
     )
-
-
-def angles_summary(result: SequentialResult) -> dict[str, Any]:
-    """The findings of all angles, for other programs to read."""
-    angles = [fit.summary() for fit in result.fits]
-    return {"converged": result.converged, "status": result.status, "angles": angles}
 
 
 def fit_summary(fit: NLSQResult) -> dict[str, Any]:
     """The findings of a fit by name, for other programs to read."""
     deviation, iid, at_bound = fit.uncertainties, fit.uncertainties_iid, fit.at_bound
     values, lower, upper, start = map(np.asarray, (fit.values, fit.lower, fit.upper, fit.start))
-    parameters = {
-        name: {
-            "value": values[k],
-            "unit": fit.units[k],
-            "fitted": fit.varying[k],
-            "uncertainty": deviation.get(name),
-            "uncertainty_iid": iid.get(name),
-            "lower": lower[k],
-            "upper": upper[k],
-            "start": start[k],
-            "at_bound": name in at_bound,
-        }
-        for k, name in enumerate(fit.all_names)
-    }
+    parameters = {}
+    for k, name in enumerate(fit.all_names):
+        found = {"value": values[k], "unit": fit.units[k], "fitted": fit.varying[k]}
+        errors = {"uncertainty": deviation.get(name), "uncertainty_iid": iid.get(name)}
+        bounds = {"lower": lower[k], "upper": upper[k], "start": start[k]}
+        parameters[name] = found | errors | bounds | {"at_bound": name in at_bound}
     loss = {"kind": fit.loss, "scale": fit.loss_scale, "noise_level": fit.noise_level}
     return {name: getattr(fit, name) for name in _FACTS} | {
         "parameters": parameters,
@@ -92,7 +81,7 @@ def parameter_table(fit: NLSQResult) -> Table:
         "value": [with_error(value, deviation.get(name)) for name, value in fit.params.items()],
         "±": [error_text(deviation.get(name)) for name in fit.all_names],
         "± if independent": [error_text(iid.get(name)) for name in fit.all_names],
-        "ratio": [_ratio(deviation.get(name), iid.get(name)) for name in fit.all_names],
+        "ratio": [ratio(deviation.get(name), iid.get(name)) for name in fit.all_names],
         "unit": fit.units,
         "bounds": [f"[{low:g}, {high:g}]" if free else "" for low, high, free in bounds],
         "start": [f"{value:.4g}" for value in np.asarray(fit.start)],
@@ -142,7 +131,7 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
         f"± is one standard deviation; {fit.uncertainty_kind}.",
         *(f"{name} ended on a bound." for name in fit.at_bound),
         *map(sentence, fit.null_directions + fit.sloppy_directions),
-        *_starts(fit),
+        *_where_starts_ended(fit),
     )
 
 
@@ -161,8 +150,7 @@ def angle_table(result: SequentialResult) -> Table:
     return Table("Parameters of each angle", columns, tuple(rows))
 
 
-def _loss(fit: NLSQResult) -> str:
-    """Which robust loss was minimised, as a sentence; empty for least squares."""
+def _loss_sentence(fit: NLSQResult) -> str:
     if fit.loss_scale is None or fit.noise_level is None:
         return ""
     low, high = np.min(fit.noise_level), np.max(fit.noise_level)
@@ -173,24 +161,14 @@ def _loss(fit: NLSQResult) -> str:
     )
 
 
-def _ratio(deviation: float | None, iid: float | None) -> str:
-    """The ratio of two standard deviations if both are numbers."""
-    if deviation is None or iid is None or not (0 < iid < math.inf and deviation < math.inf):
-        return ""
-    return f"{deviation / iid:.1f}"
-
-
-def _starts(fit: NLSQResult) -> tuple[str, ...]:
-    """Where several starts ended."""
+def _where_starts_ended(fit: NLSQResult) -> tuple[str, ...]:
     count, swapped = len(fit.ends_chi2), 0
     if count == 1:
         return ()
     name = "χ²" if fit.cost is None else "robust cost"
-    reached = ", ".join(
-        f"{name} = {optimum.chi2:.6g} ({optimum.starts}"
-        f"{', the same with the components swapped' if optimum.is_exchanged else ''})"
-        for optimum in fit.optima
-    )
+    swap = ", the same with the components swapped"
+    optima = [f"{o.chi2:.6g} ({o.starts}{swap if o.is_exchanged else ''})" for o in fit.optima]
+    reached = ", ".join(f"{name} = {optimum}" for optimum in optima)
     found = f"Of {count} starts, these optima were found (number of starts): {reached or 'none'}."
     if fit.ends_exchanged is not None and fit.ends_same is not None:
         swapped = int(np.sum(np.asarray(fit.ends_exchanged) & np.asarray(fit.ends_same)))

@@ -26,7 +26,6 @@ from twotime.models.base import Curve
 from twotime.solver import ENDS, RESULTS, places, results_at
 
 __version__ = "0.1.0"  # kept with every result; the build reads it here
-
 RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
 
 Curves = Mapping[str, Curve] | None
