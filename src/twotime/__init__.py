@@ -68,11 +68,7 @@ if _TYPE_CHECKING:
     from twotime import testing as testing
     from twotime import workflow as run  # noqa: F401
 
-_LATE = {
-    "plots": "twotime.plots",
-    "run": "twotime.workflow",
-    "testing": "twotime.testing",
-}
+_LATE = {"plots": "twotime.plots", "run": "twotime.workflow", "testing": "twotime.testing"}
 
 
 def __getattr__(name: str) -> object:
