@@ -25,7 +25,7 @@ from twotime.sample.density import Density
 Fact = Float[np.ndarray, "posterior chain draw"]
 
 LogDensity = Callable[[Array], Array]
-Drawn = tuple[Any, Any, Any]
+Transition = tuple[Any, Any, Any]
 BLOCK = 25
 """Draws between two looks of the host."""
 
@@ -86,7 +86,7 @@ class AbstractSampler(ABC):
         return type(self)(**{name: getattr(self, name) for name in own})
 
     @abstractmethod
-    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Transition:
         """Make a draw from BlackJAX's state of a chain.
 
         Returns:
@@ -108,7 +108,7 @@ class Nuts(AbstractSampler):
     max_tree_depth: int = 10
     word = "nuts"
 
-    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Transition:
         from blackjax.mcmc import nuts
 
         metric = jnp.ones_like(state.position)
@@ -130,7 +130,7 @@ class Hmc(AbstractSampler):
     word = "hmc"
     spread: ClassVar[tuple[float, float]] = (0.6, 1.4)
 
-    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Drawn:
+    def draw(self, key: PRNGKeyArray, state: Any, density: LogDensity, step: Array) -> Transition:
         from blackjax.mcmc import hmc
 
         key, spread_key = jax.random.split(key)
@@ -243,14 +243,11 @@ def _joint(posterior: Density, v: Array, key: Array, clock: Clock) -> Array:
     """Draws with what was integrated out drawn too; none in the warm-up."""
     shape = jax.eval_shape(posterior.complete, v[0], key).shape
 
-    def complete(_: None) -> Array:
+    def complete() -> Array:
         keys = jax.vmap(lambda i: jax.random.fold_in(key, clock.done + i))(jnp.arange(v.shape[0]))
         return jax.lax.map(lambda x: posterior.complete(*x), (v, keys))
 
-    def nothing(_: None) -> Array:
-        return jnp.zeros((v.shape[0], *shape))
-
-    return jax.lax.cond(clock.is_warmup, nothing, complete, None)
+    return jax.lax.cond(clock.is_warmup, lambda: jnp.zeros((v.shape[0], *shape)), complete)
 
 
 _FIRST, _WINDOWS = 0.15, (0.15, 0.25, 0.3)

@@ -31,7 +31,7 @@ _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
 _SHOWN = 400
-Report = Callable[[driver.Progress], None]
+OnProgress = Callable[[driver.Progress], None]
 T = TypeVar("T")
 
 
@@ -43,7 +43,7 @@ def fit_cmc(
     evaluator: str = "auto", scaling: str = "auto", noise: str = "sampled",
     width: combine.Independent | str = "sandwich", prior_from_fit: float | None = None,
     checkpoint: str | Path | None = None, resume: bool = False,
-    progress: Report | None = None, **short: Any,
+    progress: OnProgress | None = None, **short: Any,
 ) -> CMCResult:  # fmt: skip
     """Sample the posterior of a model's parameters.
 
@@ -136,7 +136,7 @@ class Setup(NamedTuple):
     seed: int
 
 
-def _run(job: Job, kept: tuple[Path, bool] | None, progress: Report | None) -> CMCResult:
+def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) -> CMCResult:
     """Sample and keep blocks in a folder, from those that are there if that is asked for."""
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space

@@ -60,14 +60,13 @@ def convergence(trace: Trace, max_depth: float) -> Convergence:
 
 
 @jax.jit
-def _ranked(draws: Array) -> tuple[Array, Array, Array]:
+def _ranked(draws: Array) -> tuple[Array, ...]:
     from blackjax.diagnostics import ess_bulk, ess_tail, rhat
 
     k, c, n, m = draws.shape
     lanes = jnp.moveaxis(draws, 3, 1).reshape(k * m, c, n)
     found = jax.lax.map(lambda x: (rhat(x), ess_bulk(x), ess_tail(x)), lanes)
-    r_hat, bulk, tail = (jnp.reshape(x, (k, m)) for x in found)
-    return r_hat, bulk, tail
+    return tuple(jnp.reshape(x, (k, m)) for x in found)
 
 
 def converged_shards(found: Convergence, limits: Limits) -> Bool[np.ndarray, " posterior"]:
