@@ -146,9 +146,8 @@ def _copied(value: Any, source: str, count: list[int], depth: int = 0) -> Any:
     if depth > _DEEPEST:
         raise RecursionError
     if count[0] > _MOST_VALUES:
-        raise ConfigurationError(
-            f"the file has more than {_MOST_VALUES} values, with aliases written out.", source
-        )
+        problem = f"the file has more than {_MOST_VALUES} values, with aliases written out."
+        raise ConfigurationError(problem, source)
     if isinstance(value, dict):
         return {key: _copied(item, source, count, depth + 1) for key, item in value.items()}
     if isinstance(value, list):

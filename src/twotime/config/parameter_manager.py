@@ -16,6 +16,9 @@ from twotime.models.base import Severity, is_concrete
 
 Numbers = Float[Array | np.ndarray, " parameter"]
 Varying = Float[Array | np.ndarray, " varying"]
+Given = Mapping[str, Any] | Float[ArrayLike, " parameter"]
+Names = Sequence[str] | None
+Frames = Float[ArrayLike, " time"] | None
 
 
 class BoundDict(TypedDict):
@@ -45,9 +48,7 @@ class ValidationResult:
 
 
 def validate_parameters(
-    values: Mapping[str, float],
-    severity_level: str = "warning",
-    t: Float[ArrayLike, " time"] | None = None,
+    values: Mapping[str, float], severity_level: str = "warning", t: Frames = None
 ) -> ValidationResult:
     """Judge parameter values by physics.
 
@@ -183,9 +184,7 @@ class ParameterManager(eqx.Module):
             raise unknown_name("group", group, groups)
         return {name: values[name] for name in groups[group]}
 
-    def update_values(
-        self, params: Mapping[str, ArrayLike] | Float[ArrayLike, " parameter"]
-    ) -> "ParameterManager":
+    def update_values(self, params: Given) -> "ParameterManager":
         """A new manager with other current values; `get_initial_values` stays as it was.
 
         Args:
@@ -236,7 +235,7 @@ class ParameterManager(eqx.Module):
         """Get (lower, upper) bounds of the varying physics parameters."""
         return self.space.lower[self.varying_indices], self.space.upper[self.varying_indices]
 
-    def get_parameter_bounds(self, parameter_names: Sequence[str] | None = None) -> list[BoundDict]:
+    def get_parameter_bounds(self, parameter_names: Names = None) -> list[BoundDict]:
         """Get name, min, max and prior family of parameters.
 
         Args:
@@ -247,19 +246,15 @@ class ParameterManager(eqx.Module):
         """
         names = self.space.all_names if parameter_names is None else tuple(parameter_names)
         self.space.registry.check_names(names)
-        kinds = {name: prior.prior_type.value for name, prior in self.space.priors.items()}
-        ends = [(name, *self.space.bounds[name]) for name in names]
-        return [BoundDict(name=n, min=low, max=high, type=kinds[n]) for n, low, high in ends]
+        bounds, priors = self.space.bounds, self.space.priors
+        ends = [(name, *bounds[name], priors[name].prior_type.value) for name in names]
+        return [BoundDict(name=n, min=low, max=high, type=kind) for n, low, high, kind in ends]
 
-    def get_bounds_as_tuples(
-        self, parameter_names: Sequence[str] | None = None
-    ) -> list[tuple[float, float]]:
+    def get_bounds_as_tuples(self, parameter_names: Names = None) -> list[tuple[float, float]]:
         """Get (min, max) of parameters in the order asked; left out: all, scaling last."""
         return [(b["min"], b["max"]) for b in self.get_parameter_bounds(parameter_names)]
 
-    def get_bounds_as_arrays(
-        self, parameter_names: Sequence[str] | None = None
-    ) -> tuple[Numbers, Numbers]:
+    def get_bounds_as_arrays(self, parameter_names: Names = None) -> tuple[Numbers, Numbers]:
         """Get lower and upper bounds as arrays in the order asked; left out: all."""
         bounds = self.get_bounds_as_tuples(parameter_names)
         lower, upper = np.array(bounds, np.float64).reshape(-1, 2).T
@@ -268,10 +263,7 @@ class ParameterManager(eqx.Module):
     # Physics
 
     def validate_physical_constraints(
-        self,
-        params: Mapping[str, float] | Float[ArrayLike, " parameter"] | None = None,
-        severity_level: str = "warning",
-        t: Float[ArrayLike, " time"] | None = None,
+        self, params: Given | None = None, severity_level: str = "warning", t: Frames = None
     ) -> ValidationResult:
         """Judge values by physics, beyond their bounds.
 
@@ -288,9 +280,7 @@ class ParameterManager(eqx.Module):
         changed = self if params is None else self.update_values(params)
         return validate_parameters(changed.space.values, severity_level, t)
 
-    def validate_physics(
-        self, params: Mapping[str, float] | Float[ArrayLike, " parameter"] | None = None
-    ) -> list[str]:
+    def validate_physics(self, params: Given | None = None) -> list[str]:
         """Validate values against physics: sentences of errors and warnings, empty if none."""
         result = self.validate_physical_constraints(params)
         return [*result.errors, *result.warnings]

@@ -69,10 +69,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 def unknown_name(kind: str, name: object, allowed: Iterable[str]) -> UnknownNameError:
     """The error that a name is not among the allowed ones, with the nearest spelling."""
     allowed = tuple(allowed)
-    return UnknownNameError(
-        f"There is no {kind} {name!r}{nearest(str(name), allowed) or '.'} "
-        f"Known: {', '.join(allowed)}."
-    )
+    near = nearest(str(name), allowed) or "."
+    return UnknownNameError(f"There is no {kind} {name!r}{near} Known: {', '.join(allowed)}.")
 
 
 def mode_with(names: list[str]) -> str:
@@ -85,9 +83,9 @@ def mode_with(names: list[str]) -> str:
     for name in names:
         if name not in everything:
             raise unknown_name("parameter", name, everything)
+    listed = ", ".join(sorted(set(names)))
     raise ValueError(
-        f"No model has all of the parameters {', '.join(sorted(set(names)))}: give the "
-        "parameters of one model."
+        f"No model has all of the parameters {listed}: give the parameters of one model."
     )
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
-from twotime.models import LAWS, scaling
+from twotime.models import LAWS
 from twotime.models.base import ParameterInfo, is_concrete
+from twotime.models.scaling import PARAMETERS
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
 
@@ -45,9 +46,8 @@ class ParameterRegistry(eqx.Module):
         names = [info.name for info in self._parameters]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(
-                f"A registry names each parameter once; got {', '.join(twice)} more than once."
-            )
+            got = f"got {', '.join(twice)} more than once"
+            raise ValueError(f"A registry names each parameter once; {got}.")
 
     def __getitem__(self, name: str) -> ParameterInfo:
         """Get parameter info by name; an UnknownNameError if there is none."""
@@ -135,10 +135,7 @@ class ParameterRegistry(eqx.Module):
 
 
 REGISTRIES: Mapping[str, ParameterRegistry] = MappingProxyType(
-    {
-        mode: ParameterRegistry((*law.parameters, *scaling.PARAMETERS), mode)
-        for mode, law in LAWS.items()
-    }
+    {mode: ParameterRegistry((*law.parameters, *PARAMETERS), mode) for mode, law in LAWS.items()}
 )
 """Analysis mode to the registry of its parameters."""
 

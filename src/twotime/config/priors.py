@@ -352,10 +352,9 @@ class PriorDistribution(eqx.Module):
             ModuleNotFoundError: If NumPyro is not installed.
         """
         if importlib.util.find_spec("numpyro") is None:
-            raise ModuleNotFoundError(
-                f"The prior of {name!r} cannot become a NumPyro distribution because NumPyro is "
-                "not installed: python -m pip install numpyro."
-            )
+            what = f"The prior of {name!r} cannot become a NumPyro distribution"
+            fix = "NumPyro is not installed: python -m pip install numpyro"
+            raise ModuleNotFoundError(f"{what} because {fix}.")
         dist, p = importlib.import_module("numpyro.distributions"), self.params
         if self.prior_type is PriorType.BETA_SCALED:
             stretch = dist.transforms.AffineTransform(loc=p["low"], scale=p["high"] - p["low"])

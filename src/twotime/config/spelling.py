@@ -142,9 +142,7 @@ _MOVES: dict[Path, Path] = {
     ("temporal", "time_length"): (_TIME, "end_frame"),
     ("temporal", "t_start"): (_TIME, "start_frame"),
     **{path: tuple(same.split(".")) for path, key in _KEYS if (same := key.extra("same"))},
-    **{
-        ("scattering", name): (_TIME, "scattering", name) for name in fields(types.ScatteringConfig)
-    },
+    **{("scattering", key): (_TIME, "scattering", key) for key in fields(types.ScatteringConfig)},
     **{
         (_TIME, info.group, info.name): ("parameters", info.group, info.name)
         for registry in REGISTRIES.values()

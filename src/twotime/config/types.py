@@ -24,9 +24,8 @@ Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
 Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
 _ACCEPT = AliasChoices("target_accept_prob", "target_accept")
 Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
-RHat = Annotated[
-    float, key(gt=1, le=10, validation_alias=AliasChoices("max_r_hat", "r_hat_threshold"))
-]
+_R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
+RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
 PriorName = Literal[
