@@ -1,8 +1,6 @@
 """`python -m twotime` is the command line."""
 
-import sys
-
 from twotime.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -163,11 +163,7 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
 
 
 def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
-    """As `load_file`, from the cache if it holds exactly this selection.
-
-    A cache file with another key is replaced. A cache that cannot be written is reported in the
-    notes and changes nothing else.
-    """
+    """As `load_file`, from the cache if it holds exactly this; notes say if none can be written."""
     container(path)  # names a missing source before its size and time are asked for
     key = cache_key(path, selection)
     target = cache.file_for(selection, key)

@@ -111,24 +111,17 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         if kind != "hdf5":
             yield _load(path, kind)
             return
-        with _open_hdf5(path) as file:
-            yield file
+        import h5py  # here and below: only for those who read or write HDF5
+        import hdf5plugin  # noqa: F401  registers the compression filters used at beamlines
 
-
-@contextlib.contextmanager
-def _open_hdf5(path: Path) -> Iterator[Arrays]:
-    """Open HDF5; any read that fails inside the block becomes one sentence."""
-    import h5py  # here and below: only for those who read or write HDF5
-    import hdf5plugin  # noqa: F401  registers the compression filters used at beamlines
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as exc:
-        raise DataError(
-            f"the HDF5 file cannot be read ({exc}); it is truncated, damaged or open for "
-            "writing elsewhere; copy it again."
-        ) from exc
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except OSError as exc:  # also of any read inside the block
+            raise DataError(
+                f"the HDF5 file cannot be read ({exc}); it is truncated, damaged or open for "
+                "writing elsewhere; copy it again."
+            ) from exc
 
 
 def _load(path: Path, kind: Container) -> Arrays:

@@ -269,9 +269,8 @@ def _degrees(phi: float) -> str:
 
 def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
     """Points of an angle that were fitted, mirrored below the diagonal."""
-    mask = arrays["mask"][k][None] if "mask" in arrays else None
-    q, phi = np.asarray(0.0), arrays["phi"][k][None]
-    used = np.asarray(TwoTimeData(arrays["c2"][k][None], arrays["t"], q, phi, mask).usable(0))
+    q, mask = np.asarray(0.0), arrays.get("mask")
+    used = np.asarray(TwoTimeData(arrays["c2"], arrays["t"], q, arrays["phi"], mask).usable(k))
     return used | used.T
 
 
