@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from twotime.data.readers.values import Notes, Numbers, Reader, Values, in_per_angstrom
+from twotime.data.readers.values import Reader, Values, in_per_angstrom
 from twotime.data.source import Bin, TwoTimeFile
 from twotime.errors import DataError
 
@@ -22,7 +22,10 @@ def read_nxxpcs(file: Values) -> TwoTimeFile:
             f"time_origin_location of {_C2} is {corner!r}; expected 'upper_left'; "
             "flip the arrays and save them again."
         )
-    q, phi, notes = _axes(file)
+    q, phi = (file.numbers(f"{_MASKS}/dynamic_{axis}_list") for axis in ("q", "phi"))
+    notes: tuple[str, ...] = ()
+    if q is not None:
+        q, notes = in_per_angstrom(q, file.attribute(f"{_MASKS}/dynamic_q_list", "units", "1/Å"))
     last = file.attribute(_C2, "storage_mode", "") == "one_array_q_last"
     places = _places(file.file[_C2], last=last)
     for values in (q, phi):
@@ -56,15 +59,6 @@ def _places(node: Any, *, last: bool) -> dict[int, tuple[str, int | None, bool]]
     if node.ndim == 2:
         return {1: (_C2, None, False)}
     return {k + 1: (_C2, k, last) for k in range(node.shape[-1 if last else 0])}
-
-
-def _axes(file: Values) -> tuple[Numbers | None, Numbers | None, Notes]:
-    """Lists of q [1/Å] and angles [degree] per region, where the file has them, and notes."""
-    q, phi = (file.numbers(f"{_MASKS}/dynamic_{axis}_list") for axis in ("q", "phi"))
-    if q is None:
-        return None, phi, ()
-    q, notes = in_per_angstrom(q, file.attribute(f"{_MASKS}/dynamic_q_list", "units", "1/Å"))
-    return q, phi, notes
 
 
 READERS = (Reader("nxxpcs", f"NXxpcs ({_C2})", lambda file: _C2 in file, read_nxxpcs),)
