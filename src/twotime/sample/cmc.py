@@ -39,11 +39,10 @@ def fit_cmc(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, *, key: PRNGKeyArray,
     start: NLSQResult | str | None = None, sampler: chains.AbstractSampler | str = NUTS,
     sharding: shards.Sharding = WHOLE, limits: Limits = LIMITS,
-    per_angle_mode: str | Individual = "auto",
-    evaluator: str = "auto", scaling: str = "auto", noise: str = "sampled",
-    width: combine.Independent | str = "sandwich", prior_from_fit: float | None = None,
-    checkpoint: str | Path | None = None, resume: bool = False,
-    progress: OnProgress | None = None, **short: Any,
+    per_angle_mode: str | Individual = "auto", evaluator: str = "auto", scaling: str = "auto",
+    noise: str = "sampled", width: combine.Independent | str = "sandwich",
+    prior_from_fit: float | None = None, checkpoint: str | Path | None = None,
+    resume: bool = False, progress: OnProgress | None = None, **short: Any,
 ) -> CMCResult:  # fmt: skip
     """Sample the posterior of a model's parameters.
 
