@@ -138,7 +138,8 @@ def check_model(
     @given(thetas(space), times((7,)), angles((2,)), st.sampled_from((0.003, 0.02)))
     def all_laws_hold(theta: Vector, t: Vector, phi: Vector, q: float) -> None:
         at = {"t": jnp.asarray(t), "q": jnp.asarray(q), "phi": jnp.asarray(phi)}
-        computed = _evaluate(model, jnp.stack([theta, space.initial]), at)
+        both = jnp.stack([theta, space.initial])
+        computed = _evaluate(model, both, at) | {"forward": _slopes(model, both[0], at)}
         values = {name: np.asarray(value) for name, value in computed.items()}
         for law in laws:
             law(_Case(model, space, theta, at, values))
@@ -215,7 +216,7 @@ def _check_eager(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
 
 @eqx.filter_jit
 def _evaluate(model: AbstractTwoTimeModel, thetas: Array, at: At) -> At:
-    """All that the laws look at, in one compilation; most of it at the first parameters."""
+    """What the laws look at, in one compilation; most of it at the first parameters."""
     theta, t, one = thetas[0], at["t"], at | {"phi": at["phi"][0]}
 
     def plane(params: Array) -> Array:
@@ -234,7 +235,6 @@ def _evaluate(model: AbstractTwoTimeModel, thetas: Array, at: At) -> At:
         "pairs": pairs,
         "swapped": swapped,
         "equal": equal,
-        "forward": jax.jacfwd(plane)(theta),
         "reverse": jax.grad(lambda params: plane(params).sum())(theta),
     }
     values["plane"] = values["loop"][0]
@@ -324,8 +324,7 @@ def _lengths_stretch(case: _Case, lengths: Mapping[str, int]) -> None:
 
 
 def _gradient_is_finite_difference(case: _Case) -> None:
-    slopes = case.values["forward"]
-    errors = _compare_slopes(case.model, case.space, case.theta, case.at, slopes)
+    errors = derivative_errors(case.model, case.space, case.theta, **case.at)
     bad = {name: error for name, error in errors.items() if error > _DERIVATIVE}
     got = ", ".join(f"dC/d({name}) is off by {error:.1e}" for name, error in bad.items())
     case.require("gradient = finite differences", not bad, got)
@@ -359,15 +358,8 @@ def derivative_errors(
         bounds. NaN where no finite difference settles (a corner, or too steep for any step).
     """
     at = {"t": jnp.asarray(t), "q": jnp.asarray(q, float), "phi": jnp.asarray(phi)}
-    slopes = np.asarray(_slopes(model, jnp.asarray(theta), at))
-    return _compare_slopes(model, space, np.asarray(theta), at, slopes)
-
-
-def _compare_slopes(
-    model: AbstractTwoTimeModel, space: ParameterSpace, theta: Vector, at: At, slopes: np.ndarray
-) -> dict[str, float]:
+    theta, lower, upper = (np.asarray(x) for x in (theta, space.lower, space.upper))
     n = len(theta)
-    lower, upper = np.asarray(space.lower), np.asarray(space.upper)
     points = _ladder(theta, lower, upper)
     thetas = np.concatenate([theta[None], points.reshape(-1, n)])
     c = np.asarray(_planes(model, jnp.asarray(thetas), at)).reshape(len(thetas), -1)
@@ -380,7 +372,8 @@ def _compare_slopes(
     better = (64 * difference[:, 1:] - difference[:, :-1]) / 63
     doubt = np.abs(np.diff(better, axis=1)).max(-1)
     best = doubt.argmin(1)
-    exact, width = slopes.reshape(-1, n).T, upper - lower
+    exact = np.asarray(_slopes(model, jnp.asarray(theta), at)).reshape(-1, n).T
+    width = upper - lower
     error = np.abs(better[index, best + 1] - exact).max(-1)
     unit = np.maximum(1.0, np.abs(exact).max(-1) * width)
     settled = (doubt[index, best] * width <= _DERIVATIVE * unit) & (unit < 1 / _STEPS[-1])
@@ -395,8 +388,6 @@ def _ladder(
     width = upper - lower
     far = 2 * _STEPS[0] * width
     inward = np.where(centre - lower < far, 1.0, np.where(upper - centre < far, -1.0, 0.0))[:, None]
-    h = _STEPS * width[:, None]
-    steps = np.stack(
-        [np.where(inward == 0, h, inward * h), np.where(inward == 0, -h, 2 * inward * h)], axis=2
-    )
+    factors = np.where(inward == 0, [1.0, -1.0], inward * [1.0, 2.0])
+    steps = (_STEPS * width[:, None])[:, :, None] * factors[:, None, :]
     return centre + steps[..., None] * np.eye(len(centre))[:, None, None, :]

@@ -69,10 +69,9 @@ def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
     """The data of one angle alone."""
 
     def cut(x: Any) -> Any:
-        return None if x is None else x[k : k + 1]
+        return x if x is None or not x.ndim else x[k : k + 1]
 
-    sigma = data.sigma if data.sigma is None or not data.sigma.ndim else cut(data.sigma)
-    parts = {"c2": cut(data.c2), "phi": cut(data.phi), "mask": cut(data.mask), "sigma": sigma}
+    parts = {name: cut(getattr(data, name)) for name in ("c2", "phi", "mask", "sigma")}
     return dataclasses.replace(data, **parts)
 
 
