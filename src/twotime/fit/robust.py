@@ -224,8 +224,15 @@ class AbstractRobust(AbstractLoss):
             end = eqx.tree_at(lambda e: e.n_evaluations, end, total)
             return end, weights, (distance <= solver.tolerance) & (before.n_evaluations > 0)
 
-        # The first round is one of the loop: compiled once, it costs half of what two would.
-        first = _before(problem, solver, y)
+        # Before the first round every point counts in full, and there is no end yet. It is one of
+        # the loop: compiled once, it costs half of what two would.
+        d, one = problem.data, jnp.ones((), y.dtype)
+        sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
+        sigma = jnp.broadcast_to(sigma.astype(y.dtype), d.c2.shape)
+        weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
+        shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), solver, y)
+        end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
+        first = eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False)
         end, weights, settled = jax.lax.while_loop(running, one_round, first)
         is_open = (end.result == RESULTS.successful) & ~settled
         result = RESULTS.where(is_open, RESULTS.unsettled, end.result)
@@ -305,18 +312,6 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator
             "point separately; use 'auto' or 'tiled'."
         )
     return loss
-
-
-def _before(problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> _Round:
-    """Before the first round: every point counts in full, and there is no end yet."""
-    d = problem.data
-    sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
-    sigma = jnp.broadcast_to(sigma.astype(y.dtype), d.c2.shape)
-    one = jnp.ones((), y.dtype)
-    weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
-    shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), solver, y)
-    end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-    return eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False)
 
 
 def _with_data(problem: Problem, **changed: Array) -> Problem:

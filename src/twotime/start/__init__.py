@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
@@ -22,7 +21,6 @@ from twotime.start import coarse
 from twotime.start.coarse import Candidates, Costs
 from twotime.start.points import is_known, scene_of
 
-Indices = Int[np.ndarray, " _"]
 Ends = tuple[Candidates, Costs]
 
 _CHUNK, _FEW_LAGS, _RELATIVES = 256, 16, 2
@@ -112,14 +110,14 @@ class _Search(NamedTuple):
             moved = self.inside(np.concatenate(kinds))
             order = np.argsort(self.score(moved, self.few.points.weight))
             kept = _mixed(family, order, _TRIED, -(-_TRIED // len(kinds)))
-            new = self.led(moved[kept], family[kept], found[0][:_LEADERS])
-            found = _distinct(*(np.concatenate(both) for both in zip(found, new, strict=True)))
+            new, costs = self.led(moved[kept], family[kept], found[0][:_LEADERS])
+            found = _distinct(np.concatenate([found[0], new]), np.concatenate([found[1], costs]))
         # Of ends that the data hardly tell apart those of plain candidates come first: rates that
         # begin late or end early have a kink, near which fits converge slowly.
         is_as_good = np.all(plain[1][:1] <= (1 + _MARGIN) * found[1][:1])
         return np.concatenate([plain[0][:1], found[0]]) if is_as_good else found[0]
 
-    def led(self, params: Candidates, family: Indices, leaders: Candidates) -> Ends:
+    def led(self, params: Candidates, family: np.ndarray, leaders: Candidates) -> Ends:
         """Where candidates lead: after some steps only the likeliest go on, and the leaders."""
         free = tuple(np.flatnonzero(~is_known(self.space)).tolist())
         downhill = partial(coarse.coarse_fit, self.many, self.space, free)
@@ -144,7 +142,7 @@ def _apart(found: Coordinates, stage: Stage, order: np.ndarray) -> np.ndarray:
     return np.asarray(kept)
 
 
-def _mixed(family: Indices, order: np.ndarray, keep: int, members: int) -> np.ndarray:
+def _mixed(family: np.ndarray, order: np.ndarray, keep: int, members: int) -> np.ndarray:
     """The likeliest candidates, of no family more than a few."""
     kept: list[int] = []
     for i in order:
