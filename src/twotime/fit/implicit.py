@@ -45,11 +45,6 @@ class Given(eqx.Module):
     upper: Free
 
 
-def constant(tree: Any) -> Any:
-    """The same values without derivatives."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
-
-
 def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given: Given) -> Answer:
     """The answer of a fit, unchanged, with its derivatives by the inputs of the fit.
 
@@ -64,12 +59,12 @@ def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given
     """
     theta = answer.values[np.flatnonzero(given.problem.varying)]
     size = jnp.where((size > 0) & ~held, size, 1.0)
-    inputs = constant(theta * size), constant(size), held, given
+    inputs = jax.lax.stop_gradient(theta * size), jax.lax.stop_gradient(size), held, given
     pseudo_inverse = lx.SVD(rcond=_NULL)  # what the data do not determine stays
     # Plain functions, as Optimistix demands: where types are checked, they are wrapped.
     start, condition = inspect.unwrap(_start), inspect.unwrap(_condition)
     scaled, _ = optx.internal.implicit_jvp(start, condition, inputs, frozenset(), pseudo_inverse)
-    return _with_slopes(constant(answer), scaled / size, given.problem)
+    return _with_slopes(jax.lax.stop_gradient(answer), scaled / size, given.problem)
 
 
 def _start(inputs: Any) -> tuple[Array, None]:
