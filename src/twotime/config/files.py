@@ -275,10 +275,8 @@ def _full(mode: str, short: str) -> str:
             store(config, path, key.default)
     for path in read(config)[2].wrong:
         discard(config, path)
-    lines = [
-        f"# Every key of a configuration, with its default; model: {mode}.",
-        "# Keys that are comments have no default, or no effect with the others.",
-    ]
+    lines = [f"# Every key of a configuration, with its default; model: {mode}."]
+    lines += ["# Keys that are comments have no default, or no effect with the others."]
     for path, key in keys:
         value, margin = lookup(config, path), "  " * (len(path) - 1)
         lines += [""] if len(path) == 1 else []

@@ -91,8 +91,7 @@ class ParameterSpace(eqx.Module):
         self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
             numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
-            arrays = [stack_numbers(column) for column in zip(*numbers, strict=True)]
-            arrays.append(np.zeros(n))
+            arrays = [*map(stack_numbers, zip(*numbers, strict=True)), np.zeros(n)]
             flags = tuple(info.vary_default for info in infos)
             own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
         else:

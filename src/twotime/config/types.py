@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from twotime.config.keys import key
 from twotime.config.parameter_names import PARAMETER_GROUPS, AnalysisMode
 from twotime.config.parameter_registry import REGISTRIES
+from twotime.config.priors import PriorType
 from twotime.models import LAWS
 from twotime.models.scaling import PerAngleMode
 
@@ -28,9 +29,7 @@ _R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
-PriorName = Literal[
-    "uniform", "normal", "truncated_normal", "lognormal", "halfnormal", "exponential", "beta_scaled"
-]
+PriorName = Literal[tuple(kind.value for kind in PriorType)]
 ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
 _SCATTERING = "analyzer_parameters.scattering"
 _CHAINS = "optimization.cmc.per_shard_mcmc"
