@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ from jax.typing import ArrayLike as Num
 from jaxtyping import Array, Float
 
 from twotime.models import rates
-from twotime.models.base import Channels, Pair, Params
+from twotime.models.base import Channels, Pair, Params, is_concrete
 from twotime.models.correlation import pairs
 from twotime.models.laminar_flow import sinc
 from twotime.models.rates import AnyArray, Scalar, Times
@@ -119,10 +119,6 @@ def _floats(x: Num) -> Array:
     return jnp.asarray(x, dtype=jnp.result_type(x, float))
 
 
-def _is_traced(x: object) -> TypeGuard[jax.core.Tracer]:
-    return isinstance(x, jax.core.Tracer)
-
-
 def _frames(t1: Num, t2: Num) -> Times:
     """The frames' times behind two 1-D arrays or two grids."""
     t1, t2 = _floats(t1), _floats(t2)
@@ -136,7 +132,7 @@ def _frames(t1: Num, t2: Num) -> Times:
             f"t1 and t2 have shapes {t1.shape} and {t2.shape}; expected the same times twice, "
             "(time,) or (time, time); pass jnp.meshgrid(t, t, indexing='ij') or t itself."
         )
-    if not _is_traced(first) and not _is_traced(second) and not np.array_equal(first, second):
+    if is_concrete(first, second) and not np.array_equal(first, second):
         raise ValueError(
             "t1 and t2 hold different times; expected the same frames on both axes; "
             "for other pairs of times use twotime.correlation_at."
@@ -146,7 +142,7 @@ def _frames(t1: Num, t2: Num) -> Times:
 
 def _step(dt: Num | None) -> Any:
     """The time step, if it is one positive, finite number or traced."""
-    if _is_traced(dt):
+    if not is_concrete(dt):
         return dt
     value = np.asarray(dt)
     is_number = np.issubdtype(value.dtype, np.number)
@@ -325,10 +321,10 @@ def get_cached_meshgrid(t1: Grids, t2: Grids) -> Grid:
             f"t1 and t2 have {t1.ndim} and {t2.ndim} axes; expected 1 and 1 (times) or 2 and 2 "
             "(grids); pass both as times."
         )
-    is_traced = _is_traced(t1) or _is_traced(t2)
+    is_known = is_concrete(t1, t2)
     with _LOCK:
-        if is_traced or max(t1.size, t2.size) > MAX_TIMES:
-            _SKIPPED["skipped_traced" if is_traced else "skipped_large"] += 1
+        if not is_known or max(t1.size, t2.size) > MAX_TIMES:
+            _SKIPPED["skipped_large" if is_known else "skipped_traced"] += 1
             return _grid(t1, t2)
         return _kept_grid(_axis(t1), _axis(t2))
 
