@@ -20,12 +20,8 @@ Real = Float[AnyArray, "..."] | float
 
 
 def number(value: Any) -> Any:
-    """A float64 scalar of numpy, so that JAX sees a number to trace; traced values pass."""
-    return value if isinstance(value, jax.Array) else np.float64(value)
-
-
-def _optional_number(value: Any) -> Any:
-    return None if value is None else number(value)
+    """A float64 scalar of numpy, so that JAX traces it; traced values and None pass."""
+    return value if value is None or isinstance(value, jax.Array) else np.float64(value)
 
 
 def is_concrete(*values: Any) -> bool:
@@ -83,8 +79,8 @@ class ParameterInfo(eqx.Module):
     group: str = eqx.field(static=True, default="")
     vary_default: bool = eqx.field(static=True, default=True)
     log_space: bool = eqx.field(static=True, default=False)
-    prior_mean: float | None = eqx.field(converter=_optional_number, default=None)
-    prior_std: float | None = eqx.field(converter=_optional_number, default=None)
+    prior_mean: float | None = eqx.field(converter=number, default=None)
+    prior_std: float | None = eqx.field(converter=number, default=None)
     is_scaling: bool = eqx.field(static=True, default=False)
     is_physical: bool = eqx.field(static=True, default=True)
     is_flow: bool = eqx.field(static=True, default=False)
@@ -94,19 +90,17 @@ class ParameterInfo(eqx.Module):
             raise ValueError(
                 f"A parameter's name must be a word of letters, digits and _; got {self.name!r}."
             )
-        low, default, high, unit = self.min_bound, self.default, self.max_bound, self.unit
-        if not is_concrete(low, default, high, self.prior_std):
+        low, default, high, std = self.min_bound, self.default, self.max_bound, self.prior_std
+        if not is_concrete(low, default, high, std):
             return
         if not (np.isfinite([low, high]).all() and low < high and low <= default <= high):
+            got = f"{low} .. {default} .. {high} {self.unit}".rstrip()
             raise ValueError(
                 f"Parameter {self.name!r}: need finite min_bound < max_bound with the default "
-                f"between them; got {low} .. {default} .. {high} {unit}".rstrip()
-                + "."
+                f"between them; got {got}."
             )
-        if self.prior_std is not None and not self.prior_std > 0:
-            raise ValueError(
-                f"Parameter {self.name!r}: prior_std must be > 0; got {self.prior_std}."
-            )
+        if std is not None and not std > 0:
+            raise ValueError(f"Parameter {self.name!r}: prior_std must be > 0; got {std}.")
 
     @property
     def prior_location(self) -> Scalar:
@@ -121,6 +115,34 @@ class ParameterInfo(eqx.Module):
         if self.prior_std is None:
             return 0.5 * (self.max_bound - self.min_bound)
         return self.prior_std
+
+
+def parameter_group(
+    group: str,
+    *rows: tuple[str, float, float, float, float, float, str, str],
+    is_flow: bool = False,
+) -> tuple[ParameterInfo, ...]:
+    """Parameters of one group from the rows of a table.
+
+    Args:
+        group: Group under which configurations list them.
+        rows: Name, default, lower and upper bound, mean and standard deviation of the prior, unit
+            and description. Parameters that cannot be 0 are sampled by their logarithm.
+        is_flow: Whether they describe flow or velocity.
+    """
+    found = []
+    for name, default, low, high, mean, std, unit, what in rows:
+        prior = {"log_space": low > 0, "prior_mean": mean, "prior_std": std}
+        facts = name, default, low, high, what, unit, group
+        found.append(ParameterInfo(*facts, is_flow=is_flow, **prior))
+    return tuple(found)
+
+
+(FLOW_DIRECTION,) = parameter_group(
+    "angle",
+    ("phi0", 0.0, -10.0, 10.0, 0.0, 5.0, "degree", "Direction of the flow in the detector's frame"),
+    is_flow=True,
+)
 
 
 Severity = Literal["error", "warning", "info"]
@@ -212,12 +234,6 @@ class Example:
     start: Mapping[str, float] = dataclasses.field(default_factory=dict)
     truth: Mapping[str, float] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-FLOW_DIRECTION = ParameterInfo(
-    "phi0", 0.0, -10.0, 10.0, "Direction of the flow in the detector's frame", "degree", "angle",
-    prior_mean=0.0, prior_std=5.0, is_flow=True,
-)  # fmt: skip
 
 
 class Channels(eqx.Module):
@@ -312,14 +328,16 @@ class AbstractTwoTimeModel(eqx.Module):
     @classmethod
     def groups(cls) -> dict[str, tuple[str, ...]]:
         """Groups of the parameters in the configuration, with the names in each."""
-        found: dict[str, tuple[str, ...]] = {}
-        for info in cls.parameters:
-            found[info.group] = (*found.get(info.group, ()), info.name)
-        return found
+        groups = dict.fromkeys(info.group for info in cls.parameters)
+        return {g: tuple(info.name for info in cls.parameters if info.group == g) for g in groups}
 
     def named(self, params: Params) -> dict[str, Any]:
         """Parameters by name."""
         return {name: params[index] for index, name in enumerate(self.names)}
+
+    def __repr__(self) -> str:
+        plain = jax.tree.map(lambda x: x.item() if isinstance(x, np.generic) else x, self)
+        return eqx.tree_pformat(plain)
 
     @abstractmethod
     def channels(self, params: Params, times: At, *, t: Times, q: Scalar, phi: Scalar) -> Channels:

@@ -10,16 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from twotime.models import base, rates
-from twotime.models.base import (
-    AbstractTwoTimeModel,
-    Channels,
-    Curve,
-    Example,
-    Pair,
-    ParameterInfo,
-    Real,
-    Setting,
-)
+from twotime.models.base import Curve, Pair, Real, Setting
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
 from twotime.models.rates import Integration, PowerLaw, Scalar
 from twotime.models.static import StaticDiffusion, transport_functions
@@ -28,7 +19,7 @@ ShearConvention = Literal["published", "homodyne"]
 
 
 @final
-class LaminarFlow(AbstractTwoTimeModel):
+class LaminarFlow(base.AbstractTwoTimeModel):
     r"""Diffusion in a uniform velocity gradient (Couette flow across a gap h).
 
     $C = e^{-q^2\int J\,dt}\,(\sin a/a)^2$ with
@@ -51,20 +42,15 @@ class LaminarFlow(AbstractTwoTimeModel):
     shear: ClassVar = PowerLaw("gamma_dot_t0", "beta", "gamma_dot_t_offset")
     parameters: ClassVar = (
         *StaticDiffusion.parameters,
-        ParameterInfo(
-            "gamma_dot_t0", 0.01, 1e-6, 0.5, "Shear rate at t = 1 s", "1/s^(1+β)", "flow",
-            log_space=True, prior_mean=0.01, prior_std=0.1, is_flow=True,
-        ),
-        ParameterInfo(
-            "beta", 0.5, -2.0, 2.0, "Exponent in time of the shear rate", "", "flow",
-            prior_mean=0.0, prior_std=0.5, is_flow=True,
-        ),
-        ParameterInfo(
-            "gamma_dot_t_offset", 0.0, -0.1, 0.1, "Constant part of the shear rate", "1/s", "flow",
-            prior_mean=0.0, prior_std=0.02, is_flow=True,
+        *base.parameter_group(
+            "flow",
+            (shear.amplitude, 0.01, 1e-6, 0.5, 0.01, 0.1, "1/s^(1+β)", "Shear rate at t = 1 s"),
+            (shear.exponent, 0.5, -2.0, 2.0, 0.0, 0.5, "", "Exponent in time of the shear rate"),
+            (shear.offset, 0.0, -0.1, 0.1, 0.0, 0.02, "1/s", "Constant part of the shear rate"),
+            is_flow=True,
         ),
         base.FLOW_DIRECTION,
-    )  # fmt: skip
+    )
     settings: ClassVar = (
         base.INTEGRATION,
         Setting(
@@ -79,7 +65,7 @@ class LaminarFlow(AbstractTwoTimeModel):
         ),
     )  # fmt: skip
     checks: ClassVar = (*StaticDiffusion.checks, base.exponent_check("beta"))
-    example: ClassVar = Example(
+    example: ClassVar = base.Example(
         "A sheared suspension: C = exp(-q² ∫ J dt) · [sin(a)/a]², a = ½ q h cos(φ - phi0) ∫ γ̇ dt,\n"
         "with J(t) = D0·t^alpha + D_offset and γ̇(t) = gamma_dot_t0·t^beta + gamma_dot_t_offset.",
         q=0.005,
@@ -94,10 +80,11 @@ class LaminarFlow(AbstractTwoTimeModel):
 
     gap: Scalar = eqx.field(default=2.0e6, converter=base.number)
     shear_convention: ShearConvention = eqx.field(default="published", static=True)
-    integration: Integration = eqx.field(default="trapezoid", static=True)
+    integration: Integration = eqx.field(
+        default="trapezoid", static=True, converter=rates.check_integration
+    )
 
     def __check_init__(self) -> None:
-        rates.check_integration(self.integration)
         if self.shear_convention not in ("published", "homodyne"):
             raise ValueError(
                 f"shear_convention is {self.shear_convention!r}; expected 'published' or "
@@ -111,7 +98,7 @@ class LaminarFlow(AbstractTwoTimeModel):
         half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
         across = half * q * jnp.asarray(self.gap, times.dtype)
         phase = across * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * strain
-        return Channels(decay[None], phase[None], jnp.zeros((0, times.shape[0]), times.dtype))
+        return base.Channels(decay[None], phase[None], jnp.zeros((0, times.shape[0]), times.dtype))
 
     def correlation(self, pair):
         return pair.decay[0] * self._profile(pair) ** 2

@@ -259,10 +259,11 @@ def _relative_expm1(u: Array) -> Array:
     return jnp.where(near, series, jnp.expm1(far) / far)
 
 
-def check_integration(integration: str) -> None:
-    """Refuse an unknown integration rule in one sentence."""
+def check_integration(integration: str) -> str:
+    """Refuse an unknown integration rule in one sentence; return a known one."""
     if integration not in INTEGRATIONS:
         raise ValueError(
             f"integration is {integration!r}; expected one of {', '.join(INTEGRATIONS)}; "
             "choose 'exact' for coarse frames or a first frame at t = 0."
         )
+    return integration

@@ -126,6 +126,8 @@ class Individual:
             estimate: Gives contrast and offset of each angle, for the mode that freezes them.
         """
         basis = self.basis(phi)
+        if self.is_frozen:
+            lower = upper = estimate()
         shape = (basis.shape[1], 2)
         return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), self)
 
@@ -157,18 +159,6 @@ class Frozen(Individual):
     @property
     def varying(self) -> Individual:
         return Individual()
-
-    def scaling(
-        self,
-        phi: Float[Array, " angle"],
-        lower: Bounds,
-        upper: Bounds,
-        estimate: Callable[[], Float[Array, "angle 2"]] | None = None,
-    ) -> Scaling:
-        if estimate is None:
-            raise TypeError("The frozen mode needs estimates of contrast and offset; got none.")
-        frozen = estimate()
-        return Scaling(self.basis(phi), frozen, frozen, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,8 +198,8 @@ def resolve_mode(mode: str | Individual, n_angles: int) -> Individual:
 
 
 def _solve_box(
-    moments: Float[Array, "3 3"], lower: Float[Array, " 2"], upper: Float[Array, " 2"]
-) -> tuple[Float[Array, " 2"], Bool[Array, " 2"]]:
+    moments: Float[Array, "3 3"], lower: Bounds, upper: Bounds
+) -> tuple[Bounds, Bool[Array, " 2"]]:
     """Minimise over one contrast and offset in a box: the inside, then the four edges."""
     (_, d1, dm), (_, n, m1), (_, _, mm) = moments
     tiny = jnp.finfo(moments.dtype).tiny
@@ -226,15 +216,9 @@ def _solve_box(
     def edge_offset(o: Array) -> Array:
         return jnp.stack([jnp.clip((dm - o * m1) / mm, lower[0], upper[0]), o])
 
-    candidates = jnp.stack(
-        [
-            inside,
-            edge_contrast(lower[0]),
-            edge_contrast(upper[0]),
-            edge_offset(lower[1]),
-            edge_offset(upper[1]),
-        ]
-    )
+    on_edges = [edge_contrast(lower[0]), edge_contrast(upper[0])]
+    on_edges += [edge_offset(lower[1]), edge_offset(upper[1])]
+    candidates = jnp.stack([inside, *on_edges])
     c, o = candidates.T
     cost = c * c * mm + o * o * n + 2 * c * o * m1 - 2 * c * dm - 2 * o * d1
     cost = cost.at[0].set(jnp.where(ok, -jnp.inf, jnp.inf))
@@ -253,12 +237,9 @@ def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> Scali
     def solve(held: Array, target: Array) -> Array:
         mm, m1, n = weight.T
         mm, n = mm + pull * held[:, 0], n + pull * held[:, 1]
-        normal = jnp.block(
-            [
-                [b.T @ (mm[:, None] * b), b.T @ (m1[:, None] * b)],
-                [b.T @ (m1[:, None] * b), b.T @ (n[:, None] * b)],
-            ]
-        )
+        left = [b.T @ (mm[:, None] * b), b.T @ (m1[:, None] * b)]
+        right = [b.T @ (m1[:, None] * b), b.T @ (n[:, None] * b)]
+        normal = jnp.block([left, right])
         rhs_c = b.T @ (moments[:, 0, 2] + pull * held[:, 0] * target[:, 0])
         rhs_o = b.T @ (moments[:, 0, 1] + pull * held[:, 1] * target[:, 1])
         x = jnp.linalg.lstsq(normal, jnp.concatenate([rhs_c, rhs_o]))[0]
@@ -270,8 +251,8 @@ def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> Scali
         out = (values < lower) | (values > upper)
         return jnp.where(out, 1.0, held), jnp.where(out, jnp.clip(values, lower, upper), target)
 
-    start = (jnp.zeros((b.shape[0], 2), b.dtype), jnp.zeros((b.shape[0], 2), b.dtype))
-    held, target = jax.lax.fori_loop(0, FOURIER_ORDER + 2, hold_more, start)
+    none = jnp.zeros((b.shape[0], 2), b.dtype)
+    held, target = jax.lax.fori_loop(0, FOURIER_ORDER + 2, hold_more, (none, none))
     values = solve(held, target)
     free = jnp.broadcast_to(~jnp.any(held > 0, axis=0), (k, 2)) & (lower < upper)
     return ScalingSolution(values[:, 0], values[:, 1], free)

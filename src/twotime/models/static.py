@@ -8,19 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.models import base, rates
-from twotime.models.base import (
-    AbstractTwoTimeModel,
-    Channels,
-    Check,
-    Curve,
-    Example,
-    Finding,
-    ParameterInfo,
-    Terms,
-    within,
-)
+from twotime.models.base import Check, Curve, within
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
-from twotime.models.rates import Integration, PowerLaw, Times, regular
+from twotime.models.rates import Integration, PowerLaw, Times
 
 
 def transport_checks(transport: PowerLaw) -> tuple[Check, ...]:
@@ -40,7 +30,7 @@ def transport_integral_check(transport: PowerLaw) -> Check:
     """The check that a transport coefficient is positive and its integral finite."""
     amplitude, exponent, offset = transport.names
 
-    def judge(D0: float, alpha: float, D_offset: float, t: np.ndarray) -> Iterator[Finding]:
+    def judge(D0: float, alpha: float, D_offset: float, t: np.ndarray) -> Iterator[base.Finding]:
         if D0 > 0 and D_offset / D0 > 0.5:
             yield "warning", f"{offset} / {amplitude} = {D_offset / D0:g} is above 0.5."
         if alpha < -1 and (t == 0).any():
@@ -80,7 +70,7 @@ def transport_functions(
         index: Ending of their symbols.
         of: Whose transport it is, for the description.
     """
-    rate = transport.rate(values, regular(t))
+    rate = transport.rate(values, rates.regular(t))
     variance = f"Growth rate of the variance of the displacement{of}"
     diffusion = f"Diffusion coefficient{of}, J/2"
     return {
@@ -90,7 +80,7 @@ def transport_functions(
 
 
 @final
-class StaticDiffusion(AbstractTwoTimeModel):
+class StaticDiffusion(base.AbstractTwoTimeModel):
     r"""Diffusion with an ageing transport coefficient: $C = e^{-q^2\int J\,dt}$.
 
     $J(t) = D_0 t^\alpha + D_\mathrm{off}$ [Å²/s] is the growth rate of the variance of the
@@ -105,38 +95,29 @@ class StaticDiffusion(AbstractTwoTimeModel):
 
     analysis_mode: ClassVar = "static"
     transport: ClassVar = PowerLaw("D0", "alpha", "D_offset")
-    parameters: ClassVar = (
-        ParameterInfo(
-            "D0", 1e3, 100.0, 1e5, "Transport coefficient at t = 1 s", "Å²/s^(1+α)", "transport",
-            log_space=True, prior_mean=1e3, prior_std=1e3,
-        ),
-        ParameterInfo(
-            "alpha", 0.5, -2.0, 2.0, "Exponent in time of the transport", "", "transport",
-            prior_mean=0.5, prior_std=0.5,
-        ),
-        ParameterInfo(
-            "D_offset", 10.0, -1e5, 1e5, "Constant part of the transport", "Å²/s", "transport",
-            prior_mean=10.0, prior_std=200.0,
-        ),
-    )  # fmt: skip
+    parameters: ClassVar = base.parameter_group(
+        "transport",
+        ("D0", 1e3, 100.0, 1e5, 1e3, 1e3, "Å²/s^(1+α)", "Transport coefficient at t = 1 s"),
+        ("alpha", 0.5, -2.0, 2.0, 0.5, 0.5, "", "Exponent in time of the transport"),
+        ("D_offset", 10.0, -1e5, 1e5, 10.0, 200.0, "Å²/s", "Constant part of the transport"),
+    )
     settings: ClassVar = (base.INTEGRATION,)
     checks: ClassVar = (*transport_checks(transport), transport_integral_check(transport))
-    example: ClassVar = Example(
+    example: ClassVar = base.Example(
         "Diffusion alone: C = exp(-q² ∫ J dt) with J(t) = D0·t^alpha + D_offset.",
         start={"D0": 4e3, "alpha": 0.0, "D_offset": 0.0},
         truth={"D0": 6e3, "alpha": -0.3},
         fixed={"D_offset": "hard to tell from D0"},
     )
 
-    integration: Integration = eqx.field(default="trapezoid", static=True)
-
-    def __check_init__(self) -> None:
-        rates.check_integration(self.integration)
+    integration: Integration = eqx.field(
+        default="trapezoid", static=True, converter=rates.check_integration
+    )
 
     def channels(self, params, times, *, t, q, phi):
         clock = self.transport.clock(self.named(params), times, t=t, integration=self.integration)
         none = jnp.zeros((0, times.shape[0]), times.dtype)
-        return Channels((q**2 * clock)[None], none, none)
+        return base.Channels((q**2 * clock)[None], none, none)
 
     def correlation(self, pair):
         return pair.decay[0]
@@ -146,7 +127,7 @@ class StaticDiffusion(AbstractTwoTimeModel):
 
     def terms(self, channels):
         nothing = jnp.zeros_like(channels.decay)
-        return Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
+        return base.Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
 
     def functions(self, params, *, t):
         return transport_functions(self.transport, self.named(params), t)

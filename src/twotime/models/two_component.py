@@ -8,49 +8,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.models import base, rates
-from twotime.models.base import (
-    AbstractTwoTimeModel,
-    Channels,
-    Check,
-    Curve,
-    Example,
-    Finding,
-    ParameterInfo,
-    Terms,
-    within,
-)
+from twotime.models import base, rates, static
+from twotime.models.base import Curve, parameter_group, within
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
 from twotime.models.rates import Integration, PowerLaw, Times
-from twotime.models.static import (
-    transport_checks,
-    transport_functions,
-    transport_integral_check,
-)
 
 FRACTION = ("f0", "f1", "f2", "f3")
 _BELOW_ONE = 0.98
 
 
-def _transport_parameters(transport: PowerLaw, of: str) -> tuple[ParameterInfo, ...]:
-    amplitude, exponent, offset = transport.names
-    return (
-        ParameterInfo(
-            amplitude, 1e4, 100.0, 1e6, f"Transport coefficient of the {of} at t = 1 s",
-            "Å²/s^(1+α)", of, log_space=True, prior_mean=1e4, prior_std=1e4,
-        ),
-        ParameterInfo(
-            exponent, 0.0, -5.0, 5.0, f"Exponent in time of the transport of the {of}", "", of,
-            prior_mean=0.0, prior_std=1.0,
-        ),
-        ParameterInfo(
-            offset, 0.0, -1e5, 1e5, f"Constant part of the transport of the {of}", "Å²/s", of,
-            prior_mean=0.0, prior_std=1e3,
-        ),
-    )  # fmt: skip
+def _transport_parameters(law: PowerLaw, component: str) -> tuple[base.ParameterInfo, ...]:
+    (a, p, b), of = law.names, f"of the {component}"
+    return parameter_group(
+        component,
+        (a, 1e4, 100.0, 1e6, 1e4, 1e4, "Å²/s^(1+α)", f"Transport coefficient {of} at t = 1 s"),
+        (p, 0.0, -5.0, 5.0, 0.0, 1.0, "", f"Exponent in time of the transport {of}"),
+        (b, 0.0, -1e5, 1e5, 0.0, 1e3, "Å²/s", f"Constant part of the transport {of}"),
+    )
 
 
-def _fraction_check(f0: float, f1: float, f2: float, f3: float, t: np.ndarray) -> Iterator[Finding]:
+def _fraction_check(
+    f0: float, f1: float, f2: float, f3: float, t: np.ndarray
+) -> Iterator[base.Finding]:
     if f0 + f3 > 1:
         yield "error", f"f0 + f3 = {f0 + f3:g} is above 1; a fraction is not."
     if t.size:
@@ -61,7 +40,7 @@ def _fraction_check(f0: float, f1: float, f2: float, f3: float, t: np.ndarray) -
 
 
 @final
-class TwoComponent(AbstractTwoTimeModel):
+class TwoComponent(base.AbstractTwoTimeModel):
     r"""A moving sample beating against a reference, fractions x_s and x_r = 1 - x_s.
 
     $C = |x_r x_r' e^{-\frac12 q^2\int J_r} +
@@ -91,51 +70,37 @@ class TwoComponent(AbstractTwoTimeModel):
     parameters: ClassVar = (
         *_transport_parameters(reference, "reference"),
         *_transport_parameters(sample, "sample"),
-        ParameterInfo(
-            "v0", 1e3, 1e-6, 1e4, "Velocity at t = 1 s", "Å/s^(1+β)", "velocity",
-            log_space=True, prior_mean=1e3, prior_std=1e3, is_flow=True,
+        *parameter_group(
+            "velocity",
+            ("v0", 1e3, 1e-6, 1e4, 1e3, 1e3, "Å/s^(1+β)", "Velocity at t = 1 s"),
+            ("beta", 0.0, -2.0, 2.0, 0.0, 1.0, "", "Exponent in time of the velocity"),
+            ("v_offset", 0.0, -100.0, 100.0, 0.0, 25.0, "Å/s", "Constant part of the velocity"),
+            is_flow=True,
         ),
-        ParameterInfo(
-            "beta", 0.0, -2.0, 2.0, "Exponent in time of the velocity", "", "velocity",
-            prior_mean=0.0, prior_std=1.0, is_flow=True,
-        ),
-        ParameterInfo(
-            "v_offset", 0.0, -100.0, 100.0, "Constant part of the velocity", "Å/s", "velocity",
-            prior_mean=0.0, prior_std=25.0, is_flow=True,
-        ),
-        ParameterInfo(
-            "f0", 0.5, 0.0, 1.0, "Amplitude of the sample fraction", "", "fraction",
-            prior_mean=0.5, prior_std=0.25,
-        ),
-        ParameterInfo(
-            "f1", 0.0, -10.0, 10.0, "Rate of change of the sample fraction", "1/s", "fraction",
-            prior_mean=0.0, prior_std=5.0,
-        ),
-        ParameterInfo(
-            "f2", 0.0, -1e4, 1e4, "Time at which the changing fraction is f0", "s", "fraction",
-            prior_mean=0.0, prior_std=1e3,
-        ),
-        ParameterInfo(
-            "f3", 0.0, 0.0, 1.0, "Constant part of the sample fraction", "", "fraction",
-            prior_mean=0.0, prior_std=0.5,
+        *parameter_group(
+            "fraction",
+            ("f0", 0.5, 0.0, 1.0, 0.5, 0.25, "", "Amplitude of the sample fraction"),
+            ("f1", 0.0, -10.0, 10.0, 0.0, 5.0, "1/s", "Rate of change of the sample fraction"),
+            ("f2", 0.0, -1e4, 1e4, 0.0, 1e3, "s", "Time at which the changing fraction is f0"),
+            ("f3", 0.0, 0.0, 1.0, 0.0, 0.5, "", "Constant part of the sample fraction"),
         ),
         base.FLOW_DIRECTION,
-    )  # fmt: skip
+    )
     settings: ClassVar = (base.INTEGRATION,)
     checks: ClassVar = (
-        *transport_checks(reference),
-        *transport_checks(sample),
+        *static.transport_checks(reference),
+        *static.transport_checks(sample),
         within("v0", "warning", 0, np.inf, "Å/s^(1+β) is negative: flow against phi0."),
         within("v0", "info", -np.inf, 1e3, "Å/s^(1+β) is above 1e3: fast flow."),
         base.exponent_check("beta"),
         within("f0", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
         within("f1", "warning", -5, 5, "1/s is beyond 5 in size: the fraction changes abruptly."),
         within("f3", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
-        transport_integral_check(reference),
-        transport_integral_check(sample),
-        Check(FRACTION, _fraction_check),
+        static.transport_integral_check(reference),
+        static.transport_integral_check(sample),
+        base.Check(FRACTION, _fraction_check),
     )
-    example: ClassVar = Example(
+    example: ClassVar = base.Example(
         "Moving scatterers beating against a reference:\n"
         "  C = |x_r x_r' e^(-½q²∫J_r) + x_s x_s' e^(-½q²∫J_s + i q cos(φ - phi0) ∫v)|² / (f f')\n"
         "with J(t) = D0·t^alpha + D_offset of each component, v(t) = v0·t^beta + v_offset and the\n"
@@ -152,10 +117,9 @@ class TwoComponent(AbstractTwoTimeModel):
         },
     )  # fmt: skip
 
-    integration: Integration = eqx.field(default="trapezoid", static=True)
-
-    def __check_init__(self) -> None:
-        rates.check_integration(self.integration)
+    integration: Integration = eqx.field(
+        default="trapezoid", static=True, converter=rates.check_integration
+    )
 
     def channels(self, params, times, *, t, q, phi):
         values, rule = self.named(params), self.integration
@@ -165,7 +129,7 @@ class TwoComponent(AbstractTwoTimeModel):
         phase = q * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * path
         x = self._fraction(values, times)
         norm = jnp.sqrt(x**2 + (1 - x) ** 2)
-        return Channels(
+        return base.Channels(
             decay=0.5 * jnp.stack([reference, sample]),
             phase=phase[None],
             level=jnp.stack([(1 - x) / norm, x / norm]),
@@ -186,7 +150,7 @@ class TwoComponent(AbstractTwoTimeModel):
         reference, sample = channels.level
         half_r, half_s = channels.decay
         zero = jnp.zeros_like(reference)
-        return Terms(
+        return base.Terms(
             weight=jnp.stack([reference**2, sample**2, jnp.sqrt(2.0) * reference * sample]),
             decay=jnp.stack([2 * half_r, 2 * half_s, half_r + half_s]),
             phase=jnp.stack([zero, zero, channels.phase[0]]),
@@ -198,8 +162,8 @@ class TwoComponent(AbstractTwoTimeModel):
         velocity = self.velocity.rate(values, rates.regular(t))
         path = self.velocity.clock(values, t, t=t, integration=self.integration)
         return (
-            transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
-            | transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
+            static.transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
+            | static.transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
             | {
                 "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
                 "displacement": Curve(
@@ -212,8 +176,8 @@ class TwoComponent(AbstractTwoTimeModel):
     def components(self, params, t):
         values = self.named(params)
         x = self._fraction(values, t)
-        parts = ((self.reference, 1 - x), (self.sample, x))
-        return jnp.stack([jnp.stack([jnp.log(law.rate(values, t)), share]) for law, share in parts])
+        logs = [jnp.log(law.rate(values, t)) for law in (self.reference, self.sample)]
+        return jnp.stack([jnp.stack([logs[0], 1 - x]), jnp.stack([logs[1], x])])
 
     def off_plateau(self, params, t):
         """A fraction that is clipped to 1 at all times is made smaller."""
@@ -233,9 +197,8 @@ class TwoComponent(AbstractTwoTimeModel):
         )
 
         def params(c: Coordinates) -> dict[str, Any]:
-            f1, f2, f3 = (scene.known.get(name, value) for name, value in (
-                ("f1", c["f1"]), ("f2", scene.middle), ("f3", c.get("f3", 0.0) * c["f"]),
-            ))  # fmt: skip
+            f1, f2 = scene.known.get("f1", c["f1"]), scene.known.get("f2", scene.middle)
+            f3 = scene.known.get("f3", c.get("f3", 0.0) * c["f"])
             growth = np.exp(np.clip(f1 * (scene.middle - f2), -50.0, 50.0))
             return {
                 **scene.power(self.reference, c["J_ref"], c["alpha_ref"]),
