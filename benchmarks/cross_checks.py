@@ -22,7 +22,7 @@ from twotime.gram.pairs import (
     tile_pairs,
 )
 from twotime.gram.problem import Problem, Reduced, reduce_gram
-from twotime.gram.tiled import TILE
+from twotime.gram.evaluator import TILE
 from twotime.models.correlation import pairs
 
 Scores = Float[Array, "angle time free"]

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,16 +15,8 @@ from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.pairs import (
-    ChannelDerivatives,
-    Product,
-    Sums,
-    assembled,
-    cut_tile,
-    slopes,
-    tile_pairs,
-    tile_sums,
-)
+from twotime.gram import pairs
+from twotime.gram.pairs import ChannelDerivatives, Sums
 from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
@@ -39,10 +30,8 @@ _PLACES = 32
 class Basis(NamedTuple):
     """Nodes of a block of frames, counted from the first frame of its tile.
 
-    Attributes:
-        frames: The nodes.
-        lagrange: Values at all frames of the tile from those at the nodes; 0 outside the block.
-        tail: What makes the last two Chebyshev coefficients; 0 where every frame is a node.
+    `lagrange` gives values at all frames of the tile from those at the nodes, 0 outside the block;
+    `tail` their last two Chebyshev coefficients, 0 where every frame is a node.
     """
 
     frames: Int[np.ndarray, " node"]
@@ -130,12 +119,10 @@ def nodes_of(n_frames: int, edge: int) -> Nodes:
     )
 
 
-class NodeWeights(eqx.Module):
-    """Weights and data of all pairs of frames, brought to pairs of nodes; 0 below the diagonal.
+class NodeWeights(NamedTuple):
+    """Weights of all pairs of frames, and weights times the data less a shift, at pairs of nodes.
 
-    Attributes:
-        weight: Weights.
-        c2: Weights times the data less a shift.
+    They are 0 below the diagonal.
     """
 
     weight: Float[Array, "*angle node node"]
@@ -143,13 +130,7 @@ class NodeWeights(eqx.Module):
 
 
 def node_weights(data: TwoTimeData, shift: Scalar, edge: int) -> NodeWeights:
-    """Bring the data to the nodes, block by block.
-
-    Args:
-        data: The data.
-        shift: Subtracted from the data, to keep digits.
-        edge: Edge of the tiles [frame].
-    """
+    """Bring the data less a shift to the nodes of tiles of some edge, block by block."""
     nodes = nodes_of(data.c2.shape[-1], edge)
     n_blocks, count = nodes.frames.shape
     rows, columns = np.triu_indices(n_blocks)
@@ -157,7 +138,7 @@ def node_weights(data: TwoTimeData, shift: Scalar, edge: int) -> NodeWeights:
 
     def of_angle(k: Array) -> NodeWeights:
         def of_blocks(pair: Array) -> NodeWeights:
-            tile = cut_tile(data, k, shift, edge * jnp.asarray(nodes.tile)[pair], edge)
+            tile = pairs.cut_tile(data, k, shift, edge * jnp.asarray(nodes.tile)[pair], edge)
             left, right = lagrange[pair]
             return NodeWeights(*(left.T @ x @ right for x in (tile.weight, tile.weight * tile.c2)))
 
@@ -174,7 +155,7 @@ def node_weights(data: TwoTimeData, shift: Scalar, edge: int) -> NodeWeights:
 
 def node_gram(
     model: AbstractTwoTimeModel,
-    products: list[Product],
+    products: list[pairs.Product],
     channels: Channels,
     by: ChannelDerivatives,
     weights: NodeWeights,
@@ -204,16 +185,13 @@ def node_gram(
         first = corner[0] * size, corner[1] * size
         upper = _upper(corner)
         # Tiles on the diagonal hold pairs below it, where the law is continued.
-        value, g = slopes(model, tile_pairs(here, first, size, _spread(upper, count)))
+        value, g = pairs.slopes(model, pairs.tile_pairs(here, first, size, _spread(upper, count)))
         smooth = agreed(smooth_group(corner, value, g))
         take = _spread(smooth, count)
         planes = jnp.where(take, value, 0.0), [jnp.where(take, x, 0.0) for x in g]
-        window = (
-            jax.lax.dynamic_slice(weights.weight, first, (size, size)),
-            jax.lax.dynamic_slice(weights.c2, first, (size, size)),
-        )
+        window = [jax.lax.dynamic_slice(x, first, (size, size)) for x in weights]
         rows = jax.lax.dynamic_slice_in_dim(by_here.row, first[0], size, axis=2)
-        return sums.add(first, tile_sums(products, planes, window, rows)), smooth
+        return sums.add(first, pairs.tile_sums(products, planes, window, rows)), smooth
 
     n_groups = n_blocks // GROUP
     groups = np.stack(np.triu_indices(n_groups), axis=1)
@@ -222,7 +200,7 @@ def node_gram(
     smooth = jnp.zeros((n_groups, n_groups, GROUP, GROUP), bool)
     smooth = smooth.at[tuple(groups.T)].set(found)
     smooth = jnp.swapaxes(smooth, 1, 2).reshape(n_blocks, -1)
-    return assembled(products, sums, by_here), smooth[nodes.of_tile][:, nodes.of_tile]
+    return pairs.assembled(products, sums, by_here), smooth[nodes.of_tile][:, nodes.of_tile]
 
 
 def _upper(corner: Int[Array, "2"]) -> Bool[Array, "block block"]:
@@ -299,15 +277,9 @@ def _resolved(
     rows: Float[Array, "block place 2"],
     columns: Float[Array, "block place 2"],
 ) -> Bool[Array, "block block"]:
-    """Whether squares of planes are polynomials of the nodes: their last two coefficients.
+    """Whether squares of planes are polynomials of the nodes, by the tails of rows and columns.
 
     Squares, because sums are of products; in units of the largest value that `counts`.
-
-    Args:
-        planes: Values at the nodes.
-        counts: Which of them tell how large they are.
-        rows: The tails of the blocks of rows.
-        columns: Those of columns.
     """
     n_blocks, count = rows.shape[:2]
     cut = n_blocks, count, n_blocks, count

@@ -9,7 +9,9 @@ squares once a fit, enter through two thin products with each square. In long re
 a block are few nodes that stand for all, wherever the vectors are smooth.
 """
 
+import dataclasses
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -18,17 +20,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.interpolation import (
-    ROUNDING,
-    Nodes,
-    agreed,
-    follow_from_nodes,
-    in_units_of_largest,
-    node_weights,
-    nodes_of,
-)
+from twotime.gram import interpolation
+from twotime.gram.evaluator import AbstractEvaluator
+from twotime.gram.interpolation import Nodes
 from twotime.gram.pairs import STEEPEST, channel_slopes, tile_edge
-from twotime.gram.tiled import TILE, data_moments
+from twotime.gram.tiled import data_moments
 from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
@@ -52,42 +48,6 @@ class SeparableData(eqx.Module):
     near: Float[Array, "angle block frame frame"]
     moments: Float[Array, "angle 2 2"]
     nodes: Float[Array, "angle node node"] | None
-
-
-def separable_data(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> SeparableData:
-    """Cut data into squares; half as much memory as the data in float64.
-
-    Args:
-        data: Data whose points with t1 < t2 all count alike.
-        shift: Subtracted from the data, to keep digits.
-        tile: Largest edge of a tile of nodes [frame].
-    """
-    plain = eqx.tree_at(lambda d: (d.mask, d.sigma), data, (None, None), is_leaf=_is_none)
-    n_angles, n = data.c2.shape[:2]
-    depth = max(0, math.ceil(math.log2(n / LEAF)))
-    upper = np.triu(np.ones((n, n), bool), 1)
-    c2 = jnp.where(upper, jnp.asarray(data.c2).astype(jnp.result_type(data.t)) - shift, 0.0)
-    fill = -n % 2**depth
-    c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill)))
-
-    def beside_diagonal(count: int) -> Array:
-        which, half = np.arange(count), (n + fill) // (2 * count)
-        halves = c2.reshape(n_angles, count, 2, half, count, 2, half)
-        return jnp.moveaxis(halves[:, which, 0, :, which, 1], 0, 1)
-
-    which, size = np.arange(2**depth), (n + fill) // 2**depth
-    near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
-    nodes = node_weights(plain, shift, tile_edge(n, tile)).c2 if n > 4 * tile else None
-    return SeparableData(
-        far=tuple(beside_diagonal(2**level) for level in range(depth)),
-        near=jnp.moveaxis(near, 0, 1),
-        moments=data_moments(plain, shift),
-        nodes=nodes,
-    )
-
-
-def _is_none(x: object) -> bool:
-    return x is None
 
 
 class Factors(eqx.Module):
@@ -192,56 +152,73 @@ def inner_pairs(blocks: Factors) -> tuple[Array, Array]:
     return decay * blocks.base[..., None, :], decay * blocks.base[..., :, None]
 
 
-def separable_gram(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    params: Float[Array, " param"],
-    free: tuple[bool, ...],
-    prepared: SeparableData,
-    tile: int = TILE,
-    *,
-    with_normal: bool = True,
-) -> Float[Array, "angle row basis"]:
-    """Gram matrix of each angle of a separable model; every pair t1 < t2 counts alike.
+class Separable(AbstractEvaluator):
+    """Models that are sums of products, on data whose points all count alike."""
 
-    Args:
-        model: A model with `is_separable`.
-        data: Data whose points with t1 < t2 all count; sigma one number or None.
-        params: All parameters in the order of `model.names`.
-        free: Which parameters are differentiated.
-        prepared: `separable_data` of the same data.
-        tile: Largest edge of a tile of nodes [frame].
-        with_normal: Whether products of derivatives are wanted.
+    word: ClassVar[str] = "factored"
 
-    Returns:
-        As `twotime.gram.tiled.tiled_gram`.
-    """
-    weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
-    n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
+    def prepare(self, data: TwoTimeData, shift: Scalar) -> SeparableData:
+        """Cut data into squares; half as much memory as the data in float64."""
+        plain = dataclasses.replace(data, mask=None, sigma=None)
+        n_angles, n = data.c2.shape[:2]
+        depth = max(0, math.ceil(math.log2(n / LEAF)))
+        upper = np.triu(np.ones((n, n), bool), 1)
+        c2 = jnp.where(upper, jnp.asarray(data.c2).astype(jnp.result_type(data.t)) - shift, 0.0)
+        fill = -n % 2**depth
+        c2 = jnp.pad(c2, ((0, 0), (0, fill), (0, fill)))
 
-    def channels_at(phi: Array) -> tuple[Channels, Channels]:
-        return channel_slopes(model, data, params, free, phi)
+        def beside_diagonal(count: int) -> Array:
+            which, half = np.arange(count), (n + fill) // (2 * count)
+            halves = c2.reshape(n_angles, count, 2, half, count, 2, half)
+            return jnp.moveaxis(halves[:, which, 0, :, which, 1], 0, 1)
 
-    def on_frames(_: Array) -> Array:
-        factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
-        blocks = jax.lax.map(lambda x: in_blocks(x, *prepared.near.shape[1:3]), factors)
-        angles = blocks, _sums_with_data(factors, prepared), prepared.near
-        return jax.lax.map(lambda x: _rows_of_frames(x[0], x[1], x[2], n_left), angles)
+        which, size = np.arange(2**depth), (n + fill) // 2**depth
+        near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
+        nodes = (
+            interpolation.node_weights(plain, shift, tile_edge(n, self.tile)).c2
+            if n > 4 * self.tile
+            else None
+        )
+        return SeparableData(
+            far=tuple(beside_diagonal(2**level) for level in range(depth)),
+            near=jnp.moveaxis(near, 0, 1),
+            moments=data_moments(plain, shift),
+            nodes=nodes,
+        )
 
-    def on_nodes(c2: Array) -> Array:
-        return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
+    def _on_one(self, model, data, params, free, shift, prepared, with_normal) -> Array:
+        weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
+        n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
 
-    channels = jax.lax.map(channels_at, jnp.asarray(data.phi))
-    if prepared.nodes is None:
-        rows = on_frames(prepared.near)
-    else:
-        edge = tile_edge(n, tile)
-        nodes = nodes_of(n, edge)
-        blocks, smooth = jax.lax.map(lambda x: factors_at_nodes(model, x[0], x[1], edge), channels)
-        rows = jax.lax.cond(agreed(jnp.all(smooth)), on_nodes, on_frames, prepared.nodes)
-    mixed = rows[:, :2, :n_left].mT
-    top = jnp.concatenate([prepared.moments, rows[:, :2]], axis=2)
-    return weight * jnp.concatenate([top, jnp.concatenate([mixed, rows[:, 2:]], axis=2)], axis=1)
+        def channels_at(phi: Array) -> tuple[Channels, Channels]:
+            return channel_slopes(model, data, params, free, phi)
+
+        def on_frames(_: Array) -> Array:
+            factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
+            blocks = jax.lax.map(lambda x: in_blocks(x, *prepared.near.shape[1:3]), factors)
+            angles = blocks, _sums_with_data(factors, prepared), prepared.near
+            return jax.lax.map(lambda x: _rows_of_frames(x[0], x[1], x[2], n_left), angles)
+
+        def on_nodes(c2: Array) -> Array:
+            return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
+
+        channels = jax.lax.map(channels_at, jnp.asarray(data.phi))
+        if prepared.nodes is None:
+            rows = on_frames(prepared.near)
+        else:
+            edge = tile_edge(n, self.tile)
+            nodes = interpolation.nodes_of(n, edge)
+            blocks, smooth = jax.lax.map(
+                lambda x: factors_at_nodes(model, x[0], x[1], edge), channels
+            )
+            rows = jax.lax.cond(
+                interpolation.agreed(jnp.all(smooth)), on_nodes, on_frames, prepared.nodes
+            )
+        mixed = rows[:, :2, :n_left].mT
+        top = jnp.concatenate([prepared.moments, rows[:, :2]], axis=2)
+        return weight * jnp.concatenate(
+            [top, jnp.concatenate([mixed, rows[:, 2:]], axis=2)], axis=1
+        )
 
 
 def factors_at_nodes(
@@ -255,19 +232,21 @@ def factors_at_nodes(
         by: Their derivatives, along a first axis.
         edge: Edge of the tiles [frame].
     """
-    nodes = nodes_of(channels.level.shape[1], edge)
-    typical = jax.tree.map(lambda x: jnp.sum(in_units_of_largest(x, 2), axis=0), by)
-    follow = follow_from_nodes(jnp.concatenate(jax.tree.leaves((channels, typical))), edge)
+    nodes = interpolation.nodes_of(channels.level.shape[1], edge)
+    typical = jax.tree.map(lambda x: jnp.sum(interpolation.in_units_of_largest(x, 2), axis=0), by)
+    follow = interpolation.follow_from_nodes(
+        jnp.concatenate(jax.tree.leaves((channels, typical))), edge
+    )
     here = jax.tree.map(lambda x: x[..., nodes.frames.ravel()], (channels, by))
     blocks = in_blocks(factors_of(model, *here), *nodes.frames.shape)
     outer = outer_products(blocks)
     # Squares, because sums are of products.
     slots = jnp.concatenate([outer.early, outer.late])
-    square = jnp.sum(in_units_of_largest(slots, (2, 3)), axis=1) ** 2
+    square = jnp.sum(interpolation.in_units_of_largest(slots, (2, 3)), axis=1) ** 2
     size = jnp.max(square, axis=2, keepdims=True)
     last = jnp.abs(jnp.einsum("rbn,bnk->rbk", square, nodes.tail))
     steep = jnp.max(blocks.decay[..., -1] - blocks.decay[..., 0]) > STEEPEST
-    return blocks, jnp.all(follow) & jnp.all(last <= ROUNDING * size) & ~steep
+    return blocks, jnp.all(follow) & jnp.all(last <= interpolation.ROUNDING * size) & ~steep
 
 
 def _rows_of_frames(

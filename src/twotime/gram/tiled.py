@@ -5,32 +5,18 @@ of their frames, see `twotime.gram.interpolation`.
 """
 
 from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from twotime.data.dataset import TwoTimeData
+from twotime.gram import pairs
+from twotime.gram.evaluator import AbstractEvaluator, share_out
 from twotime.gram.interpolation import NodeWeights, node_gram, node_weights
-from twotime.gram.pairs import (
-    FIRST,
-    MODEL,
-    ChannelDerivatives,
-    Sums,
-    assembled,
-    channel_slopes,
-    cut_tile,
-    products_of,
-    slopes,
-    tile_edge,
-    tile_pairs,
-    tile_sums,
-)
-from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar
-
-TILE = 128
 
 
 class TiledData(eqx.Module):
@@ -45,27 +31,8 @@ class TiledData(eqx.Module):
     nodes: NodeWeights | None
 
 
-def tiled_data(data: TwoTimeData, shift: Scalar, tile: int = TILE) -> TiledData:
-    """Sum what `tiled_gram` needs of the data alone.
-
-    Args:
-        data: The data.
-        shift: Subtracted from the data, to keep digits.
-        tile: Largest edge of a tile [frame].
-    """
-    n = data.c2.shape[-1]
-    # Of fewer tiles most change too much for their nodes, or touch the first frames.
-    nodes = node_weights(data, shift, tile_edge(n, tile)) if n > 4 * tile else None
-    return TiledData(data_moments(data, shift), nodes)
-
-
 def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
-    """Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma²; the same for any model.
-
-    Args:
-        data: The data.
-        shift: Subtracted from the data, to keep digits.
-    """
+    """Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma²; the same for any model."""
 
     def of_angle(k: Array) -> Array:
         weight = data.weights(k)
@@ -76,63 +43,74 @@ def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
     return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
 
 
-def tiled_gram(
-    model: AbstractTwoTimeModel,
-    data: TwoTimeData,
-    params: Float[Array, " param"],
-    free: tuple[bool, ...],
-    shift: Scalar,
-    prepared: TiledData,
-    corners: Int[Array, "tile 2"],
-    tile: int = TILE,
-    *,
-    with_normal: bool = True,
-) -> Float[Array, "angle row basis"]:
-    """Gram matrix of each angle; takes any model, mask and sigma.
+class Tiled(AbstractEvaluator):
+    """Any model, mask and sigma: sums tile by tile."""
 
-    Args:
-        model: The model.
-        data: The data.
-        params: All parameters in the order of `model.names`.
-        free: Which parameters are differentiated.
-        shift: Subtracted from the data, to keep digits.
-        prepared: `tiled_data` of the same data and shift.
-        corners: First frames of the tiles to sum, where they are not summed at nodes.
-        tile: Largest edge of a tile [frame].
-        with_normal: Whether products of derivatives are wanted.
+    word: ClassVar[str] = "tiled"
 
-    Returns:
-        Sums over t1 < t2 of products of [data, 1, model, derivatives], weighted by 1/sigma²; the
-        rows of data, 1 and model alone if not `with_normal`.
-    """
-    n = data.c2.shape[-1]
-    edge = tile_edge(n, tile)
+    def prepare(self, data: TwoTimeData, shift: Scalar) -> TiledData:
+        n = data.c2.shape[-1]
+        # Of fewer tiles most change too much for their nodes, or touch the first frames.
+        many = n > 4 * self.tile
+        nodes = node_weights(data, shift, pairs.tile_edge(n, self.tile)) if many else None
+        return TiledData(data_moments(data, shift), nodes)
 
-    def of_angle(x: tuple[Array, TiledData]) -> Array:
-        k, known = x
-        phi = jnp.asarray(data.phi)[k]
-        channels, changes = channel_slopes(model, data, params, free, phi)
-        by, products = ChannelDerivatives.of(changes), products_of(channels, with_normal)
+    def _on_one(
+        self, model, data, params, free, shift, prepared, with_normal, corners=None
+    ) -> Array:
+        """Sum the tiles at some corners, all if not given, and those that are summed at nodes."""
+        n = data.c2.shape[-1]
+        edge = pairs.tile_edge(n, self.tile)
+        corners = pairs.tile_corners(n, self.tile) if corners is None else corners
 
-        def of_pairs(corner: Array) -> Sums:
-            cut = cut_tile(data, k, shift, corner, edge)
-            planes = slopes(model, tile_pairs(channels, cut.first, edge))
-            rows = jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2)
-            return tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
+        def of_angle(x: tuple[Array, TiledData]) -> Array:
+            k, known = x
+            phi = jnp.asarray(data.phi)[k]
+            channels, changes = pairs.channel_slopes(model, data, params, free, phi)
+            by, products = (
+                pairs.ChannelDerivatives.of(changes),
+                pairs.products_of(channels, with_normal),
+            )
 
-        def add(sums: Sums, x: tuple[Array, Array]) -> tuple[Sums, None]:
-            corner, is_done = x
-            first = jnp.minimum(corner, n - edge)
-            tile = jax.lax.cond(is_done, lambda _: none(edge), of_pairs, corner)
-            return sums.add((first[0], first[1]), tile), None
+            def of_pairs(corner: Array) -> pairs.Sums:
+                cut = pairs.cut_tile(data, k, shift, corner, edge)
+                planes = pairs.slopes(model, pairs.tile_pairs(channels, cut.first, edge))
+                rows = jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2)
+                return pairs.tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
 
-        none = partial(Sums.none, products, n_param=by.row.shape[1])
-        found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
-        if known.nodes is not None:
-            found, smooth = node_gram(model, products, channels, by, known.nodes, edge)
-            done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
-        found += assembled(products, jax.lax.scan(add, none(n), (corners, done))[0], by)
-        found = found.at[:MODEL, :MODEL].add(known.moments)
-        return found if with_normal else found[:FIRST]
+            def add(sums: pairs.Sums, x: tuple[Array, Array]) -> tuple[pairs.Sums, None]:
+                corner, is_done = x
+                first = jnp.minimum(corner, n - edge)
+                tile = jax.lax.cond(is_done, lambda _: none(edge), of_pairs, corner)
+                return sums.add((first[0], first[1]), tile), None
 
-    return jax.lax.map(of_angle, (jnp.arange(data.phi.shape[0]), prepared))
+            none = partial(pairs.Sums.none, products, n_param=by.row.shape[1])
+            found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
+            if known.nodes is not None:
+                found, smooth = node_gram(model, products, channels, by, known.nodes, edge)
+                done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
+            found += pairs.assembled(products, jax.lax.scan(add, none(n), (corners, done))[0], by)
+            found = found.at[: pairs.MODEL, : pairs.MODEL].add(known.moments)
+            return found if with_normal else found[: pairs.FIRST]
+
+        return jax.lax.map(of_angle, (jnp.arange(data.phi.shape[0]), prepared))
+
+    def _on_mesh(self, mesh, model, data, params, free, shift, prepared, with_normal) -> Array:
+        if data.phi.shape[0] >= mesh.size:
+            at = model, data, params, free, shift, prepared, with_normal
+            return super()._on_mesh(mesh, *at)
+        n = data.c2.shape[-1]
+        corners = pairs.tile_corners(n, self.tile)
+        # Tiles behind the last frame, where there is nothing, make the shares equal.
+        fill = jnp.full((-corners.shape[0] % mesh.size, 2), n, corners.dtype)
+
+        def share(corners: Array, whole: tuple) -> Array:
+            model, data, params, shift, prepared = whole
+            # What is summed at nodes and of the data alone counts once, with the first tile.
+            is_first = jnp.any(jnp.all(corners == 0, axis=1))
+            prepared = jax.tree.map(lambda x: jnp.where(is_first, x, 0.0), prepared)
+            at = model, data, params, free, shift, prepared, with_normal
+            return self._on_one(*at, corners)[None]
+
+        corners = jnp.concatenate([corners, fill])
+        return share_out(mesh, share, corners, (model, data, params, shift, prepared)).sum(axis=0)

@@ -132,7 +132,7 @@ def parameter_group(
     """
     found = []
     for name, default, low, high, mean, std, unit, what in rows:
-        prior = {"log_space": low > 0, "prior_mean": mean, "prior_std": std}
+        prior: Any = {"log_space": low > 0, "prior_mean": mean, "prior_std": std}
         facts = name, default, low, high, what, unit, group
         found.append(ParameterInfo(*facts, is_flow=is_flow, **prior))
     return tuple(found)

@@ -8,14 +8,12 @@ from jaxtyping import Array, Complex, Float
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
 from twotime.models.rates import AnyArray, Scalar, Times
 
+Angles = Float[AnyArray, " angle"]
+PairTimes = Float[AnyArray, " pair"]
+
 
 def correlation(
-    model: AbstractTwoTimeModel,
-    params: Float[AnyArray, " param"],
-    *,
-    t: Float[AnyArray, " time"],
-    q: Scalar,
-    phi: Float[AnyArray, " angle"],
+    model: AbstractTwoTimeModel, params: Params, *, t: Times, q: Scalar, phi: Angles
 ) -> Float[Array, "angle time time"]:
     """Normalised two-time correlation C on the plane, before contrast and offset.
 
@@ -33,12 +31,7 @@ def correlation(
 
 
 def field(
-    model: AbstractTwoTimeModel,
-    params: Float[AnyArray, " param"],
-    *,
-    t: Float[AnyArray, " time"],
-    q: Scalar,
-    phi: Float[AnyArray, " angle"],
+    model: AbstractTwoTimeModel, params: Params, *, t: Times, q: Scalar, phi: Angles
 ) -> Complex[Array, "angle time time"]:
     """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
 
@@ -60,11 +53,11 @@ def field(
 
 def correlation_at(
     model: AbstractTwoTimeModel,
-    params: Float[AnyArray, " param"],
-    t1: Float[AnyArray, " pair"],
-    t2: Float[AnyArray, " pair"],
+    params: Params,
+    t1: PairTimes,
+    t2: PairTimes,
     *,
-    t: Float[AnyArray, " time"],
+    t: Times,
     q: Scalar,
     phi: Scalar,
 ) -> Float[Array, " pair"]:
@@ -88,7 +81,7 @@ def correlation_at(
 
 @eqx.filter_jit
 def _correlation(
-    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles
 ) -> Array:
     def plane(angle: Scalar) -> Array:
         return model.correlation(pairs(model.channels(params, t, t=t, q=q, phi=angle)))
@@ -98,7 +91,7 @@ def _correlation(
 
 @eqx.filter_jit
 def _field(
-    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: AnyArray
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles
 ) -> Array:
     upper = jnp.arange(t.shape[0])[:, None] <= jnp.arange(t.shape[0])[None, :]
 
@@ -114,8 +107,8 @@ def _field(
 def _correlation_at(
     model: AbstractTwoTimeModel,
     params: Params,
-    t1: Float[AnyArray, " pair"],
-    t2: Float[AnyArray, " pair"],
+    t1: PairTimes,
+    t2: PairTimes,
     t: Times,
     q: Scalar,
     phi: Scalar,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from twotime.models.base import Check, Finding, ParameterInfo
 from twotime.models.rates import AnyArray
@@ -46,7 +46,10 @@ CHECKS = (Check(("contrast",), _contrast_check), Check(("offset",), _offset_chec
 
 FOURIER_ORDER = 2
 PerAngleMode = Literal["auto", "individual", "averaged", "constant", "fourier"]
+Angles = Float[Array, " angle"]
+Basis = Float[Array, "angle coefficient"]
 Bounds = Float[Array, " 2"]
+Moments = Float[Array, "angle 3 3"]
 
 
 class Scaling(eqx.Module):
@@ -59,12 +62,12 @@ class Scaling(eqx.Module):
         mode: How they are shared between angles.
     """
 
-    basis: Float[Array, "angle coefficient"]
+    basis: Basis
     lower: Float[Array, "coefficient 2"]
     upper: Float[Array, "coefficient 2"]
     mode: "Individual" = eqx.field(static=True)
 
-    def solve(self, moments: Float[Array, "angle 3 3"]) -> "ScalingSolution":
+    def solve(self, moments: Moments) -> "ScalingSolution":
         """Contrast and offset inside their bounds that minimise the squared residuals.
 
         Args:
@@ -82,8 +85,8 @@ class ScalingSolution(eqx.Module):
         free: Which coefficients (contrast, offset) are inside their bounds and not frozen.
     """
 
-    contrast: Float[Array, " angle"]
-    offset: Float[Array, " angle"]
+    contrast: Angles
+    offset: Angles
     free: Bool[Array, "coefficient 2"]
 
 
@@ -106,13 +109,13 @@ class Individual:
         """The mode in which nothing is frozen, for searching starts."""
         return self
 
-    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+    def basis(self, phi: Angles) -> Basis:
         """Values of each angle by the coefficients."""
         return jnp.eye(phi.shape[0], dtype=phi.dtype)
 
     def scaling(
         self,
-        phi: Float[Array, " angle"],
+        phi: Angles,
         lower: Bounds,
         upper: Bounds,
         estimate: Callable[[], Float[Array, "angle 2"]] | None = None,
@@ -127,11 +130,13 @@ class Individual:
         """
         basis = self.basis(phi)
         if self.is_frozen:
+            if estimate is None:
+                raise TypeError("The frozen mode needs estimates of contrast and offset; got none.")
             lower = upper = estimate()
         shape = (basis.shape[1], 2)
         return Scaling(basis, jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape), self)
 
-    def solve(self, moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
+    def solve(self, moments: Moments, scaling: Scaling) -> ScalingSolution:
         """See `Scaling.solve`."""
         one_hot = scaling.basis
         pooled = jnp.einsum("ak,aij->kij", one_hot, moments)
@@ -145,7 +150,7 @@ class Averaged(Individual):
 
     word: ClassVar[str] = "averaged"
 
-    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+    def basis(self, phi: Angles) -> Basis:
         return jnp.ones((phi.shape[0], 1), phi.dtype)
 
 
@@ -168,13 +173,41 @@ class Fourier(Individual):
     word: ClassVar[str] = "fourier"
     is_series: ClassVar[bool] = True
 
-    def basis(self, phi: Float[Array, " angle"]) -> Float[Array, "angle coefficient"]:
+    def basis(self, phi: Angles) -> Basis:
         angle = jnp.deg2rad(phi)
         waves = [f(k * angle) for k in range(1, FOURIER_ORDER + 1) for f in (jnp.cos, jnp.sin)]
         return jnp.stack([jnp.ones_like(angle), *waves], axis=1)
 
-    def solve(self, moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
-        return _solve_linear(moments, scaling)
+    def solve(self, moments: Moments, scaling: Scaling) -> ScalingSolution:
+        """Best coefficients; angles that leave the bounds are pulled back onto them."""
+        b = scaling.basis
+        k = b.shape[1]
+        weight = moments[:, [2, 2, 1], [2, 1, 1]]
+        pull = 1e8 * jnp.max(jnp.abs(weight))
+        lower, upper = scaling.lower[0], scaling.upper[0]
+
+        def solve(held: Array, target: Array) -> Array:
+            mm, m1, n = weight.T
+            mm, n = mm + pull * held[:, 0], n + pull * held[:, 1]
+            left = [b.T @ (mm[:, None] * b), b.T @ (m1[:, None] * b)]
+            right = [b.T @ (m1[:, None] * b), b.T @ (n[:, None] * b)]
+            normal = jnp.block([left, right])
+            rhs_c = b.T @ (moments[:, 0, 2] + pull * held[:, 0] * target[:, 0])
+            rhs_o = b.T @ (moments[:, 0, 1] + pull * held[:, 1] * target[:, 1])
+            x = jnp.linalg.lstsq(normal, jnp.concatenate([rhs_c, rhs_o]))[0]
+            return jnp.stack([b @ x[:k], b @ x[k:]], axis=1)
+
+        def hold_more(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            held, target = state
+            values = solve(held, target)
+            out = (values < lower) | (values > upper)
+            return jnp.where(out, 1.0, held), jnp.where(out, jnp.clip(values, lower, upper), target)
+
+        none = jnp.zeros((b.shape[0], 2), b.dtype)
+        held, target = jax.lax.fori_loop(0, FOURIER_ORDER + 2, hold_more, (none, none))
+        values = solve(held, target)
+        free = jnp.broadcast_to(~jnp.any(held > 0, axis=0), (k, 2)) & (lower < upper)
+        return ScalingSolution(values[:, 0], values[:, 1], free)
 
 
 _MODES = {mode.word: mode for mode in (Individual(), Averaged(), Frozen(), Fourier())}
@@ -226,38 +259,6 @@ def _solve_box(
     return best, (best > lower) & (best < upper)
 
 
-def _solve_linear(moments: Float[Array, "angle 3 3"], scaling: Scaling) -> ScalingSolution:
-    """Best Fourier coefficients; angles that leave the bounds are pulled back onto them."""
-    b = scaling.basis
-    k = b.shape[1]
-    weight = moments[:, [2, 2, 1], [2, 1, 1]]
-    pull = 1e8 * jnp.max(jnp.abs(weight))
-    lower, upper = scaling.lower[0], scaling.upper[0]
-
-    def solve(held: Array, target: Array) -> Array:
-        mm, m1, n = weight.T
-        mm, n = mm + pull * held[:, 0], n + pull * held[:, 1]
-        left = [b.T @ (mm[:, None] * b), b.T @ (m1[:, None] * b)]
-        right = [b.T @ (m1[:, None] * b), b.T @ (n[:, None] * b)]
-        normal = jnp.block([left, right])
-        rhs_c = b.T @ (moments[:, 0, 2] + pull * held[:, 0] * target[:, 0])
-        rhs_o = b.T @ (moments[:, 0, 1] + pull * held[:, 1] * target[:, 1])
-        x = jnp.linalg.lstsq(normal, jnp.concatenate([rhs_c, rhs_o]))[0]
-        return jnp.stack([b @ x[:k], b @ x[k:]], axis=1)
-
-    def hold_more(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        held, target = state
-        values = solve(held, target)
-        out = (values < lower) | (values > upper)
-        return jnp.where(out, 1.0, held), jnp.where(out, jnp.clip(values, lower, upper), target)
-
-    none = jnp.zeros((b.shape[0], 2), b.dtype)
-    held, target = jax.lax.fori_loop(0, FOURIER_ORDER + 2, hold_more, (none, none))
-    values = solve(held, target)
-    free = jnp.broadcast_to(~jnp.any(held > 0, axis=0), (k, 2)) & (lower < upper)
-    return ScalingSolution(values[:, 0], values[:, 1], free)
-
-
 def quantile_scaling(
     c2: Float[AnyArray, "angle time time"], used: Bool[AnyArray, "angle time time"] | None = None
 ) -> Float[Array, "angle 2"]:
@@ -274,7 +275,7 @@ def quantile_scaling(
     Returns:
         Contrast and offset of each angle.
     """
-    index: Int[Array, " time"] = jnp.arange(c2.shape[-1])
+    index = jnp.arange(c2.shape[-1])
     lag = index[None, :] - index[:, None]
     used = (lag > 0) & (True if used is None else used)
     lags = jnp.where(lag > 0, lag, jnp.nan)
