@@ -5,6 +5,8 @@ the data do not determine. `twotime.covariance.speckle` has the noise, `bands` i
 functions of time, `misfit` the judgement of residuals.
 """
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,15 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.speckle import (
-    ScoreCovariance,
-    angle_in_blocks,
-    inner,
-    row_covariance,
-    score_covariance,
-    single,
-    stride,
-)
+from twotime.covariance import speckle
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Tiled
 from twotime.gram.pairs import MODEL, ONE
@@ -29,6 +23,9 @@ from twotime.gram.problem import Problem, Reduced, make_problem, reduce_gram
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.results.nlsq import NLSQResult, null_directions
 
+Free = Float[Array, " free"]
+Held = Bool[Array, " free"]
+Matrix = Float[Array, "free free"]
 SPECKLE = (
     "from the covariance of speckle and photon noise at the fitted correlation, its size from the "
     "residuals"
@@ -66,7 +63,7 @@ class LinearisedFit(eqx.Module):
     params: Float[Array, " param"]
     grams: Float[Array, "angle basis basis"]
     reduced: Reduced
-    inverse: Float[Array, "free free"]
+    inverse: Matrix
 
 
 @compiled
@@ -90,9 +87,7 @@ def optimum(
 
 
 @compiled
-def known_noise_covariance(
-    at: LinearisedFit, pixels: ArrayLike, photons: ArrayLike
-) -> Float[Array, "free free"]:
+def known_noise_covariance(at: LinearisedFit, pixels: ArrayLike, photons: ArrayLike) -> Matrix:
     """Covariance of a fit where the detector pixels and photons are known.
 
     Args:
@@ -104,9 +99,7 @@ def known_noise_covariance(
     return speckle_covariance(at, Noise(pixels, jnp.asarray(photons, float)))[0]
 
 
-def spectrum(
-    hessian: Float[Array, "free free"], held: Bool[Array, " free"]
-) -> tuple[Float[Array, " free"], Float[Array, "free free"], Float[Array, " free"]]:
+def spectrum(hessian: Matrix, held: Held) -> tuple[Free, Matrix, Free]:
     """Eigenvalues and eigenvectors of the Gauss-Newton matrix scaled to unit diagonal.
 
     Args:
@@ -125,12 +118,7 @@ def spectrum(
     return values, vectors, scale
 
 
-def inverse(
-    eigenvalues: Float[Array, " free"],
-    eigenvectors: Float[Array, "free free"],
-    scale: Float[Array, " free"],
-    held: Bool[Array, " free"],
-) -> Float[Array, "free free"]:
+def inverse(eigenvalues: Free, eigenvectors: Matrix, scale: Free, held: Held) -> Matrix:
     """Inverse of the Gauss-Newton matrix from its `spectrum`, without null and held directions."""
     null = null_directions(eigenvalues, held)
     used = ~null & (eigenvalues > -0.5)
@@ -139,20 +127,20 @@ def inverse(
     return (whitened * weights) @ whitened.T
 
 
-class _Angle(eqx.Module):
-    """What one angle adds: score covariance and moments of residuals, per power of 1/n̄."""
+class _Angle(NamedTuple):
+    """What one angle adds: covariance of scores, and sums over residuals.
 
-    scores: ScoreCovariance
-    normal: Float[Array, "free free"]
-    square: Float[Array, ""]
-    neighbour: Float[Array, ""]
-    square_expected: Float[Array, " 3"]
-    neighbour_expected: Float[Array, " 3"]
+    Sums of squares and of products of neighbours are found in the data, and expected for each
+    power of 1/n̄.
+    """
+
+    scores: speckle.ScoreCovariance
+    normal: Matrix
+    squares: tuple[Array, Array]
+    neighbours: tuple[Array, Array]
 
 
-def speckle_covariance(
-    at: LinearisedFit, known: Noise | None = None
-) -> tuple[Float[Array, "free free"], Noise]:
+def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[Matrix, Noise]:
     """Covariance H⁻¹ B H⁻¹ of a fit, and the noise that it was computed with.
 
     All is computed along directions in which H is 1, so that single precision is enough for the
@@ -167,13 +155,14 @@ def speckle_covariance(
     root = _root(at.inverse)
     angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(n_angles))
     offset = reduced.scaling.offset + problem.shift
-    in_block = stride(problem.data.t.shape[0])
+    in_block = speckle.stride(problem.data.t.shape[0])
     of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
     if known is None:
         # What parameters and, in each angle's share, contrast and offset take of the noise.
         share = jnp.sum(reduced.scaling.free) / (2 * n_angles)
         of_scaling = angles.scores.coefficients[:, :, n_free:, n_free:]
-        taken = _trace(of_theta) + share * _trace(of_scaling)
+        taken, by_scaling = (jnp.trace(x, axis1=-2, axis2=-1) for x in (of_theta, of_scaling))
+        taken = taken + share * by_scaling
         inverse_photons, pixels, left = _solve_noise(angles, taken)
     else:
         inverse_photons, pixels = 1.0 / (known.photons * in_block), known.pixels / offset**2
@@ -187,7 +176,7 @@ def speckle_covariance(
     return covariance, Noise(pixels * offset**2, photons / in_block)
 
 
-def _root(inverse: Float[Array, "free free"]) -> Float[Array, "free direction"]:
+def _root(inverse: Matrix) -> Float[Array, "free direction"]:
     """R with R Rᵀ the inverse; columns of directions that it leaves out are 0."""
     size = jnp.sqrt(jnp.diag(inverse))
     divisor = jnp.where(size > 0, size, 1.0)
@@ -196,13 +185,7 @@ def _root(inverse: Float[Array, "free free"]) -> Float[Array, "free direction"]:
     return size[:, None] * vectors * jnp.sqrt(jnp.maximum(values, 0.0))
 
 
-def _trace(x: Float[Array, "*n score score"]) -> Float[Array, "*n"]:
-    return jnp.trace(x, axis1=-2, axis2=-1)
-
-
-def _refined(
-    meat: Float[Array, "free free"], kept: Float[Array, "free free"]
-) -> Float[Array, "free free"]:
+def _refined(meat: Matrix, kept: Matrix) -> Matrix:
     """Make up for what blocks average away of the scores.
 
     `kept` is the Gauss-Newton matrix on blocks where that on points is 1, below 1 where
@@ -220,7 +203,7 @@ def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array
     problem, reduced = at.problem, at.reduced
     contrast, offset = scaling = reduced.scaling.contrast[k], reduced.scaling.offset[k]
     projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
-    planes, blocks = angle_in_blocks(problem, at.params, scaling, root.T, k)
+    planes, blocks = speckle.angle_in_blocks(problem, at.params, scaling, root.T, k)
     value = planes.value
     jacobian = contrast * planes.derivative - value * projection[0][:, None, None]
     jacobian = jacobian - projection[1][:, None, None]
@@ -229,24 +212,18 @@ def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array
     weights = jacobian * (blocks.weight * jnp.where(diagonal, 1.0, 0.5))
     beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
     off = jnp.where(diagonal, 0.0, blocks.weight)
-    noise = single((planes.field, beta, value))
-    found, expected = _row_products(*single((blocks.residual, off)), *noise)
+    noise = speckle.single((planes.field, beta, value))
+    found, expected = _row_products(*speckle.single((blocks.residual, off)), *noise)
     n_free = root.shape[0]
-    weights, jacobian = single((weights, jacobian))
-    angle = _Angle(
-        scores=score_covariance(weights, *noise),
-        normal=inner(weights, jacobian)[:n_free, :n_free],
-        square=found[0],
-        neighbour=jnp.sum(found[1:]),
-        square_expected=expected[0],
-        neighbour_expected=jnp.sum(expected[1:], axis=0),
-    )
+    weights, jacobian = speckle.single((weights, jacobian))
+    scores = speckle.score_covariance(weights, *noise)
+    normal = speckle.inner(weights, jacobian)[:n_free, :n_free]
+    squares, neighbours = (found[0], expected[0]), (found[1:].sum(), expected[1:].sum(axis=0))
+    angle = _Angle(scores, normal, squares, neighbours)
     return jax.tree.map(lambda x: x.astype(value.dtype), angle)
 
 
-def _by_scaling(
-    gram: Float[Array, "basis basis"], value: Float[Array, "block block"]
-) -> Float[Array, "2 block block"]:
+def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 block block"]:
     """Derivatives by contrast and offset, turned so that their normal matrix is 1."""
     mean, count = gram[MODEL, ONE] / gram[ONE, ONE], gram[ONE, ONE]
     spread = gram[MODEL, MODEL] - mean * gram[MODEL, ONE]
@@ -263,7 +240,7 @@ def _row_products(
     def at(lag: int) -> tuple[Array, Array]:
         n = residual.shape[1] - lag
         both = jnp.sqrt(weight[:, :n] * weight[:, lag:])
-        expected = both * row_covariance(field, beta, lag, value)
+        expected = both * speckle.row_covariance(field, beta, lag, value)
         found = both * residual[:, :n] * residual[:, lag:]
         return jnp.sum(found), jnp.sum(expected, axis=(1, 2))
 
@@ -280,18 +257,18 @@ def _solve_noise(angles: _Angle, taken: Float[Array, "angle 3"]) -> tuple[Array,
     Reference:
         Small samples: MacKinnon & White, J. Econometrics 29, 305 (1985).
     """
-    square = angles.square_expected - 2 * taken
+    (squares, expected), (neighbours, neighbour) = angles.squares, angles.neighbours
     # A fit with almost as many parameters as speckles leaves nothing to measure the noise by.
-    square = jnp.maximum(square, 0.1 * angles.square_expected)
-    neighbour = angles.neighbour_expected - 2 * _ROW_LAGS * taken
-    unit = angles.square / square[:, 0]
-    ratio = jnp.sum(angles.neighbour / unit) / jnp.sum(angles.square / unit)
+    square = jnp.maximum(expected - 2 * taken, 0.1 * expected)
+    neighbour = neighbour - 2 * _ROW_LAGS * taken
+    unit = squares / square[:, 0]
+    ratio = jnp.sum(neighbours / unit) / jnp.sum(squares / unit)
     # neighbour/square = ratio is quadratic in 1/n̄; it has one positive root, if any.
     c, b, a = neighbour.sum(0) - jnp.maximum(ratio, 1.0 / _MOST_NOISE) * square.sum(0)
     root = jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)) - b
     u = jnp.clip(2 * jnp.maximum(c, 0.0) / jnp.maximum(root, 1e-300), 0.0, _MOST_NOISE)
     powers = u ** jnp.arange(3)
-    left = (square @ powers) / (angles.square_expected @ powers)
+    left = (square @ powers) / (expected @ powers)
     # The residuals left after the fit correct N here. The caller divides by what is left once
     # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
-    return u, (square @ powers) / angles.square, left
+    return u, (square @ powers) / squares, left

@@ -104,10 +104,8 @@ def residual_structure(
         return jnp.einsum("gij,ij->g", weights, blocks.residual), deviation, near
 
     mean, deviation, near = jax.lax.map(one, jnp.arange(data.phi.shape[0]))
-    lags, ages = (
-        jnp.abs(block_time[:, None] - block_time),
-        jnp.broadcast_to(block_time[:, None], (n_blocks, n_blocks)),
-    )
+    lags = jnp.abs(block_time[:, None] - block_time)
+    ages = jnp.broadcast_to(block_time[:, None], lags.shape)
     k = groups.shape[0] - _GROUPS
     centre = jnp.einsum("gij,gij->g", groups, jnp.stack([lags] * k + [ages] * _GROUPS))
     centre = centre / groups.sum(axis=(1, 2))

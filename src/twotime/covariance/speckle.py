@@ -24,32 +24,23 @@ from twotime.models.rates import Scalar
 
 Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
 Plane = Float[Array | np.ndarray, "time time"]
+Weights = Float[Array, "score time time"]
+Blocks = Float[Array, "block block"]
 
 
 class ScoreCovariance(eqx.Module):
-    """Covariance of scores as a polynomial in 1/n̄, for one detector pixel (N = 1).
-
-    Attributes:
-        coefficients: Of 1, 1/n̄ and 1/n̄².
-    """
+    """Covariance of scores for one detector pixel (N = 1): coefficients of 1, 1/n̄ and 1/n̄²."""
 
     coefficients: Float[Array, "3 score score"]
 
     def at(self, inverse_photons: Scalar) -> Float[Array, "score score"]:
-        """The covariance at a photon level.
-
-        Args:
-            inverse_photons: 1/n̄, with n̄ the mean counts per pixel and frame; 0 is no shot noise.
-        """
+        """The covariance at 1/n̄, with n̄ the mean counts per pixel and frame; 0: no shot noise."""
         powers = inverse_photons ** jnp.arange(3)
         return jnp.einsum("k,kpq->pq", powers, self.coefficients)
 
 
 def score_covariance(
-    weights: Float[Array, "score time time"],
-    g: Field,
-    contrast: Scalar,
-    correlation: Plane | None = None,
+    weights: Weights, g: Field, contrast: Scalar, correlation: Plane | None = None
 ) -> ScoreCovariance:
     r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ over speckle and photons.
 
@@ -69,12 +60,9 @@ def score_covariance(
     b, g, G = jnp.asarray(contrast), jnp.asarray(g), _correlation(g, correlation)
     through = weights @ G
     mean = jnp.diagonal(through, axis1=1, axis2=2)
-    chain = _chain(weights, g)
-    parts = (g.real, g.imag)[: len(chain)]
-    loops = jnp.asarray(sum(x * y for x, y in zip(chain, parts, strict=True)))
-    cycles = sum(
-        sign * inner(part, part.mT) for sign, part in zip((1.0, -1.0), chain, strict=False)
-    )
+    chain, signs, parts = _chain(weights, g), (1.0, -1.0), (g.real, g.imag)
+    loops = jnp.asarray(sum(x * y for x, y in zip(chain, parts, strict=False)))
+    cycles = sum(sign * inner(x, x.mT) for sign, x in zip(signs, chain, strict=False))
     with_mean = jnp.sum(loops, axis=1) @ mean.T
     light = 2 * b**2 * inner(through, through.mT)
     light += b**3 * (6 * cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
@@ -83,7 +71,7 @@ def score_covariance(
     return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
-def _chain(weights: Float[Array, "score time time"], g: Array) -> tuple[Array, ...]:
+def _chain(weights: Weights, g: Array) -> tuple[Array, ...]:
     """Parts of (W ∘ g) g of each score, apart: compilers for CPUs have no fast complex product."""
     if not jnp.iscomplexobj(g):
         return ((weights * g) @ g,)
@@ -92,9 +80,7 @@ def _chain(weights: Float[Array, "score time time"], g: Array) -> tuple[Array, .
     return x[..., :n] - y[..., n:], x[..., n:] + y[..., :n]
 
 
-def inner(
-    x: Float[Array, "score time time"], y: Float[Array, "score time time"]
-) -> Float[Array, "score score"]:
+def inner(x: Weights, y: Weights) -> Float[Array, "score score"]:
     """Sums over all points of products of planes."""
     return x.reshape(x.shape[0], -1) @ y.reshape(y.shape[0], -1).T
 
@@ -149,8 +135,8 @@ class BlockResiduals(eqx.Module):
         weight: Sum of their weights; on the diagonal of the points with t1 < t2 alone.
     """
 
-    residual: Float[Array, "block block"]
-    weight: Float[Array, "block block"]
+    residual: Blocks
+    weight: Blocks
 
 
 class BlockModel(eqx.Module):
@@ -162,9 +148,9 @@ class BlockModel(eqx.Module):
         field: Field correlation, in single precision.
     """
 
-    value: Float[Array, "block block"]
+    value: Blocks
     derivative: Float[Array, "direction block block"]
-    field: Complex[Array, "block block"] | Float[Array, "block block"]
+    field: Complex[Array, "block block"] | Blocks
 
 
 def stride(n_frames: int) -> int:
@@ -201,11 +187,7 @@ def residual_blocks(
 ) -> BlockResiduals:
     """Rebin the residuals of angle `k`, tile by tile.
 
-    Args:
-        problem: The fit.
-        channels: Channels of the angle at the frames.
-        scaling: Contrast and offset of the angle, the data's shift taken out.
-        k: Which angle.
+    `scaling` is the angle's contrast and offset, the data's shift taken out.
     """
     n = problem.data.t.shape[0]
     s = stride(n)
@@ -265,9 +247,7 @@ def complete_blocks(
     along, own = jax.lax.map(lambda i: rows_of(i * s, s), jnp.arange(whole))
     if whole < size:
         last = rows_of(jnp.asarray(whole * s), int(frames[-1]))
-        along, own = (
-            jnp.concatenate([x, y[None]]) for x, y in zip((along, own), last, strict=True)
-        )
+        along, own = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), (along, own), last)
     along = jnp.pad(along, ((0, 0), (0, size * s - n))).reshape(size, size, s)
     off, count = np.triu(np.ones((size, size), bool), 1), np.outer(frames, frames)
     total = jnp.where(off, along.sum(2) - problem.shift * count, 0.0) + jnp.diag(own)
@@ -282,32 +262,23 @@ def complete_blocks(
 def block_planes(problem: Problem, channels: Channels, by: Channels) -> BlockModel:
     """Evaluate any model on blocks of frames, at two points of each in each direction.
 
-    Args:
-        problem: The fit.
-        channels: Channels of an angle at the frames.
-        by: Their derivatives, see `channel_slopes`.
+    `channels` of an angle are given at the frames, `by` are their derivatives.
     """
     n = problem.data.t.shape[0]
     here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by))
     pair = tile_pairs(here, (0, 0), here.level.shape[1])
     value, planes = slopes(problem.model, pair)
-    half, arranged, k = _half(value.shape[0]), ChannelDerivatives.of(by), _n_points(n)
+    half, arranged, k = _half(value.shape[0]), ChannelDerivatives.of(by), min(2, stride(n))
     g = jnp.stack(planes) * half
     derivative = _contracted(g, arranged.row, k) + _contracted(g.mT, arranged.column, k).mT
-    return BlockModel(
-        value=_both(_pooled(value * half, k)),
-        derivative=_both(derivative),
-        field=_mean_field(problem.model, pair, value, k),
-    )
+    mean, field = _pooled(value * half, k), _mean_field(problem.model, pair, value, k)
+    return BlockModel(_both(mean), _both(derivative), field)
 
 
 def separable_planes(problem: Problem, channels: Channels, by: Channels) -> BlockModel:
     """Evaluate a separable model on blocks of frames: value and derivatives are exact means.
 
-    Args:
-        problem: The fit.
-        channels: Channels of an angle at the frames.
-        by: Their derivatives, see `channel_slopes`.
+    `channels` of an angle are given at the frames, `by` are their derivatives.
     """
     model, n = problem.model, problem.data.t.shape[0]
     s = stride(n)
@@ -327,22 +298,15 @@ def separable_planes(problem: Problem, channels: Channels, by: Channels) -> Bloc
     planes += inside[:, :, None] * np.eye(count.size)
     here = jax.tree.map(lambda x: _at_points(x, n), channels)
     pair = tile_pairs(here, (0, 0), here.level.shape[1], dtype=jnp.float32)
-    field = _mean_field(model, pair, model.correlation(pair), _n_points(n))
+    field = _mean_field(model, pair, model.correlation(pair), min(2, s))
     return BlockModel(planes[0], planes[1:], field)
 
 
 def _mean_field(model: AbstractTwoTimeModel, pair: Pair, value: Array, k: int) -> Array:
     """Field correlation, averaged; of a model that does not say it, the real root of C."""
-    if type(model).field is AbstractTwoTimeModel.field:
-        field = jnp.sqrt(jnp.maximum(value, 0.0))
-    else:
-        field = model.field(pair)
+    has_field = type(model).field is not AbstractTwoTimeModel.field
+    field = model.field(pair) if has_field else jnp.sqrt(jnp.maximum(value, 0.0))
     return _both(_pooled(single(field) * single(_half(value.shape[0])), k))
-
-
-def _n_points(n_frames: int) -> int:
-    """Points at which functions of time are read in a block."""
-    return min(2, stride(n_frames))
 
 
 def _at_points(x: Array, n_frames: int) -> Array:
@@ -354,17 +318,15 @@ def _at_points(x: Array, n_frames: int) -> Array:
     x = jnp.pad(x, fill, mode="edge").reshape(*x.shape[:-1], -(-n_frames // s), s)
     places = 0.5 * (s - 1) + 0.5 * np.sqrt((s**2 - 1) / 3.0) * np.array([-1.0, 1.0])
     left = np.minimum(places.astype(int), s - 2)
-    read = [
-        (1 - f) * x[..., i] + f * x[..., i + 1] for i, f in zip(left, places - left, strict=True)
-    ]
+    near = zip(left, places - left, strict=True)
+    read = [(1 - f) * x[..., i] + f * x[..., i + 1] for i, f in near]
     return jnp.stack(read, axis=-1).reshape(*x.shape[:-2], 2 * x.shape[-2])
 
 
 def single(x: PyTree[Array]) -> PyTree[Array]:
     """Arrays in single precision."""
-    return jax.tree.map(
-        lambda a: a.astype(jnp.complex64 if jnp.iscomplexobj(a) else jnp.float32), x
-    )
+    single = {True: jnp.complex64, False: jnp.float32}
+    return jax.tree.map(lambda a: a.astype(single[jnp.iscomplexobj(a)]), x)
 
 
 def _contracted(g: Array, side: Array, k: int) -> Array:
