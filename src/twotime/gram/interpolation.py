@@ -153,6 +153,15 @@ def node_weights(data: TwoTimeData, shift: Scalar, edge: int) -> NodeWeights:
     return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
 
 
+def of_many_tiles(data: TwoTimeData, shift: Scalar, tile: int) -> NodeWeights | None:
+    """The weights at the nodes of tiles of at most some edge; None where there are few tiles.
+
+    Most of few tiles change too much for their nodes, or touch the first frames.
+    """
+    n = data.c2.shape[-1]
+    return node_weights(data, shift, pairs.tile_edge(n, tile)) if n > 4 * tile else None
+
+
 def node_gram(
     model: AbstractTwoTimeModel,
     products: list[pairs.Product],

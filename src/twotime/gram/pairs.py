@@ -4,6 +4,8 @@ At each pair a model depends on few channels at t1 and t2, so its derivatives ar
 channels times vectors by the parameters; no derivative by a parameter is formed for each pair.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -41,12 +43,9 @@ class ChannelDerivatives(eqx.Module):
 
 
 class Tile(eqx.Module):
-    """One tile of one angle: where it lies, its data and its weights.
+    """One tile of one angle: where it begins (moved back inside at the edge), data and weights.
 
-    Attributes:
-        first: Frames at which its rows and columns begin (moved back inside at the edge).
-        c2: Data minus the shift; 0 where the weight is 0.
-        weight: 1/sigma² where the point counts and t1 < t2, else 0.
+    The data have the shift subtracted; both are 0 where a point does not count or t1 >= t2.
     """
 
     first: tuple[Array, Array]
@@ -92,21 +91,20 @@ def tile_pairs(
     """
     size = min(size, channels.level.shape[1])
 
+    def cut(x: AnyArray, k: int) -> Array:
+        return jax.lax.dynamic_slice_in_dim(x, first[k], size, axis=1)
+
     def rows(x: AnyArray) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x, first[0], size, axis=1)[:, :, None]
+        return cut(x, 0)[:, :, None]
 
     def columns(x: AnyArray) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x, first[1], size, axis=1)[:, None, :]
+        return cut(x, 1)[:, None, :]
 
     # Sine and cosine of differences as matrix products: compilers do not recompute their factors
     # for each pair.
-    sin, cos = jnp.sin(channels.phase), jnp.cos(channels.phase)
-    early, late = (
-        [jax.lax.dynamic_slice_in_dim(x, k, size, axis=1) for x in (sin, cos)] for k in first
-    )
-
-    def convert(x: AnyArray) -> Array:
-        return jnp.asarray(x, dtype)
+    waves = jnp.sin(channels.phase), jnp.cos(channels.phase)
+    early, late = ([cut(x, k) for x in waves] for k in (0, 1))
+    convert = partial(jnp.asarray, dtype=dtype)
 
     def product(x: list[Array], y: list[Array]) -> Array:
         left, right = (convert(jnp.stack(z, 1)) for z in (x, y))
@@ -250,7 +248,7 @@ def products_of(channels: Channels, with_normal: bool) -> list[Product]:
 def tile_sums(
     products: list[Product],
     planes: tuple[Array, list[Array]],
-    weights: tuple[Array, Array],
+    weights: Sequence[Array],
     row: Float[Array, "slope param time"],
 ) -> Sums:
     """Sums of one tile. All are products with vectors or matrices: these are vectorised.
@@ -261,8 +259,7 @@ def tile_sums(
         weights: Weights, and weights times the data.
         row: Rows of the derivatives of the channels at the frames of the tile.
     """
-    value, g = planes
-    weight, c2 = weights
+    (value, g), (weight, c2) = planes, weights
     one = jnp.ones((1, value.shape[0]), value.dtype)
     basis = [jnp.ones((), value.dtype), jnp.ones((), value.dtype), value, *g]
     along, down = [], []

@@ -11,14 +11,9 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
+from twotime.models import scaling as scalings
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.scaling import (
-    Individual,
-    Scaling,
-    ScalingSolution,
-    quantile_scaling,
-    resolve_mode,
-)
+from twotime.models.scaling import Individual, Scaling, ScalingSolution
 from twotime.solver import Quadratic
 
 ROUNDING = 4.0
@@ -82,14 +77,9 @@ class Reduced(eqx.Module):
 
 
 def reduce_gram(grams: Float[Array, "angle basis basis"], scaling: Scaling) -> Reduced:
-    """Project contrast and offset out of the Gram matrices and sum the angles.
+    """Project contrast and offset out of the Gram matrices of all angles, and sum these.
 
-    Args:
-        grams: Gram matrix of each angle.
-        scaling: What is free; bounds refer to the shifted data.
-
-    Returns:
-        Chi-squared, its gradient and Gauss-Newton matrix in the free parameters.
+    The bounds of the scaling refer to the shifted data.
     """
     moments = grams[:, :FIRST, :FIRST]
     solution = scaling.solve(moments)
@@ -124,20 +114,13 @@ def reduce_gram(grams: Float[Array, "angle basis basis"], scaling: Scaling) -> R
 def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
     """Half of chi2 and its local model in scaled parameters: what the solver minimises."""
     settings = problem.varying, problem.shift, problem.prepared
-    grams = problem.evaluator.gram(
-        problem.model, problem.data, problem.params(y), *settings, mesh=problem.mesh
-    )
-    reduced = reduce_gram(grams, problem.scaling)
-    s = problem.scale
+    at = problem.model, problem.data, problem.params(y), *settings
+    grams = problem.evaluator.gram(*at, mesh=problem.mesh)
+    reduced, s = reduce_gram(grams, problem.scaling), problem.scale
     total = jnp.sum(jnp.abs(grams[:, DATA, DATA]))
     variance = jnp.maximum(reduced.chi2, 1e-18 * total) / problem.n_points
-    local = Quadratic(
-        grad=reduced.grad * s,
-        hessian=reduced.hessian * s[:, None] * s,
-        variance=variance,
-        noise=reduced.noise,
-        aux=(grams, reduced),
-    )
+    grad, hessian = reduced.grad * s, reduced.hessian * s[:, None] * s
+    local = Quadratic(grad, hessian, variance, reduced.noise, aux=(grams, reduced))
     return 0.5 * reduced.chi2, local
 
 
@@ -172,23 +155,14 @@ def make_problem(
     varying = tuple(space.varying)
     vary = jnp.asarray(space.scaling_varying)
     moved = jnp.stack([jnp.zeros_like(shift), shift])
-    lower = jnp.where(vary, space.scaling_lower, space.scaling_initial) - moved
-    upper = jnp.where(vary, space.scaling_upper, space.scaling_initial) - moved
+    bounds = space.scaling_lower, space.scaling_upper
+    lower, upper = (jnp.where(vary, x, space.scaling_initial) - moved for x in bounds)
 
     def frozen() -> Float[Array, "angle 2"]:
-        return quantile_scaling(data.c2, data.usable(slice(None))) - moved
+        return scalings.quantile_scaling(data.c2, data.usable(slice(None))) - moved
 
-    phi = jnp.asarray(data.phi)
-    return Problem(
-        model=model,
-        data=data,
-        start=jnp.asarray(space.initial),
-        scale=jnp.asarray(space.scale)[np.flatnonzero(varying)],
-        shift=shift,
-        n_points=n_points,
-        scaling=resolve_mode(mode, phi.size).scaling(phi, lower, upper, frozen),
-        evaluator=evaluator,
-        prepared=evaluator.prepare(data, shift),
-        varying=varying,
-        mesh=mesh,
-    )
+    phi, scale = jnp.asarray(data.phi), jnp.asarray(space.scale)[np.flatnonzero(varying)]
+    scaling = scalings.resolve_mode(mode, phi.size).scaling(phi, lower, upper, frozen)
+    numbers = jnp.asarray(space.initial), scale, shift, n_points
+    made = scaling, evaluator, evaluator.prepare(data, shift)
+    return Problem(model, data, *numbers, *made, varying, mesh)

@@ -11,7 +11,8 @@ a block are few nodes that stand for all, wherever the vectors are smooth.
 
 import dataclasses
 import math
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,6 +30,7 @@ from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
 LEAF = 16
+Rows = Float[Array, "row slot"]
 
 
 class SeparableData(eqx.Module):
@@ -51,17 +53,11 @@ class SeparableData(eqx.Module):
 
 
 class Factors(eqx.Module):
-    """Low-rank factors of a model and of its derivatives.
+    """Low-rank factors of a model and of its derivatives, with b the `base` and Λ the `decay`.
 
     Along `slot` stand half the value and then the derivatives by each free parameter, of b e^{Λ}
     (early) and of b e^{-Λ} (late), the exponential divided out: C and each ∂C are then
     Σ_r early_r(i) b_r(j) + b_r(i) late_r(j), times the decay between i and j.
-
-    Attributes:
-        base: b.
-        decay: Λ.
-        early: Slots for the earlier time of a pair.
-        late: Slots for the later time.
     """
 
     base: Float[Array, "rank *time"]
@@ -73,10 +69,7 @@ class Factors(eqx.Module):
 def factors_of(model: AbstractTwoTimeModel, channels: Channels, by: Channels) -> Factors:
     """The factors of one angle: one rank for a term that decays, two for one that oscillates.
 
-    Args:
-        model: A model with `is_separable`.
-        channels: Channels of the angle at some times.
-        by: Their derivatives there, along a first axis; see `channel_slopes`.
+    `by` are derivatives of the channels along a first axis, see `channel_slopes`.
     """
     terms, change = jax.linearize(model.terms, channels)
     wave = np.flatnonzero(terms.oscillates)
@@ -109,7 +102,7 @@ def in_blocks(factors: Factors, count: int, size: int) -> Factors:
     return Factors(base, cut(factors.decay, "edge"), early, late)
 
 
-class OuterProducts(eqx.Module):
+class OuterProducts(NamedTuple):
     """Pairs whose frames lie in different blocks I < J, as outer products.
 
     A slot of the pair is C_a = Σ_r γ_r (A_ra(i) β_r(j) + α_r(i) B_ra(j)).
@@ -136,13 +129,9 @@ def outer_products(blocks: Factors) -> OuterProducts:
     after = np.triu(np.ones((first.shape[1],) * 2, bool), 1)
     # Not at most 0: the last tile of nodes begins before the one before it ends.
     gap = jnp.exp(jnp.where(after, last[:, :, None] - first[:, None], 0.0))
-    return OuterProducts(
-        alpha=rise * blocks.base,
-        early=rise[:, None] * blocks.early,
-        beta=fall * blocks.base,
-        late=fall[:, None] * blocks.late,
-        gap=jnp.where(after, gap, 0.0),
-    )
+    alpha, early = rise * blocks.base, rise[:, None] * blocks.early
+    beta, late = fall * blocks.base, fall[:, None] * blocks.late
+    return OuterProducts(alpha, early, beta, late, jnp.where(after, gap, 0.0))
 
 
 def inner_pairs(blocks: Factors) -> tuple[Array, Array]:
@@ -174,51 +163,38 @@ class Separable(AbstractEvaluator):
 
         which, size = np.arange(2**depth), (n + fill) // 2**depth
         near = c2.reshape(n_angles, which.size, size, which.size, size)[:, which, :, which]
-        nodes = (
-            interpolation.node_weights(plain, shift, tile_edge(n, self.tile)).c2
-            if n > 4 * self.tile
-            else None
-        )
-        return SeparableData(
-            far=tuple(beside_diagonal(2**level) for level in range(depth)),
-            near=jnp.moveaxis(near, 0, 1),
-            moments=data_moments(plain, shift),
-            nodes=nodes,
-        )
+        far = tuple(beside_diagonal(2**level) for level in range(depth))
+        known = interpolation.of_many_tiles(plain, shift, self.tile)
+        at_nodes = None if known is None else known.c2
+        return SeparableData(far, jnp.moveaxis(near, 0, 1), data_moments(plain, shift), at_nodes)
 
     def _on_one(self, model, data, params, free, shift, prepared, with_normal) -> Array:
         weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
         n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
 
-        def channels_at(phi: Array) -> tuple[Channels, Channels]:
-            return channel_slopes(model, data, params, free, phi)
-
         def on_frames(_: Array) -> Array:
-            factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
+            factors = jax.lax.map(lambda x: factors_of(model, *x), channels)
             blocks = jax.lax.map(lambda x: in_blocks(x, *prepared.near.shape[1:3]), factors)
             angles = blocks, _sums_with_data(factors, prepared), prepared.near
-            return jax.lax.map(lambda x: _rows_of_frames(x[0], x[1], x[2], n_left), angles)
+            return jax.lax.map(lambda x: _rows_of_frames(*x, n_left), angles)
 
         def on_nodes(c2: Array) -> Array:
             return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
 
-        channels = jax.lax.map(channels_at, jnp.asarray(data.phi))
+        slopes = partial(channel_slopes, model, data, params, free)
+        channels = jax.lax.map(slopes, jnp.asarray(data.phi))
         if prepared.nodes is None:
             rows = on_frames(prepared.near)
         else:
             edge = tile_edge(n, self.tile)
             nodes = interpolation.nodes_of(n, edge)
-            blocks, smooth = jax.lax.map(
-                lambda x: factors_at_nodes(model, x[0], x[1], edge), channels
-            )
-            rows = jax.lax.cond(
-                interpolation.agreed(jnp.all(smooth)), on_nodes, on_frames, prepared.nodes
-            )
+            at_nodes = jax.lax.map(lambda x: factors_at_nodes(model, *x, edge), channels)
+            blocks, is_smooth = at_nodes[0], interpolation.agreed(jnp.all(at_nodes[1]))
+            rows = jax.lax.cond(is_smooth, on_nodes, on_frames, prepared.nodes)
         mixed = rows[:, :2, :n_left].mT
         top = jnp.concatenate([prepared.moments, rows[:, :2]], axis=2)
-        return weight * jnp.concatenate(
-            [top, jnp.concatenate([mixed, rows[:, 2:]], axis=2)], axis=1
-        )
+        bottom = jnp.concatenate([mixed, rows[:, 2:]], axis=2)
+        return weight * jnp.concatenate([top, bottom], axis=1)
 
 
 def factors_at_nodes(
@@ -226,11 +202,7 @@ def factors_at_nodes(
 ) -> tuple[Factors, Bool[Array, ""]]:
     """The factors of one angle at nodes, and whether all their products are polynomials of them.
 
-    Args:
-        model: A model with `is_separable`.
-        channels: Channels at the frames.
-        by: Their derivatives, along a first axis.
-        edge: Edge of the tiles [frame].
+    Channels and their derivatives are given at the frames, `edge` is that of the tiles [frame].
     """
     nodes = interpolation.nodes_of(channels.level.shape[1], edge)
     typical = jax.tree.map(lambda x: jnp.sum(interpolation.in_units_of_largest(x, 2), axis=0), by)
@@ -249,9 +221,7 @@ def factors_at_nodes(
     return blocks, jnp.all(follow) & jnp.all(last <= interpolation.ROUNDING * size) & ~steep
 
 
-def _rows_of_frames(
-    blocks: Factors, sums: Array, near: Array, n_left: int
-) -> Float[Array, "row slot"]:
+def _rows_of_frames(blocks: Factors, sums: Array, near: Array, n_left: int) -> Rows:
     """Sums of (data, 1, slots…) times the slots over all pairs of an angle."""
     of_data = jnp.einsum("rabn,rbn->a", blocks.early, sums[0])
     of_data += jnp.einsum("rabn,rbn->a", blocks.late, sums[1])
@@ -259,12 +229,10 @@ def _rows_of_frames(
     return rows + _inside(blocks, near, n_left)
 
 
-def _rows_of_nodes(
-    blocks: Factors, c2: Float[Array, "node node"], nodes: Nodes, n_left: int
-) -> Float[Array, "row slot"]:
+def _rows_of_nodes(blocks: Factors, c2: Array, nodes: Nodes, n_left: int) -> Rows:
     """The same from the factors and the data at nodes, each of which stands for several frames."""
-    outer, (n_blocks, count) = outer_products(blocks), nodes.frames.shape
-    early, late, alpha, beta, gap = outer.early, outer.late, outer.alpha, outer.beta, outer.gap
+    alpha, early, beta, late, gap = outer_products(blocks)
+    n_blocks, count = nodes.frames.shape
     # Inside a block the decay between its ends is undone.
     own = jnp.exp(blocks.decay[..., -1] - blocks.decay[..., 0])
     whole = gap + own[:, :, None] * np.eye(n_blocks)
@@ -306,32 +274,29 @@ def _sums_with_data(
     """Σ_j data(i, j) b(j) e^{-(Λ(j) - Λ(i))} over the frames j of later blocks, and of earlier."""
     n_angles, n_rank, n = factors.base.shape
     fill = data.near.shape[1] * data.near.shape[2] - n
-    base, decay = (
-        jnp.pad(x, [(0, 0), (0, 0), (0, fill)], mode="edge") for x in (factors.base, factors.decay)
-    )
+    both, ends = (factors.base, factors.decay), [(0, 0), (0, 0), (0, fill)]
+    base, decay = (jnp.pad(x, ends, mode="edge") for x in both)
     sums = jnp.zeros((n_angles, 2, n_rank, n + fill), base.dtype)
     for far in data.far:
         count, half = far.shape[1:3]
-        split = n_angles, n_rank, count, 2, half
         # Angle and square are one axis: products over two such axes are slow on CPUs.
         square = far.reshape(-1, half, half)
-        b, d = (
-            jnp.moveaxis(x.reshape(split), 1, 3).reshape(-1, 2, n_rank, half) for x in (base, decay)
-        )
+        parts = (x.reshape(n_angles, n_rank, count, 2, half) for x in (base, decay))
+        b, d = (jnp.moveaxis(x, 1, 3).reshape(-1, 2, n_rank, half) for x in parts)
         edge = d[:, 0, :, -1:]
         rise, fall = jnp.exp(d[:, 0] - edge), jnp.exp(edge - d[:, 1])
         ahead = rise * jnp.einsum("sij,srj->sir", square, fall * b[:, 1]).mT
         behind = fall * jnp.einsum("sij,sri->srj", square, rise * b[:, 0])
         none = jnp.zeros_like(ahead)
-        parts = jnp.stack([ahead, none, none, behind], axis=1)
-        parts = parts.reshape(n_angles, count, 2, 2, n_rank, half)
-        sums += jnp.moveaxis(parts, (2, 4), (1, 2)).reshape(sums.shape)
+        halves = jnp.stack([ahead, none, none, behind], axis=1)
+        halves = halves.reshape(n_angles, count, 2, 2, n_rank, half)
+        sums += jnp.moveaxis(halves, (2, 4), (1, 2)).reshape(sums.shape)
     return sums.reshape(*sums.shape[:-1], *data.near.shape[1:3])
 
 
-def _between(outer: OuterProducts, n_left: int) -> Float[Array, "row slot"]:
+def _between(outer: OuterProducts, n_left: int) -> Rows:
     """Pairs whose frames lie in different blocks: sums of (1, slots…) times the slots."""
-    alpha, early, beta, late, gap = outer.alpha, outer.early, outer.beta, outer.late, outer.gap
+    alpha, early, beta, late, gap = outer
     ahead = jnp.einsum("rIJ,rJ->rI", gap, beta.sum(-1))
     behind = jnp.einsum("rIJ,rI->rJ", gap, alpha.sum(-1))
     ones = jnp.einsum("rn,ran->a", ahead, early.sum(-1))
@@ -350,20 +315,14 @@ def _between(outer: OuterProducts, n_left: int) -> Float[Array, "row slot"]:
     return jnp.concatenate([ones[None], slots])
 
 
-def _at_one_time(
-    weight: Float[Array, "rank rank block #frame"],
-    slots: Float[Array, "rank slot block frame"],
-    n_left: int,
-) -> Float[Array, "left slot"]:
+def _at_one_time(weight: Array, slots: Array, n_left: int) -> Float[Array, "left slot"]:
     """Sums over ranks r, s and frames of weight_rs times slot a of r times slot b of s."""
     weighted = sum(w[:, None] * x[None] for w, x in zip(weight, slots[:, :n_left], strict=True))
     left, right = (x.reshape(*x.shape[:2], -1) for x in (jnp.asarray(weighted), slots))
     return jnp.einsum("sat,sbt->sab", left, right).sum(axis=0)
 
 
-def _inside(
-    blocks: Factors, near: Float[Array, "block frame frame"], n_left: int
-) -> Float[Array, "row slot"]:
+def _inside(blocks: Factors, near: Array, n_left: int) -> Rows:
     """Pairs whose frames lie in one block: sums of (data, 1, slots…) times the slots."""
     right, left = inner_pairs(blocks)
     planes = sum(

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import pairs
 from twotime.gram.evaluator import AbstractEvaluator, share_out
-from twotime.gram.interpolation import NodeWeights, node_gram, node_weights
+from twotime.gram.interpolation import NodeWeights, node_gram, of_many_tiles
 from twotime.models.rates import Scalar
 
 
@@ -49,11 +49,7 @@ class Tiled(AbstractEvaluator):
     word: ClassVar[str] = "tiled"
 
     def prepare(self, data: TwoTimeData, shift: Scalar) -> TiledData:
-        n = data.c2.shape[-1]
-        # Of fewer tiles most change too much for their nodes, or touch the first frames.
-        many = n > 4 * self.tile
-        nodes = node_weights(data, shift, pairs.tile_edge(n, self.tile)) if many else None
-        return TiledData(data_moments(data, shift), nodes)
+        return TiledData(data_moments(data, shift), of_many_tiles(data, shift, self.tile))
 
     def _on_one(
         self, model, data, params, free, shift, prepared, with_normal, corners=None
