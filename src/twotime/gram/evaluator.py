@@ -37,12 +37,7 @@ class AbstractEvaluator(eqx.Module):
 
     @abc.abstractmethod
     def prepare(self, data: TwoTimeData, shift: Scalar) -> Any:
-        """Compute what depends on the data alone, once for all evaluations.
-
-        Args:
-            data: The data.
-            shift: Subtracted from the data, to keep digits.
-        """
+        """Compute what depends on the data alone, less a shift, once for all evaluations."""
 
     def gram(
         self,

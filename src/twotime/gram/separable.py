@@ -173,10 +173,10 @@ class Separable(AbstractEvaluator):
         n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
 
         def on_frames(_: Array) -> Array:
-            factors = jax.lax.map(lambda x: factors_of(model, *x), channels)
+            factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
             blocks = jax.lax.map(lambda x: in_blocks(x, *prepared.near.shape[1:3]), factors)
             angles = blocks, _sums_with_data(factors, prepared), prepared.near
-            return jax.lax.map(lambda x: _rows_of_frames(*x, n_left), angles)
+            return jax.lax.map(lambda x: _rows_of_frames(x[0], x[1], x[2], n_left), angles)
 
         def on_nodes(c2: Array) -> Array:
             return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
@@ -188,7 +188,7 @@ class Separable(AbstractEvaluator):
         else:
             edge = tile_edge(n, self.tile)
             nodes = interpolation.nodes_of(n, edge)
-            at_nodes = jax.lax.map(lambda x: factors_at_nodes(model, *x, edge), channels)
+            at_nodes = jax.lax.map(lambda x: factors_at_nodes(model, x[0], x[1], edge), channels)
             blocks, is_smooth = at_nodes[0], interpolation.agreed(jnp.all(at_nodes[1]))
             rows = jax.lax.cond(is_smooth, on_nodes, on_frames, prepared.nodes)
         mixed = rows[:, :2, :n_left].mT

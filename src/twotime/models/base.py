@@ -150,12 +150,9 @@ Finding = tuple[Severity, str]
 
 
 class Check(NamedTuple):
-    """A physics check of parameter values, beyond their bounds.
+    """A physics check of parameters by name, beyond their bounds.
 
-    Attributes:
-        names: Parameters that are judged.
-        judge: Called with their values and the frame times [s] (empty where unknown); yields
-            findings.
+    `judge` takes their values and the frame times [s] (empty where unknown) and yields findings.
     """
 
     names: tuple[str, ...]

@@ -90,9 +90,7 @@ def _correlation(
 
 
 @eqx.filter_jit
-def _field(
-    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles
-) -> Array:
+def _field(model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles) -> Array:
     upper = jnp.arange(t.shape[0])[:, None] <= jnp.arange(t.shape[0])[None, :]
 
     def plane(angle: Scalar) -> Array:

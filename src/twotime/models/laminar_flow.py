@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from twotime.models import base, rates
 from twotime.models.base import Curve, Pair, Real, Setting
@@ -28,9 +28,8 @@ class LaminarFlow(base.AbstractTwoTimeModel):
 
     Attributes:
         gap: h, the distance between stator and rotor [Å].
-        shear_convention: "published" is the equation above. "homodyne" reproduces older
-            results: $(\sin\Phi/\Phi)^4$ with $\Phi = a/\pi$. It makes a fitted shear rate
-            $\pi/\sqrt2$ times larger at small strain.
+        shear_convention: "published" is the equation above, "homodyne" that of older results:
+            $(\sin\Phi/\Phi)^4$, $\Phi = a/\pi$, whose shear rates are $\pi/\sqrt2$ times larger.
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
 
     Reference:
@@ -153,56 +152,40 @@ class LaminarFlow(base.AbstractTwoTimeModel):
         return Plan(stages, params, others)
 
 
-def peclet(
-    shear_rate: Float[Array, "..."], diffusion: Float[Array, "..."], radius: Scalar
-) -> Float[Array, "..."]:
-    r"""Péclet number $\dot\gamma a^2/D$ of particles of known radius a.
+def peclet(shear_rate: Array, diffusion: Array, radius: Scalar) -> Array:
+    r"""Péclet number $\dot\gamma a^2/D$ of a shear rate [1/s], D = J/2 [Å²/s] and a radius a [Å].
 
     The correlation does not know the radius, so this is not one of the model's `functions`.
-
-    Args:
-        shear_rate: Shear rate [1/s].
-        diffusion: Diffusion coefficient D = J/2 [Å²/s].
-        radius: Particle radius a [Å].
-
-    Returns:
-        Shear against diffusion over one radius; pure number.
     """
     return shear_rate * radius**2 / diffusion
 
 
-def sinc(x: Real, sin_x: Real) -> Float[Array, "..."]:
+def sinc(x: Real, sin_x: Real) -> Array:
     """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
     return _sinc(jnp.asarray(x), jnp.asarray(sin_x))
 
 
 @jax.custom_jvp
 def _sinc(x: Array, sin_x: Array) -> Array:
-    return jnp.where(_is_small(x), _sinc_series(x)[0], sin_x) / _not_small(x)
+    small, series, _, divisor = _near_zero(x)
+    return jnp.where(small, series, sin_x) / divisor
 
 
 @_sinc.defjvp
 def _(primals, tangents):
     """Of x and sin(x) as two variables; one division, and that last, is the fastest."""
     (x, sin_x), (dx, dsin) = primals, tangents
-    (series, slope), small = _sinc_series(x), _is_small(x)
-    value = jnp.where(small, series, sin_x) / _not_small(x)
-    return value, jnp.where(small, slope * dx, dsin - value * dx) / _not_small(x)
+    small, series, slope, divisor = _near_zero(x)
+    value = jnp.where(small, series, sin_x) / divisor
+    return value, jnp.where(small, slope * dx, dsin - value * dx) / divisor
 
 
-def _is_small(x: Array) -> Array:
-    return jnp.abs(x) < 0.05
-
-
-def _not_small(x: Array) -> Array:
-    return jnp.where(_is_small(x), 1.0, x)
-
-
-def _sinc_series(x: Array) -> tuple[Array, Array]:
-    """The series of sin(x)/x and of its derivative, right for small x."""
-    square = jnp.where(_is_small(x), x, 0.0) ** 2
+def _near_zero(x: Array) -> tuple[Array, Array, Array, Array]:
+    """Where x is small, the series of sin(x)/x and of its derivative there, and x elsewhere."""
+    small = jnp.abs(x) < 0.05
+    square = jnp.where(small, x, 0.0) ** 2
     value, slope = jnp.zeros_like(x), jnp.zeros_like(x)
     for power in range(4, -1, -1):
         slope = slope * square + value
         value = value * square + (-1) ** power / math.factorial(2 * power + 1)
-    return value, 2 * x * slope
+    return small, value, 2 * x * slope, jnp.where(small, 1.0, x)

@@ -107,7 +107,7 @@ class Individual:
     @property
     def varying(self) -> "Individual":
         """The mode in which nothing is frozen, for searching starts."""
-        return self
+        return Individual() if self.is_frozen else self
 
     def basis(self, phi: Angles) -> Basis:
         """Values of each angle by the coefficients."""
@@ -160,10 +160,6 @@ class Frozen(Individual):
 
     word: ClassVar[str] = "constant"
     is_frozen: ClassVar[bool] = True
-
-    @property
-    def varying(self) -> Individual:
-        return Individual()
 
 
 @dataclasses.dataclass(frozen=True)
