@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from twotime.compilation import compiled
 from twotime.covariance import LinearisedFit
+from twotime.gram.evaluator import TILE
 from twotime.gram.pairs import (
     ChannelDerivatives,
     channel_slopes,
@@ -22,7 +23,6 @@ from twotime.gram.pairs import (
     tile_pairs,
 )
 from twotime.gram.problem import Problem, Reduced, reduce_gram
-from twotime.gram.evaluator import TILE
 from twotime.models.correlation import pairs
 
 Scores = Float[Array, "angle time free"]

@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import pairs
-from twotime.gram.pairs import ChannelDerivatives, Sums
+from twotime.gram.pairs import ChannelDerivatives
+from twotime.gram.sums import Product, Sums, assembled, tile_sums
 from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
@@ -164,7 +165,7 @@ def of_many_tiles(data: TwoTimeData, shift: Scalar, tile: int) -> NodeWeights | 
 
 def node_gram(
     model: AbstractTwoTimeModel,
-    products: list[pairs.Product],
+    products: list[Product],
     channels: Channels,
     by: ChannelDerivatives,
     weights: NodeWeights,
@@ -200,7 +201,7 @@ def node_gram(
         planes = jnp.where(take, value, 0.0), [jnp.where(take, x, 0.0) for x in g]
         window = [jax.lax.dynamic_slice(x, first, (size, size)) for x in weights]
         rows = jax.lax.dynamic_slice_in_dim(by_here.row, first[0], size, axis=2)
-        return sums.add(first, pairs.tile_sums(products, planes, window, rows)), smooth
+        return sums.add(first, tile_sums(products, planes, window, rows)), smooth
 
     n_groups = n_blocks // GROUP
     groups = np.stack(np.triu_indices(n_groups), axis=1)
@@ -209,7 +210,7 @@ def node_gram(
     smooth = jnp.zeros((n_groups, n_groups, GROUP, GROUP), bool)
     smooth = smooth.at[tuple(groups.T)].set(found)
     smooth = jnp.swapaxes(smooth, 1, 2).reshape(n_blocks, -1)
-    return pairs.assembled(products, sums, by_here), smooth[nodes.of_tile][:, nodes.of_tile]
+    return assembled(products, sums, by_here), smooth[nodes.of_tile][:, nodes.of_tile]
 
 
 def _upper(corner: Int[Array, "2"]) -> Bool[Array, "block block"]:

@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array
 
 from twotime.models import base, rates
+from twotime.models.alternatives import Alternatives
 from twotime.models.base import Curve, Pair, Real, Setting
-from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
+from twotime.models.proposals import Coordinates, Plan, Stage
 from twotime.models.rates import Integration, PowerLaw, Scalar
 from twotime.models.static import StaticDiffusion, transport_functions
 
@@ -29,7 +30,8 @@ class LaminarFlow(base.AbstractTwoTimeModel):
     Attributes:
         gap: h, the distance between stator and rotor [Å].
         shear_convention: "published" is the equation above, "homodyne" that of older results:
-            $(\sin\Phi/\Phi)^4$, $\Phi = a/\pi$, whose shear rates are $\pi/\sqrt2$ times larger.
+            $(\sin\Phi/\Phi)^4$ with $\Phi = a/\pi$, whose fitted shear rates are $\pi/\sqrt2$
+            times larger at small strain.
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
 
     Reference:
@@ -120,8 +122,7 @@ class LaminarFlow(base.AbstractTwoTimeModel):
 
     def proposals(self, scene):
         per_rate = abs(0.5 * scene.q * float(self.gap)) * scene.span
-        if self.shear_convention == "homodyne":
-            per_rate /= np.pi
+        per_rate /= np.pi if self.shear_convention == "homodyne" else 1.0
         phase = np.geomspace(0.3, 0.5 * np.pi * scene.t.size, 36)
         stages = (
             Stage({
@@ -160,18 +161,14 @@ def peclet(shear_rate: Array, diffusion: Array, radius: Scalar) -> Array:
     return shear_rate * radius**2 / diffusion
 
 
+@jax.custom_jvp
 def sinc(x: Real, sin_x: Real) -> Array:
     """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
-    return _sinc(jnp.asarray(x), jnp.asarray(sin_x))
-
-
-@jax.custom_jvp
-def _sinc(x: Array, sin_x: Array) -> Array:
     small, series, _, divisor = _near_zero(x)
     return jnp.where(small, series, sin_x) / divisor
 
 
-@_sinc.defjvp
+@sinc.defjvp
 def _(primals, tangents):
     """Of x and sin(x) as two variables; one division, and that last, is the fastest."""
     (x, sin_x), (dx, dsin) = primals, tangents
@@ -180,7 +177,7 @@ def _(primals, tangents):
     return value, jnp.where(small, slope * dx, dsin - value * dx) / divisor
 
 
-def _near_zero(x: Array) -> tuple[Array, Array, Array, Array]:
+def _near_zero(x: Real) -> tuple[Array, Array, Real, Array]:
     """Where x is small, the series of sin(x)/x and of its derivative there, and x elsewhere."""
     small = jnp.abs(x) < 0.05
     square = jnp.where(small, x, 0.0) ** 2

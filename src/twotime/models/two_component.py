@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.models import base, rates, static
+from twotime.models import base, rates
+from twotime.models.alternatives import Alternatives
 from twotime.models.base import Curve, parameter_group, within
-from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
+from twotime.models.proposals import Coordinates, Plan, Scene, Stage
 from twotime.models.rates import Integration, PowerLaw, Times
+from twotime.models.static import transport_checks, transport_functions, transport_integral_check
 
 FRACTION = ("f0", "f1", "f2", "f3")
 _BELOW_ONE = 0.98
@@ -88,16 +90,16 @@ class TwoComponent(base.AbstractTwoTimeModel):
     )
     settings: ClassVar = (base.INTEGRATION,)
     checks: ClassVar = (
-        *static.transport_checks(reference),
-        *static.transport_checks(sample),
+        *transport_checks(reference),
+        *transport_checks(sample),
         within("v0", "warning", 0, np.inf, "Å/s^(1+β) is negative: flow against phi0."),
         within("v0", "info", -np.inf, 1e3, "Å/s^(1+β) is above 1e3: fast flow."),
         base.exponent_check("beta"),
         within("f0", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
         within("f1", "warning", -5, 5, "1/s is beyond 5 in size: the fraction changes abruptly."),
         within("f3", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
-        static.transport_integral_check(reference),
-        static.transport_integral_check(sample),
+        transport_integral_check(reference),
+        transport_integral_check(sample),
         base.Check(FRACTION, _fraction_check),
     )
     example: ClassVar = base.Example(
@@ -161,17 +163,14 @@ class TwoComponent(base.AbstractTwoTimeModel):
         values = self.named(params)
         velocity = self.velocity.rate(values, rates.regular(t))
         path = self.velocity.clock(values, t, t=t, integration=self.integration)
-        return (
-            static.transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
-            | static.transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
-            | {
-                "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
-                "displacement": Curve(
-                    path - path[0], "Å", "∫v dt", "Displacement since the first frame"
-                ),
-                "x_s": Curve(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
-            }
-        )
+        moved = path - path[0]
+        found = transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
+        found |= transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
+        return found | {
+            "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
+            "displacement": Curve(moved, "Å", "∫v dt", "Displacement since the first frame"),
+            "x_s": Curve(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
+        }
 
     def components(self, params, t):
         values = self.named(params)
@@ -187,13 +186,10 @@ class TwoComponent(base.AbstractTwoTimeModel):
         return params.at[np.array([self.names.index("f0"), self.names.index("f3")])].mul(factor)
 
     def proposals(self, scene):
-        transport = self.reference, self.sample
+        both = self.reference, self.sample
+        turn = self.velocity, "phi0", scene.across("phi0", 5)
         others = Alternatives(
-            scene,
-            (*transport, self.velocity),
-            fraction=FRACTION,
-            exchange=transport,
-            turn=(self.velocity, "phi0", scene.across("phi0", 5)),
+            scene, (*both, self.velocity), fraction=FRACTION, exchange=both, turn=turn
         )
 
         def params(c: Coordinates) -> dict[str, Any]:
