@@ -16,7 +16,6 @@ from twotime.models.proposals import Plan, Scene
 from twotime.models.rates import AnyArray, At, Integration, Scalar, Times
 
 Params = Float[AnyArray, " param"]
-Real = Float[AnyArray, "..."] | float
 
 
 def number(value: Any) -> Any:

@@ -1,19 +1,17 @@
 """Diffusion in a sheared suspension: `LaminarFlow`."""
 
-import math
 from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from twotime.models import base, rates
 from twotime.models.alternatives import Alternatives
-from twotime.models.base import Curve, Pair, Real, Setting
+from twotime.models.base import Curve, Pair, Setting
 from twotime.models.proposals import Coordinates, Plan, Stage
-from twotime.models.rates import Integration, PowerLaw, Scalar
+from twotime.models.rates import Integration, PowerLaw, Scalar, sinc
 from twotime.models.static import StaticDiffusion, transport_functions
 
 ShearConvention = Literal["published", "homodyne"]
@@ -159,30 +157,3 @@ def peclet(shear_rate: Array, diffusion: Array, radius: Scalar) -> Array:
     The correlation does not know the radius, so this is not one of the model's `functions`.
     """
     return shear_rate * radius**2 / diffusion
-
-
-@jax.custom_jvp
-def sinc(x: Real, sin_x: Real) -> Array:
-    """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
-    small, series, _, divisor = _near_zero(x)
-    return jnp.where(small, series, sin_x) / divisor
-
-
-@sinc.defjvp
-def _(primals, tangents):
-    """Of x and sin(x) as two variables; one division, and that last, is the fastest."""
-    (x, sin_x), (dx, dsin) = primals, tangents
-    small, series, slope, divisor = _near_zero(x)
-    value = jnp.where(small, series, sin_x) / divisor
-    return value, jnp.where(small, slope * dx, dsin - value * dx) / divisor
-
-
-def _near_zero(x: Real) -> tuple[Array, Array, Real, Array]:
-    """Where x is small, the series of sin(x)/x and of its derivative there, and x elsewhere."""
-    small = jnp.abs(x) < 0.05
-    square = jnp.where(small, x, 0.0) ** 2
-    value, slope = jnp.zeros_like(x), jnp.zeros_like(x)
-    for power in range(4, -1, -1):
-        slope = slope * square + value
-        value = value * square + (-1) ** power / math.factorial(2 * power + 1)
-    return small, value, 2 * x * slope, jnp.where(small, 1.0, x)

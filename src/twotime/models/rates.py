@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -17,6 +18,7 @@ AnyArray = Array | np.ndarray
 Times = Float[AnyArray, " time"]
 At = Float[AnyArray, " at"]
 Scalar = Float[AnyArray, ""] | float
+Real = Float[AnyArray, "..."] | float
 Integration = Literal["trapezoid", "exact"]
 
 INTEGRATIONS = ("trapezoid", "exact")
@@ -257,6 +259,33 @@ def _relative_expm1(u: Array) -> Array:
         series = 1 + small * series / k
     far = jnp.where(near, 1.0, u)
     return jnp.where(near, series, jnp.expm1(far) / far)
+
+
+@jax.custom_jvp
+def sinc(x: Real, sin_x: Real) -> Array:
+    """sin(x)/x from x and its sine, by its series near 0 where the quotient loses digits."""
+    small, series, _, divisor = _near_zero(x)
+    return jnp.where(small, series, sin_x) / divisor
+
+
+@sinc.defjvp
+def _(primals, tangents):
+    """Of x and sin(x) as two variables; one division, and that last, is the fastest."""
+    (x, sin_x), (dx, dsin) = primals, tangents
+    small, series, slope, divisor = _near_zero(x)
+    value = jnp.where(small, series, sin_x) / divisor
+    return value, jnp.where(small, slope * dx, dsin - value * dx) / divisor
+
+
+def _near_zero(x: Real) -> tuple[Array, Array, Real, Array]:
+    """Where x is small, the series of sin(x)/x and of its derivative there, and x elsewhere."""
+    small = jnp.abs(x) < 0.05
+    square = jnp.where(small, x, 0.0) ** 2
+    value, slope = jnp.zeros_like(x), jnp.zeros_like(x)
+    for power in range(4, -1, -1):
+        slope = slope * square + value
+        value = value * square + (-1) ** power / math.factorial(2 * power + 1)
+    return small, value, 2 * x * slope, jnp.where(small, 1.0, x)
 
 
 def check_integration(integration: str) -> str:
