@@ -20,8 +20,8 @@ from twotime.data.dataset import TwoTimeData
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.result import make_result
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
-from twotime.gram.problem import make_problem
 from twotime.gram.evaluator import TILE
+from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, resolve_mode
