@@ -206,9 +206,8 @@ def factors_at_nodes(
     """
     nodes = interpolation.nodes_of(channels.level.shape[1], edge)
     typical = jax.tree.map(lambda x: jnp.sum(interpolation.in_units_of_largest(x, 2), axis=0), by)
-    follow = interpolation.follow_from_nodes(
-        jnp.concatenate(jax.tree.leaves((channels, typical))), edge
-    )
+    functions = jnp.concatenate(jax.tree.leaves((channels, typical)))
+    follow = interpolation.follow_from_nodes(functions, edge)
     here = jax.tree.map(lambda x: x[..., nodes.frames.ravel()], (channels, by))
     blocks = in_blocks(factors_of(model, *here), *nodes.frames.shape)
     outer = outer_products(blocks)
@@ -240,16 +239,13 @@ def _rows_of_nodes(blocks: Factors, c2: Array, nodes: Nodes, n_left: int) -> Row
     by_later = jnp.einsum("IiJj,rJj->JrIi", squares, beta)
     by_earlier = jnp.einsum("IiJj,rIi->IrJj", squares, alpha)
 
-    def over_later(gap: Array, own: Array, late: Array) -> Array:
-        others = jnp.einsum("...IJ,...J->...I", gap, jnp.sum(nodes.counts * late, axis=-1))
-        within = jnp.einsum("Iij,...Ij->...Ii", nodes.pairs, late)
+    def over(blocks: str, frames: str, gap: Array, own: Array, x: Array) -> Array:
+        others = jnp.einsum(blocks, gap, jnp.sum(nodes.counts * x, axis=-1))
+        within = jnp.einsum(frames, nodes.pairs, x)
         return jnp.asarray(nodes.counts) * others[..., None] + own[..., None] * within
 
-    def over_earlier(gap: Array, own: Array, early: Array) -> Array:
-        others = jnp.einsum("...IJ,...I->...J", gap, jnp.sum(nodes.counts * early, axis=-1))
-        within = jnp.einsum("Iij,...Ii->...Ij", nodes.pairs, early)
-        return jnp.asarray(nodes.counts) * others[..., None] + own[..., None] * within
-
+    over_later = partial(over, "...IJ,...J->...I", "Iij,...Ij->...Ii")
+    over_earlier = partial(over, "...IJ,...I->...J", "Iij,...Ii->...Ij")
     data_ahead = jnp.einsum("JrIi,rIJ->rIi", by_later, whole)
     data_behind = jnp.einsum("IrJj,rIJ->rJj", by_earlier, whole)
     ahead = jnp.stack([data_ahead, over_later(gap, own, beta)])

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from twotime.models.proposals import Params, Scene, Several
 from twotime.models.rates import PowerLaw
 
+Directions = Float[np.ndarray, " direction"]
 _SCALES = (0.4, 1.0, 2.5)
 _FRACTIONS = (0.1, 0.35, 0.6, 0.85)
 _BEGINS = (*_FRACTIONS, 1.1)
@@ -38,10 +39,11 @@ class Alternatives:
         *,
         fraction: tuple[str, ...] = (),
         exchange: tuple[PowerLaw, ...] = (),
-        turn: tuple[PowerLaw, str, Float[np.ndarray, " direction"]] | None = None,
+        turn: tuple[PowerLaw, str, Directions] | None = None,
     ) -> None:
         t, n = scene.t, scene.t.size
         self._t = t[np.unique(np.linspace(0, n - 1, min(n, 200)).astype(int))]
+        self._positive = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
         self._index = {name: place for place, name in enumerate(scene.names)}
         self._rates, self._fraction = rates, self._places(fraction)
         self._exchange, self._turn = exchange, turn
@@ -57,12 +59,10 @@ class Alternatives:
             one, two = self._exchange
             both = [self._reshaped(p, two, (1.0,)) for p in self._reshaped(params, one, (1.0,))]
             late = self._late_fraction(params)
-            found += [
-                np.concatenate(both),
-                self._with_fractions(params, (late, *_FRACTIONS)),
-                self._with_fractions(self.exchanged(params), (1.0 - late, *_FRACTIONS)),
-            ]
-            for source, end in ((params, late), (self.exchanged(params), 1.0 - late)):
+            found.append(np.concatenate(both))
+            labels = (params, late), (self.exchanged(params), 1.0 - late)
+            found += [self._with_fractions(source, (end, *_FRACTIONS)) for source, end in labels]
+            for source, end in labels:
                 steady = self._steady(source)
                 found.append(np.concatenate([self._with_fractions(p, (end,)) for p in steady]))
                 found.append(self._drawn(self._with_fractions(source, (end, *_FRACTIONS))))
@@ -94,7 +94,7 @@ class Alternatives:
 
     def _rate_shapes(self) -> Float[np.ndarray, "shape 3"]:
         """Amplitude, exponent and offset of rates whose mean is 1."""
-        t = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
+        t = self._positive
         laws = [(1.0, p, 0.0) for p in (0.0, -0.7, 0.7, -1.5, 1.5, -3.0, 3.0)]
         for p in (-1.5, 1.5):
             laws += [(1.0, p, -((t[0] + c * (t[-1] - t[0])) ** p)) for c in (0.1, 0.25, 0.45, 0.7)]
@@ -105,9 +105,8 @@ class Alternatives:
 
     def _values(self, params: Params, rate: PowerLaw) -> Float[np.ndarray, " time"]:
         """Size of a rate at each time."""
-        t = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
         a, p, b = params[self._places(rate.names)]
-        values = a * np.exp(np.minimum(p * np.log(t), 300.0)) + b
+        values = a * np.exp(np.minimum(p * np.log(self._positive), 300.0)) + b
         return np.abs(values) if rate.is_signed else np.maximum(values, 0.0)
 
     def _mean(self, params: Params, rate: PowerLaw) -> float:
@@ -133,9 +132,7 @@ class Alternatives:
                 out[:, others] = 0.0
         return out
 
-    def _turned(
-        self, params: Params, rate: PowerLaw, name: str, directions: Float[np.ndarray, " direction"]
-    ) -> Float[np.ndarray, "turned param"]:
+    def _turned(self, params: Params, rate: PowerLaw, name: str, directions: Directions) -> Several:
         """A flow in other directions, of some sizes, as it is, steady, rising and falling."""
         courses = np.concatenate([params[None], self._reshaped(params, rate, (1.0,))[:3]])
         out = np.repeat(courses, len(_SPEEDS) * len(directions), axis=0)

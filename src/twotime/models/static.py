@@ -54,24 +54,18 @@ def transport_integral_check(transport: PowerLaw) -> Check:
 
 
 def transport_functions(
-    transport: PowerLaw,
-    values: Mapping[str, Any],
-    t: Times,
-    suffix: str = "",
-    index: str = "",
-    of: str = "",
+    transport: PowerLaw, values: Mapping[str, Any], t: Times, index: str = "", of: str = ""
 ) -> dict[str, Curve]:
-    """J(t) and D(t) of a transport coefficient.
+    """J(t) and D(t) of a transport coefficient, named as its amplitude is.
 
     Args:
         transport: The rate.
         values: Parameters by name.
         t: Times of the frames [s].
-        suffix: Ending of the functions' names.
         index: Ending of their symbols.
         of: Whose transport it is, for the description.
     """
-    rate = transport.rate(values, rates.regular(t))
+    rate, suffix = transport.rate(values, rates.regular(t)), transport.amplitude.removeprefix("D0")
     variance = f"Growth rate of the variance of the displacement{of}"
     diffusion = f"Diffusion coefficient{of}, J/2"
     return {

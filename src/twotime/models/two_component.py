@@ -164,8 +164,8 @@ class TwoComponent(base.AbstractTwoTimeModel):
         velocity = self.velocity.rate(values, rates.regular(t))
         path = self.velocity.clock(values, t, t=t, integration=self.integration)
         moved = path - path[0]
-        found = transport_functions(self.reference, values, t, "_ref", "_r", " of the reference")
-        found |= transport_functions(self.sample, values, t, "_sample", "_s", " of the sample")
+        found = transport_functions(self.reference, values, t, "_r", " of the reference")
+        found |= transport_functions(self.sample, values, t, "_s", " of the sample")
         return found | {
             "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
             "displacement": Curve(moved, "Å", "∫v dt", "Displacement since the first frame"),
