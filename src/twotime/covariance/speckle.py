@@ -19,13 +19,16 @@ from twotime.gram import Separable
 from twotime.gram.pairs import ChannelDerivatives, channel_slopes, cut_tile, slopes, tile_pairs
 from twotime.gram.problem import Problem
 from twotime.gram.separable import factors_of, in_blocks, inner_pairs, outer_products
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
+from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
 from twotime.models.rates import Scalar
 
 Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
 Plane = Float[Array | np.ndarray, "time time"]
 Weights = Float[Array, "score time time"]
 Blocks = Float[Array, "block block"]
+Directions = Float[Array, "direction free"]
+Linear = tuple[Array, Array]
+Index = Int[Array, ""]
 
 
 class ScoreCovariance(eqx.Module):
@@ -159,11 +162,7 @@ def stride(n_frames: int) -> int:
 
 
 def angle_in_blocks(
-    problem: Problem,
-    params: Float[Array, " param"],
-    scaling: tuple[Array, Array],
-    directions: Float[Array, "direction free"],
-    k: Int[Array, ""],
+    problem: Problem, params: Params, scaling: Linear, directions: Directions, k: Index
 ) -> tuple[BlockModel, BlockResiduals]:
     """Model and residuals of one angle on blocks of frames.
 
@@ -183,7 +182,7 @@ def angle_in_blocks(
 
 
 def residual_blocks(
-    problem: Problem, channels: Channels, scaling: tuple[Array, Array], k: Int[Array, ""]
+    problem: Problem, channels: Channels, scaling: Linear, k: Index
 ) -> BlockResiduals:
     """Rebin the residuals of angle `k`, tile by tile.
 
@@ -221,7 +220,7 @@ def residual_blocks(
 
 
 def complete_blocks(
-    problem: Problem, planes: BlockModel, scaling: tuple[Array, Array], k: Int[Array, ""]
+    problem: Problem, planes: BlockModel, scaling: Linear, k: Index
 ) -> BlockResiduals:
     """`residual_blocks` where no point is missing and all count alike, at one read of the data.
 

@@ -19,8 +19,12 @@ Params = Float[AnyArray, " param"]
 
 
 def number(value: Any) -> Any:
-    """A float64 scalar of numpy, so that JAX traces it; traced values and None pass."""
-    return value if value is None or isinstance(value, jax.Array) else np.float64(value)
+    """A float64 scalar of numpy, so that JAX sees a number to trace; traced values pass."""
+    return value if isinstance(value, jax.Array) else np.float64(value)
+
+
+def _optional_number(value: Any) -> Any:
+    return None if value is None else number(value)
 
 
 def is_concrete(*values: Any) -> bool:
@@ -78,8 +82,8 @@ class ParameterInfo(eqx.Module):
     group: str = eqx.field(static=True, default="")
     vary_default: bool = eqx.field(static=True, default=True)
     log_space: bool = eqx.field(static=True, default=False)
-    prior_mean: float | None = eqx.field(converter=number, default=None)
-    prior_std: float | None = eqx.field(converter=number, default=None)
+    prior_mean: float | None = eqx.field(converter=_optional_number, default=None)
+    prior_std: float | None = eqx.field(converter=_optional_number, default=None)
     is_scaling: bool = eqx.field(static=True, default=False)
     is_physical: bool = eqx.field(static=True, default=True)
     is_flow: bool = eqx.field(static=True, default=False)
