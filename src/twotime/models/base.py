@@ -289,7 +289,6 @@ def _warn(method: str, stacklevel: int) -> None:
 
 
 Components = Float[Array, "component quantity time"]
-_TRANSPORT, _SHARE = 0.2, 0.1
 
 
 class AbstractTwoTimeModel(eqx.Module):
@@ -349,9 +348,6 @@ class AbstractTwoTimeModel(eqx.Module):
             t: Frame grid on which rates are integrated [s].
             q: Wavevector [1/Å].
             phi: Detector angle [degree].
-
-        Returns:
-            The channels at `times`.
         """
 
     @abstractmethod
@@ -425,7 +421,7 @@ class AbstractTwoTimeModel(eqx.Module):
 
         def distance(x: Components) -> Array:
             away = jnp.abs(x - b).max(axis=(0, 2))
-            return jnp.max(away / jnp.asarray([_TRANSPORT, _SHARE]))
+            return jnp.max(away / jnp.asarray([0.2, 0.1]))
 
         swapped, plain = distance(a[::-1]), distance(a)
         return (swapped <= 1.0) & (swapped < plain)
