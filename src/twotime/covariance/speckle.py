@@ -19,7 +19,7 @@ from twotime.gram import Separable
 from twotime.gram.pairs import ChannelDerivatives, channel_slopes, cut_tile, slopes, tile_pairs
 from twotime.gram.problem import Problem
 from twotime.gram.separable import factors_of, in_blocks, inner_pairs, outer_products
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
+from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.rates import Scalar
 
 Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
@@ -28,6 +28,7 @@ Weights = Float[Array, "score time time"]
 Blocks = Float[Array, "block block"]
 Directions = Float[Array, "direction free"]
 Linear = tuple[Array, Array]
+Params = Float[Array, " param"]
 Index = Int[Array, ""]
 
 
