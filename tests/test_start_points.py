@@ -44,7 +44,7 @@ def test_without_any_effect_it_moves_to_the_middle_of_the_bounds(moved):
     np.testing.assert_allclose(found, [1e4, 0.0, 0.5 * (100.0 - 1e5)])
 
 
-def test_make_starts_are_inside_the_bounds_and_the_first_is_the_own():
+def test_spread_starts_are_inside_the_bounds_and_the_first_is_the_own():
     key = jax.random.key(2)
     starts = make_starts(CASE.model, CASE.data, CASE.space, Averaged(), 4, key)
     assert starts.shape == (4, 3) and len(np.unique(starts[:, 0])) == 4
