@@ -7,7 +7,7 @@ import twotime as tt
 from twotime.covariance import known_noise_covariance, optimum
 from twotime.covariance.bands import delta_bands, draw_bands
 from twotime.covariance.misfit import residual_structure
-from twotime.fit.sequential import profile
+from twotime.fit import profile
 from twotime.models.correlation import correlation_at
 
 N = 48

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.fit.sequential import fit_sequential, one_angle
+from twotime.fit import fit_sequential, one_angle
 
 T, PHI = np.arange(1, 31) * 0.2, np.array([0.0, 60.0, 120.0])
 D0 = (1.0e4, 1.3e4, 1.7e4)

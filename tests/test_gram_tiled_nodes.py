@@ -7,8 +7,7 @@ import pytest
 import twotime as tt
 from twotime.gram import Tiled
 from twotime.gram.interpolation import bases_of, chebyshev_nodes, node_gram, node_weights, nodes_of
-from twotime.gram.pairs import ChannelDerivatives, channel_slopes
-from twotime.gram.sums import products_of
+from twotime.gram.pairs import ChannelDerivatives, channel_slopes, products_of
 from twotime.models.base import Terms
 
 TILE, FRAMES = 60, 300

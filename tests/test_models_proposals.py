@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import twotime as tt
-from twotime.models.alternatives import Alternatives
-from twotime.models.proposals import Scene
+from twotime.models.proposals import Alternatives, Scene
 from twotime.models.two_component import FRACTION as NAMES
 
 T = np.arange(1, 81) * 0.1

@@ -9,7 +9,7 @@ from cases import BY_NAME
 from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
 from twotime.models.scaling import Averaged
-from twotime.start.points import make_starts, off_bounds
+from twotime.start import make_starts, off_bounds
 
 CASE = BY_NAME["static"]
 SPACE = CASE.space.with_vary({"D_offset": True})

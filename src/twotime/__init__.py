@@ -35,8 +35,8 @@ from twotime.errors import DataError as DataError
 from twotime.errors import ResultError as ResultError
 from twotime.errors import TwoTimeError as TwoTimeError
 from twotime.fit import fit_nlsq as fit_nlsq
-from twotime.fit.sequential import fit_sequential as fit_sequential
-from twotime.fit.sequential import profile as profile
+from twotime.fit import fit_sequential as fit_sequential
+from twotime.fit import profile as profile
 from twotime.models.base import AbstractTwoTimeModel as AbstractTwoTimeModel
 from twotime.models.base import Channels as Channels
 from twotime.models.base import Pair as Pair

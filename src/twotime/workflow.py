@@ -23,8 +23,7 @@ from twotime.covariance.misfit import residual_structure
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
-from twotime.fit import fit_nlsq
-from twotime.fit.sequential import fit_sequential, one_angle
+from twotime.fit import fit_nlsq, fit_sequential, one_angle
 from twotime.gram import all_devices
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.plots import fit as fit_plots

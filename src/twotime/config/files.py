@@ -15,8 +15,7 @@ import yaml
 from twotime.config.keys import discard, fields, lookup, store, walk
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, unknown_name
 from twotime.config.parameter_space import ParameterSpace, read
-from twotime.config.reading import validator
-from twotime.config.spelling import OLDER
+from twotime.config.reading import OLDER, validator
 from twotime.config.types import HeterodyneConfig, ParameterConfig
 from twotime.errors import ConfigurationError
 from twotime.models import LAWS

@@ -16,8 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import pairs
-from twotime.gram.pairs import ChannelDerivatives
-from twotime.gram.sums import Product, Sums, assembled, tile_sums
+from twotime.gram.pairs import ChannelDerivatives, Product, Sums, assembled, tile_sums
 from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from twotime.data.dataset import TwoTimeData
-from twotime.gram import pairs, sums
+from twotime.gram import pairs
 from twotime.gram.evaluator import AbstractEvaluator, share_out
 from twotime.gram.interpolation import NodeWeights, node_gram, of_many_tiles
 from twotime.models.rates import Scalar
@@ -65,27 +65,27 @@ class Tiled(AbstractEvaluator):
             channels, changes = pairs.channel_slopes(model, data, params, free, phi)
             by, products = (
                 pairs.ChannelDerivatives.of(changes),
-                sums.products_of(channels, with_normal),
+                pairs.products_of(channels, with_normal),
             )
 
-            def of_pairs(corner: Array) -> sums.Sums:
+            def of_pairs(corner: Array) -> pairs.Sums:
                 cut = pairs.cut_tile(data, k, shift, corner, edge)
                 planes = pairs.slopes(model, pairs.tile_pairs(channels, cut.first, edge))
                 rows = jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2)
-                return sums.tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
+                return pairs.tile_sums(products, planes, (cut.weight, cut.weight * cut.c2), rows)
 
-            def add(total: sums.Sums, x: tuple[Array, Array]) -> tuple[sums.Sums, None]:
+            def add(total: pairs.Sums, x: tuple[Array, Array]) -> tuple[pairs.Sums, None]:
                 corner, is_done = x
                 first = jnp.minimum(corner, n - edge)
                 tile = jax.lax.cond(is_done, lambda _: none(edge), of_pairs, corner)
                 return total.add((first[0], first[1]), tile), None
 
-            none = partial(sums.Sums.none, products, n_param=by.row.shape[1])
+            none = partial(pairs.Sums.none, products, n_param=by.row.shape[1])
             found, done = jnp.zeros(()), jnp.zeros(corners.shape[0], bool)
             if known.nodes is not None:
                 found, smooth = node_gram(model, products, channels, by, known.nodes, edge)
                 done = smooth[corners[:, 0] // edge, corners[:, 1] // edge]
-            found += sums.assembled(products, jax.lax.scan(add, none(n), (corners, done))[0], by)
+            found += pairs.assembled(products, jax.lax.scan(add, none(n), (corners, done))[0], by)
             found = found.at[: pairs.MODEL, : pairs.MODEL].add(known.moments)
             return found if with_normal else found[: pairs.FIRST]
 

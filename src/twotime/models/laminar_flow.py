@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Array
 
 from twotime.models import base, rates
-from twotime.models.alternatives import Alternatives
 from twotime.models.base import Curve, Pair, Setting
-from twotime.models.proposals import Coordinates, Plan, Stage
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
 from twotime.models.rates import Integration, PowerLaw, Scalar, sinc
 from twotime.models.static import StaticDiffusion, transport_functions
 

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.models import base, rates
-from twotime.models.alternatives import Alternatives
 from twotime.models.base import Check, Curve, within
-from twotime.models.proposals import Coordinates, Plan, Stage
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
 from twotime.models.rates import Integration, PowerLaw, Times
 
 

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.models import base, rates
-from twotime.models.alternatives import Alternatives
 from twotime.models.base import Curve, parameter_group, within
-from twotime.models.proposals import Coordinates, Plan, Scene, Stage
+from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
 from twotime.models.rates import Integration, PowerLaw, Times
 from twotime.models.static import transport_checks, transport_functions, transport_integral_check
 

@@ -11,8 +11,16 @@ import numpy as np
 
 from twotime.data.matrices import is_empty
 from twotime.data.readers import aps, arrays, nxxpcs
-from twotime.data.readers.values import Reader, Values
-from twotime.data.source import Arrays, Bin, Layout, TwoTimeFile, container, open_arrays
+from twotime.data.source import (
+    Arrays,
+    Bin,
+    Layout,
+    Reader,
+    TwoTimeFile,
+    Values,
+    container,
+    open_arrays,
+)
 from twotime.errors import DataError
 
 _PROBED_ROWS = 4

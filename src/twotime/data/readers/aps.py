@@ -7,8 +7,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from twotime.data.readers.values import Notes, Numbers, Reader, Values, in_per_angstrom
-from twotime.data.source import Bin, TwoTimeFile, open_arrays
+from twotime.data.source import (
+    Bin,
+    Notes,
+    Numbers,
+    Reader,
+    TwoTimeFile,
+    Values,
+    in_per_angstrom,
+    open_arrays,
+)
 from twotime.errors import DataError
 
 _MAPS = "xpcs/twotime/correlation_map"

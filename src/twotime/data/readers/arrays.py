@@ -5,8 +5,7 @@ Named arrays are c2, and optionally q, phi, t or dt, mask, sigma; an npy file is
 
 import numpy as np
 
-from twotime.data.readers.values import Reader, Values
-from twotime.data.source import Arrays, Bin, TwoTimeFile
+from twotime.data.source import Arrays, Bin, Reader, TwoTimeFile, Values
 from twotime.errors import DataError
 
 UNIFORM = 1e-6

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from twotime.data.readers.values import Reader, Values, in_per_angstrom
-from twotime.data.source import Bin, TwoTimeFile
+from twotime.data.source import Bin, Reader, TwoTimeFile, Values, in_per_angstrom
 from twotime.errors import DataError
 
 _C2 = "entry/twotime/two_time_corr_func"
