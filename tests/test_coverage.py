@@ -25,6 +25,24 @@ def benchmark():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    "title", ["static, 15 frames", "laminar, 10 frames", "two components, 10 frames"]
+)
+def test_a_few_fits_scatter_about_as_much_as_they_report(benchmark, title):
+    """A smoke of the statistics below: independent points would report a third at most."""
+    found = benchmark.fit_many(benchmark.CASES[title]._replace(repeats=16))
+    assert found.converged > 0.9
+    assert 0.6 < np.median(found.ratio()) < 1.6
+    assert np.median(found.ratio(iid=True)) > 2
+
+
+@pytest.mark.slow
+def test_a_few_fits_of_few_photons_scatter_about_as_much_as_they_report(benchmark):
+    case = benchmark.CASES["static, 0.5 photons"]._replace(repeats=16)
+    assert 0.6 < np.median(benchmark.fit_many(case).ratio()) < 1.6
+
+
+@pytest.mark.statistics
+@pytest.mark.parametrize(
     ("title", "repeats"),
     [("static, 15 frames", 150), ("laminar, 10 frames", 60), ("two components, 10 frames", 100)],
 )
@@ -43,7 +61,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(benchmark, title, repeats
     assert iid.max() < 0.4
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize(
     "title", ["static, 0.05 photons", "static, 0.5 photons", "static, no shot noise"]
 )
