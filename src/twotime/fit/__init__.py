@@ -115,7 +115,7 @@ def _fit(
     lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
     given = implicit.Given(make_problem(model, data, space, mode, evaluator, mesh), lower, upper)
     # The search itself has no derivatives; `implicit` gives them to its result.
-    fixed, starts, loss = jax.lax.stop_gradient((given, starts, loss))
+    fixed, starts, loss = implicit.constant((given, starts, loss))
     problem = fixed.problem
     solver = BoxLevenbergMarquardt(
         lower=fixed.lower / problem.scale,

@@ -45,6 +45,12 @@ class Given(eqx.Module):
     upper: Free
 
 
+def constant(tree: Any) -> Any:
+    """The same values without derivatives; what is no array, as names that a law holds, stays."""
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
 def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given: Given) -> Answer:
     """The answer of a fit, unchanged, with its derivatives by the inputs of the fit.
 

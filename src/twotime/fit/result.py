@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
-from twotime.fit.implicit import Answer, Given, differentiable, refuse
+from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
 from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar, Times
@@ -72,7 +72,7 @@ def make_result(
     given: Given, space: ParameterSpace, starts: Starts, ends: End, loss: AbstractLoss
 ) -> NLSQResult:
     """The result of a fit from its starts and their ends, to be differentiated by its inputs."""
-    problem = jax.lax.stop_gradient(given.problem)
+    problem = constant(given.problem)
     cost = jnp.where(jnp.isfinite(ends.cost), ends.cost, jnp.inf)
     params = jax.vmap(problem.params)(ends.y)
     variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
@@ -116,7 +116,7 @@ def make_result(
 
 def _answer(given: Given, end: End, squares: Equivalent, loss: AbstractLoss) -> Answer:
     """The parts of the result that have derivatives."""
-    problem, scaling = jax.lax.stop_gradient(given.problem), end.reduced.scaling
+    problem, scaling = constant(given.problem), end.reduced.scaling
     offset = scaling.offset + problem.shift
     answer = Answer(problem.params(end.y), scaling.contrast, offset, squares.chi2)
     if loss.scale is not None:
