@@ -47,7 +47,8 @@ np.savez(sys.argv[1], **found)
 
 
 def start(file, devices=1, **environment):
-    env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    env = os.environ | {"XLA_FLAGS": flags}
     return subprocess.Popen(
         [sys.executable, "-c", RUN, str(file)], env=env | environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
