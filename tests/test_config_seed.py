@@ -353,7 +353,7 @@ def test_returns(mode, name):
     registry = REGISTRIES[mode]
     first = registry.names[0]
     manager = ParameterManager(ParameterSpace(vary={first: False}, registry=registry))
-    assert RETURNS[name](manager, {"static": 3, "laminar_flow": 7, "two_component": 14}[mode])
+    assert RETURNS[name](manager, len(registry.names))
 
 
 @pytest.mark.parametrize("mode", ANALYSIS_MODES)

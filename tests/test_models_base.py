@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.models import LAWS
+from twotime.models import LAWS, check_law
 from twotime.models.correlation import field
 from twotime.models.laminar_flow import sinc
 
@@ -355,7 +355,30 @@ def test_another_gap_does_not_compile_again():
 
 
 def test_every_law_is_found_by_its_word():
-    assert list(LAWS) == ["static", "laminar_flow", "two_component"]
+    assert {"static", "laminar_flow", "two_component"} <= set(LAWS)
+    counts = [len(law.names) for law in LAWS.values()]
+    assert counts == sorted(counts)
     assert all(LAWS[word].analysis_mode == word for word in LAWS)
     with pytest.raises(TypeError):
         LAWS["mine"] = tt.StaticDiffusion
+
+
+GROUPED = tt.ParameterInfo("tau", 1.0, 0.1, 10.0, "Decay time", "s", "decay")
+
+
+@pytest.mark.parametrize(
+    ("word", "parameters", "sentence"),
+    [
+        ("static", (GROUPED,), "is taken by StaticDiffusion"),
+        ("two words", (GROUPED,), "expected a word of letters"),
+        ("mine", (), "has no `parameters`"),
+        ("mine", (tt.ParameterInfo("tau", 1.0, 0.1, 10.0, "Decay time"),), "tau has no group"),
+    ],
+)
+def test_laws_that_a_configuration_could_not_name_are_refused(word, parameters, sentence):
+    class Mine(tt.StaticDiffusion):
+        pass
+
+    Mine.analysis_mode, Mine.parameters = word, parameters
+    with pytest.raises(TypeError, match=sentence):
+        check_law(Mine, {"static": tt.StaticDiffusion})
