@@ -1,4 +1,7 @@
-import equinox as eqx
+"""Blocks of frames, and error bars on them against whole matrices over frames."""
+
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,209 +9,233 @@ import pytest
 
 import twotime as tt
 from twotime.covariance import LinearisedFit, Noise, speckle_covariance
-from twotime.covariance import speckle as blocks
-from twotime.covariance.speckle import (
-    block_planes,
-    complete_blocks,
-    residual_blocks,
-    separable_planes,
-    stride,
+from twotime.covariance.blocks import (
+    GROUPS,
+    TILE,
+    cut_blocks,
+    half_times,
+    planes_between,
+    pooled,
+    pooled_planes,
 )
+from twotime.covariance.noise import Rows, residual_moments
 from twotime.gram import Tiled
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import evaluate, make_problem
-from twotime.models.correlation import field
+from twotime.models.correlation import correlation, field
 
-MODEL = tt.TwoComponent()
-VALUES = {
-    "D0_ref": 3e3, "alpha_ref": 0.1, "D_offset_ref": 0.0,
-    "D0_sample": 2e3, "alpha_sample": 0.1, "D_offset_sample": 0.0,
-    "v0": 200.0, "beta": 0.1, "v_offset": 0.0,
-    "f0": 0.4, "f1": 0.02, "f2": 0.0, "f3": 0.1, "phi0": 2.0,
-}  # fmt: skip
-FREE = ("D0_ref", "v0", "beta", "f0", "f1")
-PARAMS = jnp.asarray(list(VALUES.values()))
-SPACE = tt.ParameterSpace(values=VALUES, vary={n: n in FREE for n in VALUES})
-PLACE = [list(VALUES).index(n) for n in FREE]
-PHI, Q = jnp.array([0.0, 40.0]), 0.01
-ALL = jnp.eye(len(FREE))
+BETA, DT = 0.3, 0.1
 
 
-def noisy(n, **changes):
-    t = jnp.arange(1, n + 1) * 0.05
+def case(kind, n, tau):
+    """Model, parameters, which are fitted, q and φ: decays of `tau` frames in the middle."""
+    middle, q = n // 2 * DT, 0.01
+    rate = 1 / (q**2 * tau * DT)
+    if kind == "static":
+        return tt.StaticDiffusion(), [rate * middle**0.2, -0.2, 0.0], (0, 1), q, 0.0
+    if kind == "flow":
+        shear = 2 / (q * 1e5 * tau * DT)
+        values = [0.3 * rate, 0.0, 0.0, shear * middle**-0.1, 0.1, 0.0, 2.0]
+        return tt.LaminarFlow(gap=1e5), values, (0, 3, 4), q, 15.0
+    values = [0.05 * rate, 0, 0, rate, 0, 0, 2 / (q * tau * DT), 0, 0, 0.4, 0, 0, 0, 0]
+    return tt.TwoComponent(), values, (0, 3, 6, 9), q, 0.0
+
+
+def set_up(kind, n, tau, **changes):
+    model, values, free, q, phi = case(kind, n, tau)
+    values, t = jnp.asarray(values, float), jnp.arange(1, n + 1) * DT
     data = tt.simulate(
-        MODEL, PARAMS, t=t, q=Q, phi=PHI, contrast=0.3, offset=1.0, noise=0.05,
+        model, values, t=t, q=q, phi=jnp.asarray([phi]), contrast=BETA, offset=1.0, noise=1e-5,
         key=jax.random.key(0),
     )  # fmt: skip
-    return tt.TwoTimeData(data.c2, t, data.q, PHI, **changes)
-
-
-def set_up(data):
-    return make_problem(MODEL, data, SPACE, "individual", Tiled())
-
-
-def slopes_of(problem, directions):
-    settings = problem.model, problem.data, PARAMS, problem.varying, PHI[1]
-    return channel_slopes(*settings, directions)
-
-
-def scaling_of(problem):
-    return jnp.asarray(0.3), 1.0 - problem.shift
-
-
-def averaged(data, planes, s):
-    """Means over the usable pixels of blocks, and sums of their weights, pixel by pixel."""
-    n = data.t.size
-    used = np.triu(np.ones((n, n), bool), 1) & np.isfinite(data.c2[1])
-    if data.mask is not None:
-        used &= np.asarray(data.mask[1])
-    weight = used / (1.0 if data.sigma is None else np.asarray(data.sigma[1])) ** 2
-    total, heavy, count = np.zeros((3, -(-n // s), -(-n // s)))
-    for i, j in zip(*np.nonzero(used), strict=True):
-        total[i // s, j // s] += planes[i, j]
-        heavy[i // s, j // s] += weight[i, j]
-        count[i // s, j // s] += 1
-    return total / np.maximum(count, 1), heavy
-
-
-@pytest.mark.parametrize("n", [40, 133])
-def test_residuals_are_averaged_over_usable_pixels(n, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 30)
-    rng = np.random.default_rng(0)
-    mask = np.broadcast_to(rng.uniform(size=(n, n)) > 0.2, (2, n, n))
-    data = noisy(n, mask=mask, sigma=rng.uniform(0.5, 2, (2, n, n)))
-    problem, s = set_up(data), stride(n)
-    got = jax.jit(
-        lambda p: residual_blocks(p, slopes_of(p, ALL)[0], scaling_of(p), jnp.asarray(1))
-    )(problem)
-    fitted = 1 + 0.3 * tt.correlation(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
-    mean, weight = averaged(data, np.asarray(data.c2[1] - fitted), s)
-    symmetric = mean + np.triu(mean, 1).T, weight + np.triu(weight, 1).T
-    np.testing.assert_allclose(got.residual, symmetric[0], atol=1e-10)
-    np.testing.assert_allclose(got.weight, symmetric[1], rtol=1e-10)
-
-
-def test_complete_data_give_the_same_blocks_by_one_read(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 30)
-    data = noisy(133)
-    below = np.tril(np.full((133, 133), np.nan))  # what lies there must not matter
-    problem = set_up(eqx.tree_at(lambda d: d.c2, data, data.c2 + below))
-
-    @jax.jit
-    def both(p):
-        channels = slopes_of(p, ALL)[0]
-        planes = separable(p, ALL)
-        want = residual_blocks(p, channels, scaling_of(p), jnp.asarray(1))
-        return want, complete_blocks(p, planes, scaling_of(p), jnp.asarray(1))
-
-    want, got = both(problem)
-    np.testing.assert_allclose(got.weight, want.weight)
-    last = want.residual.shape[0] - 1  # the last block holds fewer frames than its points stand for
-    inner = ~np.eye(last, dtype=bool)
-    np.testing.assert_allclose(
-        np.asarray(got.residual)[:last, :last][inner],
-        np.asarray(want.residual)[:last, :last][inner],
-        atol=1e-4,
+    data = dataclasses.replace(data, sigma=None, **changes)
+    names = np.asarray(model.names)
+    space = tt.ParameterSpace(
+        values=dict(zip(model.names, values.tolist(), strict=True)),
+        vary={name: name in names[list(free)] for name in names},
+        bounds={names[k]: (float(values[k]) - 1e9, float(values[k]) + 1e9) for k in free},
     )
+    return make_problem(model, data, space, "individual", Tiled())
 
 
-def model_and_slopes(data, directions):
-    """The whole plane of the second angle and its derivatives along directions."""
-
-    def curve(step):
-        params = PARAMS.at[np.asarray(PLACE)].add(step @ directions)
-        return tt.correlation(MODEL, params, t=data.t, q=Q, phi=PHI)[1]
-
-    none = jnp.zeros(directions.shape[0])
-    return curve(none), jnp.moveaxis(jax.jacfwd(curve)(none), -1, 0)
+def channels_of(problem):
+    model, data = problem.model, problem.data
+    return channel_slopes(model, data, problem.start, problem.varying, jnp.asarray(data.phi)[0])
 
 
-def general(p, directions):
-    return block_planes(p, *slopes_of(p, directions))
+def at_truth(problem):
+    y = problem.start[np.flatnonzero(problem.varying)] / problem.scale
+    grams, reduced = jax.jit(evaluate)(y, problem)[1].aux
+    return LinearisedFit(problem, problem.start, grams, reduced, jnp.linalg.inv(reduced.hessian))
 
 
-def separable(p, directions):
-    return separable_planes(p, *slopes_of(p, directions))
+def reported(at, pixels, photons):
+    noise = Noise(jnp.full(1, pixels), jnp.asarray(photons))
+    return np.sqrt(np.diag(jax.jit(lambda x: speckle_covariance(x, noise)[0])(at)))
 
 
-@pytest.mark.parametrize("planes_of", [general, separable])
-def test_planes_of_few_frames_are_the_model_itself(planes_of):
-    data = noisy(40)
-    planes = jax.jit(planes_of)(set_up(data), ALL)
-    value, slope = model_and_slopes(data, ALL)
-    np.testing.assert_allclose(planes.value, value, atol=1e-10)
-    g1 = field(MODEL, PARAMS, t=data.t, q=Q, phi=PHI)[1]
-    np.testing.assert_allclose(planes.field, g1, atol=1e-6)  # single precision
-    size = np.abs(slope).max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-9)
+def whole(problem, photons, pixels):
+    """The same from matrices over all frames: the formulas as `covariance.speckle` states them."""
+    model, data, place = problem.model, problem.data, np.flatnonzero(problem.varying)
+    settings = {"t": data.t, "q": data.q, "phi": data.phi}
+
+    def curve(x):
+        return correlation(model, problem.start.at[place].set(x), **settings)[0]
+
+    C = np.asarray(curve(problem.start[place]))
+    slope = np.moveaxis(np.asarray(jax.jacfwd(curve)(problem.start[place])), -1, 0)
+    g = np.asarray(field(model, problem.start, **settings)[0])
+    above = np.asarray(data.weights(0))
+    weight = above + above.T
+    x = np.stack([C, np.ones_like(C)])
+    own = np.einsum("aij,bij,ij->ab", x, x, weight)
+    follow = np.linalg.solve(own, BETA * np.einsum("aij,pij,ij->ap", x, slope, weight))
+    jac = BETA * slope - np.einsum("ap,aij->pij", follow, x)
+    hessian = 0.5 * np.einsum("pij,qij,ij->pq", jac, jac, weight)
+    w = 0.5 * jac * weight
+    through, around = w @ C, (w * g) @ g
+    mean, loops = np.diagonal(through, 0, 1, 2), np.real(around * g.conj())
+
+    def inner(a, b):
+        return np.real(a.reshape(len(a), -1) @ b.reshape(len(b), -1).T)
+
+    mixed = loops.sum(1) @ mean.T
+    light = 2 * BETA**2 * inner(through, through.swapaxes(1, 2))
+    light += BETA**3 * (6 * inner(around, around.swapaxes(1, 2)) - 4 * (mixed + mixed.T))
+    light += 4 * BETA**3 * mean @ C @ mean.T
+    one = 4 * inner(BETA * through + 2 * BETA**2 * loops, w) - 4 * BETA**2 * mean @ mean.T
+    two = 2 * inner(w * (1 + BETA * C), w)
+    inverse = np.linalg.inv(hessian)
+    meat = (light + one / photons + two / photons**2) / pixels
+    return np.sqrt(np.diag(inverse @ meat @ inverse))
 
 
-@pytest.mark.parametrize(("planes_of", "within"), [(general, 1e-2), (separable, 1e-10)])
-def test_planes_of_blocks_are_means_over_their_frames(planes_of, within, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 30)
-    data = noisy(130)  # five frames a block
-    directions = (
-        jnp.asarray(np.random.default_rng(0).normal(size=(2, len(FREE))))
-        * PARAMS[np.asarray(PLACE)]
-    )
-    planes = jax.jit(planes_of)(set_up(data), directions)
-
-    def mean(x):
-        return np.asarray(x).reshape(*x.shape[:-2], 26, 5, 26, 5).mean(axis=(-3, -1))
-
-    value, slope = map(mean, model_and_slopes(data, directions))
-    np.testing.assert_allclose(planes.value, value, atol=within)
-    size = np.abs(slope).max()
-    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=within)
+FEW = [("static", 60, 1.0), ("static", 60, 10.0), ("flow", 50, 6.0), ("two", 50, 8.0)]
+MANY = [
+    ("static", 150, 1.0), ("static", 150, 4.0), ("static", 400, 2.0), ("static", 400, 40.0),
+    ("flow", 400, 8.0), ("two", 400, 6.0),
+]  # fmt: skip
 
 
-def test_the_last_block_is_a_mean_over_the_frames_there_are(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCKS", 30)
-    data = noisy(133)  # three frames in the last
-    planes = jax.jit(separable)(set_up(data), ALL)
-    value, slope = map(np.asarray, model_and_slopes(data, ALL))
-    np.testing.assert_allclose(planes.value[3, -1], value[15:20, 130:].mean(), rtol=1e-10)
-    np.testing.assert_allclose(planes.value[-1, -1], value[130:, 130:].mean(), rtol=1e-10)
-    corner = slope[:, 130:, 130:].mean(axis=(1, 2))
-    np.testing.assert_allclose(planes.derivative[:, -1, -1], corner, rtol=1e-8)
+@pytest.mark.parametrize("photons", [np.inf, 0.1])
+@pytest.mark.parametrize(("kind", "n", "tau"), FEW)
+def test_error_bars_of_few_frames_are_those_of_whole_matrices(kind, n, tau, photons):
+    problem = set_up(kind, n, tau)
+    want = whole(problem, photons, 500.0)
+    np.testing.assert_allclose(reported(at_truth(problem), 500.0, photons) / want, 1.0, atol=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("photons", [jnp.inf, 0.01])
-def test_blocks_hardly_change_the_error_bars(photons, monkeypatch):
-    """With a correlation time of ten frames, in blocks of four."""
-    problem = set_up(noisy(80))
-    y = problem.start[np.asarray(PLACE)] / problem.scale
-    grams, reduced = jax.jit(evaluate)(y, problem)[1].aux
-    inverse = jnp.linalg.inv(reduced.hessian)
-    noise = Noise(jnp.full(2, 500.0), jnp.asarray(photons))
-
-    def deviations(n_blocks):
-        monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
-        at = LinearisedFit(problem, PARAMS, grams, reduced, inverse)
-        covariance = jax.jit(lambda x: speckle_covariance(x, noise)[0])(at)
-        return np.sqrt(np.diag(covariance))
-
-    np.testing.assert_allclose(deviations(20) / deviations(80), 1.0, atol=0.1)
+@pytest.mark.parametrize("photons", [np.inf, 0.1])
+@pytest.mark.parametrize(("kind", "n", "tau"), MANY)
+def test_narrow_and_smooth_parts_make_up_whole_matrices(kind, n, tau, photons):
+    problem = set_up(kind, n, tau)
+    want = whole(problem, photons, 500.0)
+    np.testing.assert_allclose(reported(at_truth(problem), 500.0, photons) / want, 1.0, atol=0.1)
 
 
-def test_blocks_do_not_shrink_the_errors_of_independent_noise(monkeypatch):
-    """Six frames a block, a correlation time of two blocks: means alone lose 5 %."""
-    n, tau, model = 60, 12, tt.StaticDiffusion()
-    t = jnp.arange(1, n + 1) * 0.1
-    values = {"D0": 1 / (Q**2 * tau * 0.1), "alpha": 0.1, "D_offset": 0.0}
-    space = tt.ParameterSpace(
-        values=values, vary={"D_offset": False}, bounds={"D0": (1.0, 1e8), "alpha": (-2.0, 2.0)}
-    )
-    data = tt.simulate(
-        model, jnp.asarray(list(values.values())), t=t, q=Q, phi=jnp.zeros(1), contrast=0.3,
-        offset=1.0, noise=0.02, key=jax.random.key(0),
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "tau"), [(60, 5.0), (300, 3.0), (300, 40.0)])
+def test_masks_and_sigma_of_each_point_count(n, tau):
+    rng = np.random.default_rng(0)
+    used = np.ones((n, n), bool)
+    bad = rng.choice(n, n // 10, replace=False)
+    used[bad] = used[:, bad] = False
+    problem = set_up("static", n, tau, mask=used[None])
+    sigma = 0.02 * (1 + np.arange(n)[:, None] / n + np.arange(n) / n)[None]
+    problem = make_problem(
+        problem.model, dataclasses.replace(problem.data, sigma=sigma),
+        tt.ParameterSpace(
+            values=dict(zip(problem.model.names, problem.start.tolist(), strict=True)),
+            vary={"D_offset": False}, bounds={"D0": (0.0, 1e9), "alpha": (-2.0, 2.0)},
+        ),
+        "individual", Tiled(),
     )  # fmt: skip
-    at = tt.optimum(model, data, space, tt.fit_nlsq(model, data, space))
-    noise = Noise(jnp.full(1, 500.0), jnp.asarray(1e-4))
+    want = whole(problem, np.inf, 500.0)
+    np.testing.assert_allclose(reported(at_truth(problem), 500.0, np.inf) / want, 1.0, atol=0.1)
 
-    def deviations(n_blocks):
-        monkeypatch.setattr(blocks, "BLOCKS", n_blocks)
-        return np.sqrt(np.diag(jax.jit(lambda x: speckle_covariance(x, noise)[0])(at)))
 
-    np.testing.assert_allclose(deviations(10) / deviations(60), 1.0, atol=0.03)
+@pytest.mark.parametrize("tau", [0.2, 2.0, 30.0, 1e4])
+@pytest.mark.parametrize("n", [3, 40, 500])
+def test_blocks_hold_every_frame_once_and_follow_the_correlation_time(n, tau):
+    problem = set_up("static", n, tau)
+    channels = channels_of(problem)[0]
+    blocks = jax.jit(lambda c: cut_blocks(problem.model, c))(channels)
+    count = int(blocks.count)
+    size, first = np.asarray(blocks.size), np.asarray(blocks.first)
+    assert size[:count].min() >= 1 and not size[count:].any()
+    assert size.sum() == n and size.size % TILE == 0
+    np.testing.assert_array_equal(first[:count], np.cumsum(size[:count]) - size[:count])
+    assert count >= min(n, GROUPS)
+    points = np.asarray(blocks.points)[:count]
+    np.testing.assert_allclose(points.var(axis=1), (size[:count] ** 2 - 1) / 12, atol=1e-9)
+    half = np.asarray(half_times(problem.model, channels))
+    longest = np.maximum(half[first[:count]] / 3, 1.0)
+    assert np.all(size[:count] <= np.ceil(1.3 * longest))
+
+
+def test_half_times_are_those_of_an_exponential():
+    n, tau = 400, 20.0
+    model, t = tt.StaticDiffusion(), jnp.arange(1, n + 1) * DT
+    channels = model.channels(
+        jnp.array([1 / (2 * 0.01**2 * tau * DT) * 2, 0.0, 0.0]), t, t=t, q=0.01, phi=0.0
+    )
+    decay = np.asarray(correlation(model, jnp.array([1 / (0.01**2 * tau * DT), 0.0, 0.0]), t=t,
+                                   q=0.01, phi=jnp.zeros(1)))[0, 0]  # fmt: skip
+    want = np.interp(-0.5, -decay, np.arange(n))
+    np.testing.assert_allclose(half_times(model, channels), want, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["static", "flow", "two"])
+def test_planes_are_the_model_in_either_order(kind):
+    problem = set_up(kind, 30, 6.0)
+    model, data, place = problem.model, problem.data, np.flatnonzero(problem.varying)
+    settings = {"t": data.t, "q": data.q, "phi": data.phi}
+    index = jnp.arange(30)
+    first, second = (
+        jax.tree.map(lambda x, i=i: x[..., i], channels_of(problem))
+        for i in jnp.broadcast_arrays(index[:, None], index)
+    )
+    planes = planes_between(model, first, second, index[:, None] <= index)
+
+    def curve(x):
+        return correlation(model, problem.start.at[place].set(x), **settings)[0]
+
+    slope = np.moveaxis(np.asarray(jax.jacfwd(curve)(problem.start[place])), -1, 0)
+    size = np.abs(slope).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(planes.value, curve(problem.start[place]), atol=1e-10)
+    np.testing.assert_allclose(planes.derivative / size, slope / size, atol=1e-9)
+    np.testing.assert_allclose(planes.field, field(model, problem.start, **settings)[0], atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["flow", "two"])
+def test_pooled_planes_are_means_over_points(kind):
+    problem = set_up(kind, 40, 6.0)
+    slopes = channels_of(problem)
+    here = [jax.tree.map(lambda x, i=i: x[..., i], slopes) for i in (slice(8, 16), slice(0, 24))]
+    ahead = jnp.arange(8, 16)[:, None] <= jnp.arange(24)
+    first = jax.tree.map(lambda x: x[..., :, None], here[0])
+    second = jax.tree.map(lambda x: x[..., None, :], here[1])
+    want = jax.tree.map(pooled, planes_between(problem.model, first, second, ahead))
+    got = pooled_planes(problem.model, *here, ahead)
+    for name in ("value", "derivative", "field"):
+        np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-9, atol=1e-12)
+
+
+def test_moments_are_sums_over_all_rows_of_few_frames():
+    problem = set_up("static", 40, 5.0)
+    at, slopes = at_truth(problem), channels_of(problem)
+    scaling = at.reduced.scaling.contrast[0], at.reduced.scaling.offset[0]
+    blocks = cut_blocks(problem.model, slopes[0])
+    rows = Rows.of(problem.data, jnp.asarray(0), blocks)
+    got = residual_moments(problem, slopes[0], blocks, rows, scaling, 0.3)
+    value = correlation(
+        problem.model, problem.start, t=problem.data.t, q=problem.data.q, phi=problem.data.phi
+    )[0]
+    above = np.triu(np.asarray(problem.data.c2[0] - problem.shift), 1)
+    r = above + above.T - np.array(scaling[0] * value + scaling[1])
+    np.fill_diagonal(r, 0.0)
+    assert got.squares == pytest.approx(np.sum(r**2), rel=1e-9)
+    beside = sum(np.sum(r[:, lag:] * r[:, :-lag]) for lag in (1, 2, 3))
+    assert got.neighbours == pytest.approx(beside, rel=1e-9)
+    assert got.weight == pytest.approx(2 * float(at.grams[0, 1, 1]), rel=1e-9)

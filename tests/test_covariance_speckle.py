@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from twotime.covariance.speckle import row_covariance, score_covariance
+from twotime.covariance.blocks import TILE, Blocks
+from twotime.covariance.noise import Link, row_covariance
+from twotime.covariance.speckle import Frames, Matrices, Split, score_covariance
 from twotime.data.simulate import simulate_speckle
 from twotime.models.correlation import field
 from twotime.models.two_component import TwoComponent
@@ -55,6 +57,38 @@ def weights():
     return w
 
 
+def of_frames(w, g, beta):
+    """Covariance of scores where every frame is a block, from whole matrices in one strip."""
+    n, g = g.shape[0], np.asarray(g)
+
+    def strips(x):
+        x = np.asarray(x)
+        whole = np.zeros((3, *x.shape[:-2], TILE, 3 * TILE), x.dtype)
+        whole[1, ..., :n, TILE : TILE + n] = x
+        return Split(jnp.asarray(whole), jnp.zeros((*x.shape[:-2], TILE, TILE), x.dtype))
+
+    index = np.arange(TILE)
+    size = np.where(index < n, 1.0, 0.0)
+    points = np.minimum(index, n - 1.0)[:, None] * np.ones(2)
+    blocks = Blocks(*map(jnp.asarray, (np.minimum(index, n), size, np.minimum(index, n - 1),
+                                       points, n)))  # fmt: skip
+    none = jnp.zeros((3, len(w), TILE, 3 * TILE))
+    matrices = Matrices(strips(w), none, strips(abs(g) ** 2), strips(g), strips(w * g))
+    return score_covariance(matrices, Frames.of(blocks), jnp.asarray(beta))
+
+
+def in_rows(g, lag, beta=BETA):
+    """`row_covariance` of all pairs of frames."""
+
+    def planes(field):
+        return Link(jnp.abs(field) ** 2, jnp.asarray(field))
+
+    n = g.shape[0]
+    link = g[np.arange(n - lag), np.arange(n - lag) + lag]
+    own, frames = planes(np.diagonal(g)), jnp.ones(n)
+    return row_covariance(planes(g), own, planes(link), beta, lag, frames[:, None], frames)
+
+
 def test_light_part_equals_the_sum_over_all_pairs_of_pixels_but_for_one_cycle():
     g, w = np.asarray(field_correlation()), weights()
     full = np.zeros((N,) * 4)
@@ -65,7 +99,7 @@ def test_light_part_equals_the_sum_over_all_pairs_of_pixels_but_for_one_cycle():
     cycle = 2 * BETA**3 * np.einsum("pij,qkl,ik,kj,jl,li->pq", w, w, g, g, g, g).real
     other = 2 * BETA**3 * np.einsum("pij,qkl,ij,jk,kl,li->pq", w, w, g, g, g, g).real
     want = want - cycle + other
-    got = score_covariance(jnp.asarray(w), g, BETA)
+    got = of_frames(w, g, BETA)
     size = np.sqrt(np.diag(want))
     np.testing.assert_allclose(
         got.coefficients[0] / np.outer(size, size), want / np.outer(size, size), atol=1e-12
@@ -109,7 +143,7 @@ def test_photons_equal_the_sum_over_all_pairs_of_points():
     off = [(i, j) for i in range(n) for j in range(n) if i != j]
     for (i, j), (k, m) in itertools.product(off, off):
         want += np.einsum("p,q,c->pqc", w[:, i, j], w[:, k, m], point_covariance(g, i, j, k, m))
-    got = score_covariance(jnp.asarray(w), jnp.asarray(g), BETA)
+    got = of_frames(w, g, BETA)
     for power in (1, 2):
         np.testing.assert_allclose(got.coefficients[power], want[..., power], rtol=1e-10)
     u = 0.3
@@ -120,7 +154,7 @@ def test_photons_equal_the_sum_over_all_pairs_of_points():
 @pytest.mark.parametrize("lag", [0, 2])
 def test_variances_and_row_covariances_with_photons_equal_the_formula(lag):
     g = np.asarray(field_correlation())
-    found = np.asarray(row_covariance(g, BETA, lag))
+    found = np.asarray(in_rows(g, lag))
     for i, j in itertools.product(range(N), range(N - lag)):
         if i not in (j, j + lag):
             want = point_covariance(g, i, j, i, j + lag)
@@ -129,7 +163,7 @@ def test_variances_and_row_covariances_with_photons_equal_the_formula(lag):
 
 def test_variances_and_row_covariances_equal_the_formula():
     g = np.asarray(field_correlation())
-    variance, row = (row_covariance(g, BETA, lag)[0] for lag in (0, 2))
+    variance, row = (in_rows(g, lag)[0] for lag in (0, 2))
     for i in range(N):
         for j in range(N):
             if i != j:
@@ -157,11 +191,11 @@ def test_agrees_with_simulated_movies(photons):
     c2 = np.asarray(movies(keys))
     scores = np.einsum("pij,rij->rp", w, np.where(np.eye(N, dtype=bool), 0, c2))
     g = field_correlation()
-    got = score_covariance(jnp.asarray(w), g, 0.5)
+    got = of_frames(w, g, 0.5)
     inverse = 0.0 if photons is None else 1 / photons
     deviation = np.sqrt(np.diag(got.at(inverse)) / pixels)
     np.testing.assert_allclose(scores.std(axis=0) / deviation, 1.0, atol=0.12)
     off = ~np.eye(N, dtype=bool)
-    variance = np.einsum("k,kij->ij", inverse ** np.arange(3), row_covariance(g, 0.5, 0)) / pixels
+    variance = np.einsum("k,kij->ij", inverse ** np.arange(3), in_rows(g, 0, 0.5)) / pixels
     ratio = c2.var(axis=0)[off] / variance[off]
     assert ratio.mean() == pytest.approx(1.0, abs=0.05)

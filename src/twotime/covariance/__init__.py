@@ -5,6 +5,7 @@ the data do not determine. `twotime.covariance.speckle` has the noise, `bands` i
 functions of time, `misfit` the judgement of residuals.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -16,9 +17,11 @@ from jaxtyping import Array, Bool, Float
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance import speckle
+from twotime.covariance.blocks import Blocks, Planes, Slopes, cut_blocks, single
+from twotime.covariance.noise import Moments, Noise, Rows, residual_moments, solve_noise
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Tiled
-from twotime.gram.pairs import MODEL, ONE
+from twotime.gram.pairs import MODEL, ONE, channel_slopes
 from twotime.gram.problem import Problem, Reduced, make_problem, reduce_gram
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.results.nlsq import NLSQResult, null_directions
@@ -30,22 +33,6 @@ SPECKLE = (
     "from the covariance of speckle and photon noise at the fitted correlation, its size from the "
     "residuals"
 )
-_ROW_LAGS = 3
-"""Residuals up to so many blocks apart in a row tell photon noise from speckle."""
-_MOST_NOISE = 1e6
-"""Largest 1/n̄ that is looked for."""
-
-
-class Noise(eqx.Module):
-    """Noise of c2 as the residuals show it.
-
-    Attributes:
-        pixels: Effective number N of independent detector pixels of each angle.
-        photons: Mean counts n̄ per pixel and frame; infinite where no shot noise is seen.
-    """
-
-    pixels: Float[Array, " angle"]
-    photons: Float[Array, ""]
 
 
 class LinearisedFit(eqx.Module):
@@ -128,16 +115,10 @@ def inverse(eigenvalues: Free, eigenvectors: Matrix, scale: Free, held: Held) ->
 
 
 class _Angle(NamedTuple):
-    """What one angle adds: covariance of scores, and sums over residuals.
-
-    Sums of squares and of products of neighbours are found in the data, and expected for each
-    power of 1/n̄.
-    """
+    """What one angle adds: covariance of scores, and sums over residuals."""
 
     scores: speckle.ScoreCovariance
-    normal: Matrix
-    squares: tuple[Array, Array]
-    neighbours: tuple[Array, Array]
+    moments: Moments
 
 
 def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[Matrix, Noise]:
@@ -152,31 +133,31 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[M
     """
     problem, reduced = at.problem, at.reduced
     n_angles, n_free = problem.data.phi.shape[0], at.inverse.shape[0]
-    root = _root(at.inverse)
+    root = unit_directions(at.inverse)
     angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(n_angles))
     offset = reduced.scaling.offset + problem.shift
-    in_block = speckle.stride(problem.data.t.shape[0])
     of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
     if known is None:
         # What parameters and, in each angle's share, contrast and offset take of the noise.
         share = jnp.sum(reduced.scaling.free) / (2 * n_angles)
         of_scaling = angles.scores.coefficients[:, :, n_free:, n_free:]
         taken, by_scaling = (jnp.trace(x, axis1=-2, axis2=-1) for x in (of_theta, of_scaling))
-        taken = taken + share * by_scaling
-        inverse_photons, pixels, left = _solve_noise(angles, taken)
+        weight = at.grams[:, ONE, ONE]
+        inverse_photons, pixels, left = solve_noise(
+            angles.moments, taken + share * by_scaling, weight
+        )
     else:
-        inverse_photons, pixels = 1.0 / (known.photons * in_block), known.pixels / offset**2
+        inverse_photons, pixels = 1.0 / known.photons, known.pixels / offset**2
         left = jnp.ones_like(pixels)
     powers = inverse_photons ** jnp.arange(3)
     meat = jnp.einsum("a,k,akpq->pq", 1.0 / (left * pixels), powers, of_theta)
-    covariance = root @ _refined(meat, jnp.sum(angles.normal, axis=0)) @ root.T
+    covariance = root @ meat @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
-    covariance = 0.5 * (covariance + covariance.T)
-    return covariance, Noise(pixels * offset**2, photons / in_block)
+    return 0.5 * (covariance + covariance.T), Noise(pixels * offset**2, photons)
 
 
-def _root(inverse: Matrix) -> Float[Array, "free direction"]:
+def unit_directions(inverse: Matrix) -> Float[Array, "free direction"]:
     """R with R Rᵀ the inverse; columns of directions that it leaves out are 0."""
     size = jnp.sqrt(jnp.diag(inverse))
     divisor = jnp.where(size > 0, size, 1.0)
@@ -185,90 +166,65 @@ def _root(inverse: Matrix) -> Float[Array, "free direction"]:
     return size[:, None] * vectors * jnp.sqrt(jnp.maximum(values, 0.0))
 
 
-def _refined(meat: Matrix, kept: Matrix) -> Matrix:
-    """Make up for what blocks average away of the scores.
+class AngleOfFit(NamedTuple):
+    """One angle of a fit along directions in which the Gauss-Newton matrix is 1.
 
-    `kept` is the Gauss-Newton matrix on blocks where that on points is 1, below 1 where
-    derivatives change within a block. For independent points the meat must grow by its inverse:
-    L B Lᵀ with L = kept^(-1/2), here by its series about 1. For speckle that is near enough:
-    standard deviations are right to 10 % from a correlation time of two blocks on, and 7 % too
-    small to 30 % too large at one block, where they would be 5 to 30 % too small without it.
+    Attributes:
+        slopes: Channels at the frames and their derivatives along the directions.
+        scaling: Contrast and offset, the data's shift taken out.
+        contrast: Speckle contrast β: of data whose offset is 1.
+        jacobian: Derivatives of c2 from a model at pairs of times, contrast and offset projected
+            out; then by these two, turned so that their normal matrix is 1.
+        blocks: Blocks of frames.
     """
-    one = jnp.eye(meat.shape[0])
-    root = (15 * one - 10 * kept + 3 * kept @ kept) / 8
-    return root @ meat @ root.T
+
+    slopes: Slopes
+    scaling: tuple[Array, Array]
+    contrast: Array
+    jacobian: Callable[[Planes], Float[Array, "score *pair"]]
+    blocks: Blocks
+
+
+def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleOfFit:
+    """One angle of a fit; `root` times its transpose is the inverse of the Gauss-Newton matrix."""
+    problem, reduced = at.problem, at.reduced
+    contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
+    settings = problem.varying, jnp.asarray(problem.data.phi)[k], root.T
+    slopes = channel_slopes(problem.model, problem.data, at.params, *settings)
+    projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
+
+    def jacobian(planes: Planes) -> Float[Array, "score *pair"]:
+        value, (by_contrast, by_offset) = planes.value, projection[:, :, None, None]
+        of_theta = contrast * planes.derivative - value * by_contrast - by_offset
+        return jnp.concatenate([of_theta, _by_scaling(at.grams[k], value)])
+
+    beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
+    blocks = cut_blocks(problem.model, slopes[0])
+    return AngleOfFit(slopes, (contrast, offset), beta, jacobian, blocks)
+
+
+def scores_of(
+    at: LinearisedFit, angle: AngleOfFit, k: Array, jacobian: speckle.Jacobian
+) -> tuple[speckle.ScoreCovariance, Rows]:
+    """Covariance of scores of one angle, and the rows of its data that were read."""
+    frames, rows = speckle.Frames.of(angle.blocks), Rows.of(at.problem.data, k, angle.blocks)
+    model, data = at.problem.model, at.problem.data
+    weight = rows.between_groups(angle.blocks)
+    matrices = speckle.split_matrices(model, data, k, angle.slopes, frames, weight, jacobian)
+    return speckle.score_covariance(matrices, frames, single(angle.contrast)), rows
 
 
 def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> _Angle:
-    problem, reduced = at.problem, at.reduced
-    contrast, offset = scaling = reduced.scaling.contrast[k], reduced.scaling.offset[k]
-    projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
-    planes, blocks = speckle.angle_in_blocks(problem, at.params, scaling, root.T, k)
-    value = planes.value
-    jacobian = contrast * planes.derivative - value * projection[0][:, None, None]
-    jacobian = jacobian - projection[1][:, None, None]
-    jacobian = jnp.concatenate([jacobian, _by_scaling(at.grams[k], value)])
-    diagonal = jnp.eye(value.shape[0], dtype=bool)
-    weights = jacobian * (blocks.weight * jnp.where(diagonal, 1.0, 0.5))
-    beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
-    off = jnp.where(diagonal, 0.0, blocks.weight)
-    noise = speckle.single((planes.field, beta, value))
-    found, expected = _row_products(*speckle.single((blocks.residual, off)), *noise)
-    n_free = root.shape[0]
-    weights, jacobian = speckle.single((weights, jacobian))
-    scores = speckle.score_covariance(weights, *noise)
-    normal = speckle.inner(weights, jacobian)[:n_free, :n_free]
-    squares, neighbours = (found[0], expected[0]), (found[1:].sum(), expected[1:].sum(axis=0))
-    angle = _Angle(scores, normal, squares, neighbours)
-    return jax.tree.map(lambda x: x.astype(value.dtype), angle)
+    angle = angle_of_fit(at, root, k)
+    scores, rows = scores_of(at, angle, k, lambda planes, *_: angle.jacobian(planes))
+    inputs = angle.slopes[0], angle.blocks, rows, angle.scaling, angle.contrast
+    return _Angle(scores, residual_moments(at.problem, *inputs))
 
 
-def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 block block"]:
+def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 *pair"]:
     """Derivatives by contrast and offset, turned so that their normal matrix is 1."""
     mean, count = gram[MODEL, ONE] / gram[ONE, ONE], gram[ONE, ONE]
     spread = gram[MODEL, MODEL] - mean * gram[MODEL, ONE]
     usable = spread > 1e-12 * gram[MODEL, MODEL]
     centred = (value - mean) / jnp.sqrt(jnp.where(usable, spread, jnp.inf))
     return jnp.stack([centred, jnp.broadcast_to(count**-0.5, value.shape)])
-
-
-def _row_products(
-    residual: Array, weight: Array, field: Array, beta: Array, value: Array
-) -> tuple[Array, Array]:
-    """Sums of products of residuals some frames apart in a row, and what noise makes of them."""
-
-    def at(lag: int) -> tuple[Array, Array]:
-        n = residual.shape[1] - lag
-        both = jnp.sqrt(weight[:, :n] * weight[:, lag:])
-        expected = both * speckle.row_covariance(field, beta, lag, value)
-        found = both * residual[:, :n] * residual[:, lag:]
-        return jnp.sum(found), jnp.sum(expected, axis=(1, 2))
-
-    found, expected = zip(*(at(lag) for lag in range(_ROW_LAGS + 1)), strict=True)
-    return jnp.stack(found), jnp.stack(expected)
-
-
-def _solve_noise(angles: _Angle, taken: Float[Array, "angle 3"]) -> tuple[Array, Array, Array]:
-    """1/n̄ of all angles, N of each from the residuals' moments, and what the fit left of these.
-
-    A fit takes out of the residuals what its parameters can follow: subtracted from what is
-    expected. N follows from the squares, 1/n̄ from the share that neighbours have in them.
-
-    Reference:
-        Small samples: MacKinnon & White, J. Econometrics 29, 305 (1985).
-    """
-    (squares, expected), (neighbours, neighbour) = angles.squares, angles.neighbours
-    # A fit with almost as many parameters as speckles leaves nothing to measure the noise by.
-    square = jnp.maximum(expected - 2 * taken, 0.1 * expected)
-    neighbour = neighbour - 2 * _ROW_LAGS * taken
-    unit = squares / square[:, 0]
-    ratio = jnp.sum(neighbours / unit) / jnp.sum(squares / unit)
-    # neighbour/square = ratio is quadratic in 1/n̄; it has one positive root, if any.
-    c, b, a = neighbour.sum(0) - jnp.maximum(ratio, 1.0 / _MOST_NOISE) * square.sum(0)
-    root = jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)) - b
-    u = jnp.clip(2 * jnp.maximum(c, 0.0) / jnp.maximum(root, 1e-300), 0.0, _MOST_NOISE)
-    powers = u ** jnp.arange(3)
-    left = (square @ powers) / (expected @ powers)
-    # The residuals left after the fit correct N here. The caller divides by what is left once
-    # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
-    return u, (square @ powers) / squares, left

@@ -1,4 +1,4 @@
-r"""Noise of c2 by speckle and photons, contracted with a fit seen on blocks of frames.
+r"""Noise of c2 by speckle and photons, contracted with the scores of a fit.
 
 A detector pixel's intensity x = I/<I> is 1 + δ with the cumulants of 1/β independent modes:
 κ2 = β|g_ij|², κ3 = 2β² Re(g_ij g_jk g_ki), κ4 = β³ times the three cyclic terms 2 Re(gggg);
@@ -6,30 +6,46 @@ photon counts add independent noise of variance x/n̄. Normalised by the measure
 detector pixel adds ε_ij = δ_i δ_j - β G_ij (δ_i + δ_j) to c2, with G = |g|² the model's
 correlation, and c2 is the mean over N of them. The covariance of a fit needs only the
 variance of Σ W_ij ε_ij with W the weighted derivatives: a polynomial in 1/n̄ whose coefficients
-are traces of products of matrices. Few blocks of frames hold what it needs, whatever the frames.
+are traces of products of matrices over frames, W G W G and the like.
+
+Frames are taken together in blocks that follow the correlation time (`covariance.blocks`). Where
+there are few, the matrices are whole. Where there are many, the record is many correlation times
+long, and every matrix is the sum of a narrow part, kept in strips about the diagonal, and of a
+smooth part, kept on groups of blocks: what C, its derivatives and their offsets tend to at long
+lags. Products of narrow parts are narrow; a narrow part acts on a smooth one as multiplication by
+its sums over rows. So the cost grows with the frames, not with their cube.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Complex, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, Num
 
-from twotime.gram import Separable
-from twotime.gram.pairs import ChannelDerivatives, channel_slopes, cut_tile, slopes, tile_pairs
-from twotime.gram.problem import Problem
-from twotime.gram.separable import factors_of, in_blocks, inner_pairs, outer_products
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
+from twotime.covariance.blocks import (
+    GROUPS,
+    TILE,
+    Blocks,
+    Planes,
+    Slopes,
+    planes_between,
+    pooled,
+    pooled_planes,
+    read_at,
+    single,
+)
+from twotime.data.dataset import TwoTimeData
+from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar
 
-Field = Complex[Array | np.ndarray, "time time"] | Float[Array | np.ndarray, "time time"]
-Plane = Float[Array | np.ndarray, "time time"]
-Weights = Float[Array, "score time time"]
-Blocks = Float[Array, "block block"]
-Directions = Float[Array, "direction free"]
-Linear = tuple[Array, Array]
-Params = Float[Array, " param"]
-Index = Int[Array, ""]
+Scores = Float[Array, "score score"]
+Smooth = Num[Array, "*score group group"]
+Jacobian = Callable[[Planes, Array, Array], Float[Array, "score *pair"]]
+"""Scores' derivatives of c2 from a model at pairs, and the first and second frame of these."""
+_FAR = 1.25
+"""Least lag at which smooth parts are read, in tiles; at smaller lags they continue from there."""
 
 
 class ScoreCovariance(eqx.Module):
@@ -37,326 +53,371 @@ class ScoreCovariance(eqx.Module):
 
     coefficients: Float[Array, "3 score score"]
 
-    def at(self, inverse_photons: Scalar) -> Float[Array, "score score"]:
+    def at(self, inverse_photons: Scalar) -> Scores:
         """The covariance at 1/n̄, with n̄ the mean counts per pixel and frame; 0: no shot noise."""
         powers = inverse_photons ** jnp.arange(3)
         return jnp.einsum("k,kpq->pq", powers, self.coefficients)
 
 
-def score_covariance(
-    weights: Weights, g: Field, contrast: Scalar, correlation: Plane | None = None
-) -> ScoreCovariance:
+class Split(NamedTuple):
+    """A matrix over blocks as the sum of two.
+
+    Attributes:
+        narrow: Strips about the diagonal: of each tile of rows, the tiles beside it, with an empty
+            one before the first and after the last.
+        smooth: The rest, on groups of blocks.
+    """
+
+    narrow: Num[Array, "tile *score row column"]
+    smooth: Smooth
+
+
+class Frames(eqx.Module):
+    """Blocks with an empty tile before and after them, and what narrow and smooth parts need.
+
+    Attributes:
+        blocks: The blocks.
+        size: Frames in each, with two empty tiles on either side.
+        group: Group of each, likewise.
+        in_group: Frames in each group, at least 1.
+    """
+
+    blocks: Blocks
+    size: Float[Array, " block"]
+    group: Int[Array, " block"]
+    in_group: Float[Array, " group"]
+
+    @classmethod
+    def of(cls, blocks: Blocks) -> "Frames":
+        """Arrange blocks."""
+        size, group = (jnp.pad(x, 2 * TILE) for x in (blocks.size, blocks.group))
+        in_group = jax.ops.segment_sum(blocks.size, blocks.group, min(GROUPS, blocks.size.size))
+        return cls(blocks, single(size), group, single(jnp.maximum(in_group, 1.0)))
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles, empty ones among them."""
+        return self.blocks.size.shape[0] // TILE
+
+    def tile(self, x: Array, r: Array | int, before: int, count: int) -> Array:
+        """Entries of tile `r` and its neighbours of an array with two tiles on either side."""
+        return jax.lax.dynamic_slice_in_dim(x, (r + 2 - before) * TILE, count * TILE)
+
+    def lifted(self, smooth: Smooth, r: Array, width: int) -> Num[Array, "*score row column"]:
+        """A smooth part on the rows of tile `r` and the `width` tiles about it."""
+        rows = self.tile(self.group, r, 0, 1)
+        return smooth[..., rows[:, None], self.tile(self.group, r, width // 2, width)]
+
+    def totals(self, rows: Num[Array, "tile *score row"]) -> Num[Array, "*score group"]:
+        """Sums over the blocks of each group."""
+        flat = self.in_line(rows)
+        count = self.in_group.shape[0]
+        return jax.ops.segment_sum(flat.T, self.blocks.group, count).T
+
+    @staticmethod
+    def in_line(rows: Num[Array, "tile *score row"]) -> Num[Array, "*score block"]:
+        """Tiles of rows one after the other."""
+        return jnp.moveaxis(rows, 0, -2).reshape(*rows.shape[1:-1], -1)
+
+    def times_frames(self, narrow: Array) -> Num[Array, "tile *score row"]:
+        """Sums over rows of a narrow part, each block as often as it has frames."""
+        columns = [self.tile(self.size, r, 1, 3) for r in range(self.n_tiles)]
+        size = jnp.stack(columns)
+        return _by_parts(lambda x: jnp.einsum("t...ij,tj->t...i", x[1:-1], size), narrow)
+
+
+class Matrices(NamedTuple):
+    """What the covariance of scores is made of.
+
+    Attributes:
+        weights: W of each score, summed over the frames of both blocks.
+        smooth_weights: The smooth part of W on the strips.
+        correlation: Mean of G = |g|² over the frames of both blocks.
+        field: Mean of g.
+        weighted_field: W ∘ g.
+    """
+
+    weights: Split
+    smooth_weights: Array
+    correlation: Split
+    field: Split
+    weighted_field: Split
+
+
+def split_matrices(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    k: Array,
+    slopes: Slopes,
+    frames: Frames,
+    weight: Float[Array, "group group"],
+    jacobian: Jacobian,
+) -> Matrices:
+    """The matrices of one angle on blocks.
+
+    From channels at the frames and their derivatives (`slopes`), sums of weights between groups of
+    blocks, and the derivatives of c2 that scores take.
+    """
+    blocks = frames.blocks
+    places = jnp.pad(blocks.points, ((TILE, TILE), (0, 0)))
+    middle = jnp.round(places.mean(axis=1)).astype(int)
+    places = places.reshape(-1)
+    here, nearest = read_at(slopes, places), jnp.round(places).astype(int)
+    far, smooth_jacobian = _smooth_parts(model, slopes, blocks, jacobian)
+    kept = single((smooth_jacobian, far.value, far.field))
+
+    def strip(r: Array) -> tuple[Array, ...]:
+        columns = 2 * TILE * r + jnp.arange(6 * TILE)
+        rows = columns[2 * TILE : 4 * TILE]
+        first, second = (jax.tree.map(lambda x, i=i: x[..., i], here) for i in (rows, columns))
+        planes = pooled_planes(model, first, second, rows[:, None] <= columns)
+        of_rows, of_columns = (middle[x[::2] // 2] for x in (rows, columns))
+        jac = jacobian(planes, of_rows[:, None], of_columns)
+        count = _points_in_strip(data, k, frames, r, nearest[rows], nearest[columns])
+        is_real = frames.tile(frames.size, r, 0, 1)[:, None] * frames.tile(frames.size, r, 1, 3) > 0
+        lift = [frames.lifted(x, r, 3) for x in kept]
+        whole, slow = (count * x for x in (jac, lift[0]))
+        values, field = (
+            jnp.where(is_real, x - y, 0.0)
+            for x, y in zip((planes.value, planes.field), lift[1:], strict=True)
+        )
+        weighted = whole * planes.field - slow * lift[2]
+        return single((whole - slow, slow, values, field, weighted))
+
+    shapes = jax.eval_shape(strip, jnp.asarray(0))
+    empty = [jnp.zeros((frames.n_tiles + 2, *x.shape), x.dtype) for x in shapes]
+
+    def fill(r: Array, strips: list[Array]) -> list[Array]:
+        return [x.at[r + 1].set(y) for x, y in zip(strips, strip(r), strict=True)]
+
+    n_tiles = -(-blocks.count // TILE)
+    weights, slow, value, field, weighted = jax.lax.fori_loop(0, n_tiles, fill, empty)
+    smooth = single(0.5 * weight * smooth_jacobian)
+    return Matrices(
+        Split(weights, smooth),
+        slow,
+        Split(value, kept[1]),
+        Split(field, kept[2]),
+        Split(weighted, smooth * kept[2]),
+    )
+
+
+def _points_in_strip(
+    data: TwoTimeData, k: Array, frames: Frames, r: Array, rows: Array, columns: Array
+) -> Float[Array, "row column"]:
+    """Half the sums of weights between the blocks of tile `r` and those about it.
+
+    From the weights between two frames of each block, `rows` and `columns`.
+    """
+    one, other = jnp.broadcast_arrays(rows[:, None], columns)
+    weight = data.weights_at(k, jnp.minimum(one, other), jnp.maximum(one, other))
+    apart = pooled((one != other).astype(weight.dtype))
+    size, others = frames.tile(frames.size, r, 0, 1)[:, None], frames.tile(frames.size, r, 1, 3)
+    same = jnp.arange(TILE)[:, None] + TILE == jnp.arange(3 * TILE)
+    count = 0.5 * size * (others - same) * pooled(weight) / jnp.maximum(apart, 1e-9)
+    return jnp.where((size > 0) & (others > 0), count, 0.0)
+
+
+def _smooth_parts(
+    model: AbstractTwoTimeModel, slopes: Slopes, blocks: Blocks, jacobian: Jacobian
+) -> tuple[Planes, Smooth]:
+    """A model and what scores take of it between groups of blocks; 0 if few blocks are in strips.
+
+    At lags within the strips that of the shortest lag outside, at the same age.
+    """
+    middle, last = blocks.middles(), blocks.count - 1.0
+    early, late = jnp.minimum(middle[:, None], middle), jnp.maximum(middle[:, None], middle)
+    gap = jnp.maximum(late - early, jnp.minimum(_FAR * TILE, last))
+    early = jnp.clip(0.5 * (early + late - gap), 0.0, last - gap)
+    places = [read_at(blocks.points.mean(axis=1), x) for x in (early, early + gap)]
+    first, second = (read_at(slopes, x) for x in places)
+    far = planes_between(model, first, second, jnp.ones(gap.shape, bool))
+    taken = jacobian(far, *(jnp.round(x).astype(int) for x in places))
+    field = jnp.where(middle[:, None] <= middle, far.field, jnp.conj(far.field))
+    far = Planes(far.value, far.derivative, field)
+    return jax.tree.map(lambda x: jnp.where(blocks.count > 2 * TILE, x, 0.0), (far, taken))
+
+
+class _Sums(eqx.Module):
+    """Sums over the strips: contractions of two scores, then sums of each score over rows.
+
+    Attributes:
+        through: Of W G with itself.
+        chain: Of (W ∘ g) g with itself.
+        through_weights: Of W G with W, shared photons of one frame.
+        loops_weights: Of Re((W ∘ g) g ∘ g*) with W, likewise.
+        both: Of W with W (1 + β G), shared photons of both frames.
+        down: Sums of the loops over each column.
+        mean: Diagonal of W G.
+        rows: Sums of W G, of the loops and of the chain over rows.
+    """
+
+    through: Scores
+    chain: Scores
+    through_weights: Scores
+    loops_weights: Scores
+    both: Scores
+    down: Float[Array, "score block"]
+    mean: Float[Array, "tile score row"]
+    rows: tuple[Array, ...]
+
+
+def _inner(x: Array, y: Array) -> Scores:
+    """Real parts of the sums of products of two stacks of planes, the second conjugated."""
+    x, y = (z.reshape(z.shape[0], -1) for z in (x, y))
+    if jnp.iscomplexobj(x):
+        # Compilers for CPUs have no fast complex product.
+        x, y = (jnp.concatenate([z.real, z.imag], axis=1) for z in (x, y))
+    return (x @ y.T).astype(float)
+
+
+def _by_parts(product: Callable[[Array], Array], x: Array) -> Array:
+    """A linear map with real coefficients of real and imaginary parts, one after the other."""
+    if not jnp.iscomplexobj(x):
+        return product(x)
+    return jax.lax.complex(product(x.real), product(x.imag))
+
+
+def _beside(strips: Array, r: Array) -> Num[Array, "*score row column"]:
+    """Rows of three tiles about tile `r`, on the five tiles that these reach."""
+    strips = jax.lax.dynamic_slice_in_dim(strips, r, 3)
+    plain = [(0, 0)] * (strips.ndim - 2)
+    wide = [jnp.pad(strips[i], [*plain, (i * TILE, (2 - i) * TILE)]) for i in range(3)]
+    return jnp.concatenate(wide, axis=-2)
+
+
+def _product(x: Array, y: Array) -> Array:
+    """Matrix products of real or complex planes."""
+    if not jnp.iscomplexobj(y):
+        return x @ y
+    n, parts = y.shape[-1], jnp.concatenate([y.real, y.imag], axis=-1)
+    real, imag = x.real @ parts, x.imag @ parts
+    return jax.lax.complex(real[..., :n] - imag[..., n:], real[..., n:] + imag[..., :n])
+
+
+def _with_transposed(last: tuple[Array, Array], now: Array) -> Scores:
+    """Sum of a product of strips with its transpose over what tile `now` adds to earlier ones."""
+
+    def column(x: Array, i: int) -> Array:
+        return x[..., i * TILE : (i + 1) * TILE]
+
+    own = column(now, 2)
+    total = _inner(own, jnp.conj(own.mT))
+    for away, strips in enumerate(last, start=1):
+        mixed = _inner(column(strips, 2 + away), jnp.conj(column(now, 2 - away).mT))
+        total = total + mixed + mixed.T
+    return total
+
+
+def _sum_strips(m: Matrices, frames: Frames, chain: Smooth, beta: Array) -> _Sums:
+    n_score, inside = m.weights.smooth.shape[0], slice(TILE, 4 * TILE)
+    Before = tuple[tuple[Array, Array], tuple[Array, Array]]
+
+    def add(r: Array, x: tuple[_Sums, Before]) -> tuple[_Sums, Before]:
+        total, (before, before_around) = x
+        through = m.weights.narrow[r + 1] @ _beside(m.correlation.narrow, r)
+        around = _product(m.weighted_field.narrow[r + 1], _beside(m.field.narrow, r))
+        size, others = frames.tile(frames.size, r, 0, 1)[:, None], frames.tile(frames.size, r, 2, 5)
+        share = size / frames.in_group[frames.tile(frames.group, r, 0, 1)][:, None]
+        field = jnp.pad(m.field.narrow[r + 1], ((0, 0), (TILE, TILE)))
+        loops = around * jnp.conj(field + frames.lifted(m.field.smooth, r, 5))
+        loops = loops + frames.lifted(chain, r, 5) * share * jnp.conj(field)
+        loops = jnp.real(loops) * (others > 0)
+        size, near = jnp.maximum(size, 1.0), jnp.maximum(others[inside], 1.0)
+        narrow, slow = m.weights.narrow[r + 1], m.smooth_weights[r + 1]
+        level = frames.lifted(m.correlation.smooth, r, 3)
+        strength = (1 + beta * (m.correlation.narrow[r + 1] + level)) / (size * near)
+        both = _inner((narrow + slow) * strength, narrow + slow)
+        both = both - _inner(slow * (1 + beta * level) / (size * near), slow)
+        down = jax.lax.dynamic_slice_in_dim(total.down, r * TILE, 5 * TILE, axis=1) + loops.sum(-2)
+        rows = through @ others, loops @ others, _by_parts(lambda x: x @ others, around)
+        total = _Sums(
+            total.through + _with_transposed(before, through),
+            total.chain + _with_transposed(before_around, around),
+            total.through_weights + _inner(through[..., inside] / size, narrow),
+            total.loops_weights + _inner(loops[..., inside] / size, narrow),
+            total.both + both,
+            jax.lax.dynamic_update_slice_in_dim(total.down, down, r * TILE, axis=1),
+            total.mean.at[r].set(jnp.diagonal(through[..., 2 * TILE : 3 * TILE], 0, 1, 2)),
+            tuple(x.at[r].set(y) for x, y in zip(total.rows, rows, strict=True)),
+        )
+        return total, ((through, before[0]), (around, before_around[0]))
+
+    dtype, of_field = m.weights.narrow.dtype, m.weighted_field.narrow.dtype
+    none, row = jnp.zeros((n_score, n_score)), jnp.zeros((frames.n_tiles, n_score, TILE), dtype)
+    down = jnp.zeros((n_score, (frames.n_tiles + 4) * TILE), dtype)
+    rows = row, row, row.astype(of_field)
+    start = _Sums(none, none, none, none, none, down, row, rows)
+    last = jnp.zeros((n_score, TILE, 5 * TILE), dtype)
+    before = (last, last), (last.astype(of_field), last.astype(of_field))
+    return jax.lax.fori_loop(0, -(-frames.blocks.count // TILE), add, (start, before))[0]
+
+
+def _around(matrix: Split, frames: Frames, x: Float[Array, "score block"]) -> Scores:
+    """Products of vectors over blocks with a symmetric matrix between them."""
+    in_tiles = jnp.moveaxis(x.reshape(x.shape[0], -1, TILE), 1, 0)
+    grouped, beside = frames.totals(in_tiles), jnp.pad(x, ((0, 0), (TILE, TILE)))
+    beside = jnp.stack([beside[:, r * TILE : (r + 3) * TILE] for r in range(frames.n_tiles)])
+    narrow = jnp.einsum("tpi,tij,tqj->pq", in_tiles, matrix.narrow[1:-1], beside)
+    return narrow + grouped @ matrix.smooth @ grouped.T
+
+
+def score_covariance(m: Matrices, frames: Frames, contrast: Scalar) -> ScoreCovariance:
     r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ over speckle and photons.
 
-    Exact but for one of the three cycles of κ4, the one that visits the points of both scores in
-    turn: it is no product of matrices and is taken equal to the mean of the other two. Standard
-    deviations are right to 3 % at β = 0.25, and 4 % too small on average (at most 7 %) at β = 1.
+    Exact on frames but for one of the three cycles of κ4, the one that visits the points of both
+    scores in turn: it is no product of matrices and is taken equal to the mean of the other two.
+    Standard deviations are right to 3 % at β = 0.25, and 4 % too small on average (at most 7 %) at
+    β = 1. Blocks and the division into narrow and smooth parts add errors of a few percent.
 
     Args:
-        weights: W of each score, symmetric; a point of the triangle is shared by its two places.
-        g: Field correlation.
+        m: The matrices.
+        frames: The blocks that they are given on.
         contrast: Speckle contrast β.
-        correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
 
     Reference:
         Cumulants of Gaussian fields: Isserlis, Biometrika 12, 134 (1918).
     """
-    b, g, G = jnp.asarray(contrast), jnp.asarray(g), _correlation(g, correlation)
-    through = weights @ G
-    mean = jnp.diagonal(through, axis1=1, axis2=2)
-    chain, signs, parts = _chain(weights, g), (1.0, -1.0), (g.real, g.imag)
-    loops = jnp.asarray(sum(x * y for x, y in zip(chain, parts, strict=False)))
-    cycles = sum(sign * inner(x, x.mT) for sign, x in zip(signs, chain, strict=False))
-    with_mean = jnp.sum(loops, axis=1) @ mean.T
-    light = 2 * b**2 * inner(through, through.mT)
-    light += b**3 * (6 * cycles - 4 * (with_mean + with_mean.T) + 4 * mean @ G @ mean.T)
-    one_photon = 4 * inner(b * through + 2 * b**2 * loops, weights) - 4 * b**2 * mean @ mean.T
-    two_photons = 2 * inner(weights * (1 + b * G), weights)
-    return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
-
-
-def _chain(weights: Weights, g: Array) -> tuple[Array, ...]:
-    """Parts of (W ∘ g) g of each score, apart: compilers for CPUs have no fast complex product."""
-    if not jnp.iscomplexobj(g):
-        return ((weights * g) @ g,)
-    n, beside = g.shape[0], jnp.concatenate([g.real, g.imag], axis=1)
-    x, y = (weights * g.real) @ beside, (weights * g.imag) @ beside
-    return x[..., :n] - y[..., n:], x[..., n:] + y[..., :n]
-
-
-def inner(x: Weights, y: Weights) -> Float[Array, "score score"]:
-    """Sums over all points of products of planes."""
-    return x.reshape(x.shape[0], -1) @ y.reshape(y.shape[0], -1).T
-
-
-def _correlation(g: Field, correlation: Plane | None) -> Array:
-    return jnp.asarray(jnp.abs(g) ** 2 if correlation is None else correlation)
-
-
-def row_covariance(
-    g: Field, contrast: Scalar, lag: int, correlation: Plane | None = None
-) -> Float[Array, "3 time column"]:
-    """Covariance of points (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
-
-    Args:
-        g: Field correlation; its diagonal is below 1 where frames were averaged.
-        contrast: Speckle contrast β.
-        lag: Distance of the two points in frames; 0 for their variance. Points on the diagonal
-            are meaningless.
-        correlation: Mean of |g|², where it is not |g|² because g is a mean over frames.
-    """
-    b, full = contrast, _correlation(g, correlation)
-    n = full.shape[0] - lag
-    near, later, G, far = g[:, :n], g[:, lag:], full[:, :n], full[:, lag:]
-    own, strength = jnp.real(jnp.diagonal(g))[:, None], jnp.diagonal(full)[:, None]
-    between, link = jnp.diagonal(later[:n])[None], jnp.diagonal(far[:n])[None]
-    loop = jnp.real(near * between * jnp.conj(later))
-    product = G * far
-    light = b**2 * (strength * link + product)
-    light += b**3 * (
-        4 * own * loop
-        + 2 * product
-        - 4 * own * product
-        - 2 * loop * (G + far)
-        + product * (strength + G + far + link)
+    b, frame = jnp.asarray(contrast), frames.in_group
+    W, G, g, Wg = (x.smooth for x in (m.weights, m.correlation, m.field, m.weighted_field))
+    size = frames.in_line(jnp.stack([frames.tile(frames.size, r, 0, 1)
+                                     for r in range(frames.n_tiles)]))  # fmt: skip
+    # What narrow parts do to smooth ones: a factor for each group.
+    own = size.reshape(-1, TILE)
+    by_g, by_field = (
+        frames.totals(frames.times_frames(x.narrow) * (own if x.narrow.ndim == 3 else own[:, None]))
+        / frame
+        for x in (m.correlation, m.field)
     )
-    one_photon = b * link + 2 * b**2 * loop - b**2 * product
-    # The photons of t2 are common to both only where they are the same point.
-    same = float(lag == 0)
-    one_photon += same * (b * strength + 2 * b**2 * own * G - b**2 * product)
-    return jnp.stack([light, one_photon, same * (1 + b * G)])
+    of_weights, of_weighted = (
+        frames.totals(x.narrow[1:-1].sum(-1)) for x in (m.weights, m.weighted_field)
+    )
+    through = W * (by_g / frame) + of_weights[:, :, None] * G + W @ G
+    chain = Wg * (jnp.conj(by_field) / frame) + of_weighted[:, :, None] * g + _product(Wg, g)
+    loops = jnp.real(chain * jnp.conj(g))
+    sums = _sum_strips(m, frames, chain, b)
 
+    def diagonal(smooth: Array) -> Array:
+        return jnp.diagonal(smooth, 0, 1, 2)
 
-BLOCKS = 60
-_EDGE = 128
+    def with_itself(narrow: Array, rows: Array, smooth: Array) -> Array:
+        mixed = _inner(frames.totals(rows), jnp.conj(diagonal(smooth)) / frame)
+        return narrow + mixed + mixed.T + _inner(smooth, jnp.conj(smooth.mT))
 
+    def with_weights(narrow: Array, rows: Array, smooth: Array) -> Array:
+        mixed = frames.totals(rows) @ (diagonal(W) / frame**2).T
+        mixed = mixed + (diagonal(smooth) / frame) @ of_weights.T
+        return narrow + mixed + _inner(smooth / frame[:, None], W)
 
-class BlockResiduals(eqx.Module):
-    """Residuals of one angle rebinned in blocks of frames; symmetric.
-
-    Attributes:
-        residual: Mean residual of the usable points of each block.
-        weight: Sum of their weights; on the diagonal of the points with t1 < t2 alone.
-    """
-
-    residual: Blocks
-    weight: Blocks
-
-
-class BlockModel(eqx.Module):
-    """A model on pairs of blocks of frames, averaged over the frames of both.
-
-    Attributes:
-        value: Normalised correlation; below 1 on the diagonal where it changes within a block.
-        derivative: Its derivatives along directions in the free parameters.
-        field: Field correlation, in single precision.
-    """
-
-    value: Blocks
-    derivative: Float[Array, "direction block block"]
-    field: Complex[Array, "block block"] | Blocks
-
-
-def stride(n_frames: int) -> int:
-    """Frames in a block."""
-    return -(-n_frames // BLOCKS)
-
-
-def angle_in_blocks(
-    problem: Problem, params: Params, scaling: Linear, directions: Directions, k: Index
-) -> tuple[BlockModel, BlockResiduals]:
-    """Model and residuals of one angle on blocks of frames.
-
-    Args:
-        problem: The fit.
-        params: All parameters.
-        scaling: Contrast and offset of the angle, the data's shift taken out.
-        directions: Directions of the derivatives in the free parameters.
-        k: Which angle.
-    """
-    settings = problem.varying, jnp.asarray(problem.data.phi)[k], directions
-    slopes = channel_slopes(problem.model, problem.data, params, *settings)
-    if isinstance(problem.evaluator, Separable):
-        planes = separable_planes(problem, *slopes)
-        return planes, complete_blocks(problem, planes, scaling, k)
-    return block_planes(problem, *slopes), residual_blocks(problem, slopes[0], scaling, k)
-
-
-def residual_blocks(
-    problem: Problem, channels: Channels, scaling: Linear, k: Index
-) -> BlockResiduals:
-    """Rebin the residuals of angle `k`, tile by tile.
-
-    `scaling` is the angle's contrast and offset, the data's shift taken out.
-    """
-    n = problem.data.t.shape[0]
-    s = stride(n)
-    n_blocks = -(-n // s)
-    in_tile = -(-n_blocks // -(-n // _EDGE))
-    edge = min(s * in_tile, n)
-    contrast, offset = scaling
-    kinds = 2 if problem.data.sigma is None else 3  # weights count points where they are all 1
-    starts = range(0, n_blocks, in_tile)
-    corners = jnp.asarray([(i, j) for i in starts for j in starts if i <= j])
-    blocks, frames = jnp.arange(in_tile)[:, None], jnp.arange(edge)
-
-    def add(sums: Array, corner: Array) -> tuple[Array, None]:
-        tile = cut_tile(problem.data, k, problem.shift, corner * s, edge)
-        value = problem.model.correlation(tile_pairs(channels, tile.first, edge))
-        used = (tile.weight > 0).astype(tile.weight.dtype)
-        residual = tile.c2 - used * (contrast * value + offset)
-        planes = jnp.stack([residual, tile.weight, used][:kinds])
-        # Sums over blocks as products with their members: scatters are slow on CPUs.
-        rows, columns = (
-            ((first + frames) // s == own + blocks).astype(used.dtype)
-            for first, own in zip(tile.first, corner, strict=True)
-        )
-        local = jnp.einsum("bi,xic->xbc", rows, planes @ columns.T)
-        return jax.lax.dynamic_update_slice(sums, local, (0, *corner)), None
-
-    filled = len(starts) * in_tile
-    sums = jax.lax.scan(add, jnp.zeros((kinds, filled, filled)), corners)[0]
-    sums = sums[:, :n_blocks, :n_blocks]
-    return BlockResiduals(_symmetric(sums[0] / jnp.maximum(sums[-1], 1.0)), _symmetric(sums[1]))
-
-
-def complete_blocks(
-    problem: Problem, planes: BlockModel, scaling: Linear, k: Index
-) -> BlockResiduals:
-    """`residual_blocks` where no point is missing and all count alike, at one read of the data.
-
-    Args:
-        problem: The fit.
-        planes: The model on blocks, from `separable_planes`.
-        scaling: Contrast and offset of the angle, the data's shift taken out.
-        k: Which angle.
-    """
-    n = problem.data.t.shape[0]
-    s = stride(n)
-    frames = np.minimum(s, n - np.arange(0, n, s))
-    whole, size = n // s, frames.size
-    c2 = jnp.asarray(problem.data.c2)
-
-    def rows_of(first: Array, count: int) -> tuple[Array, Array]:
-        rows = jax.lax.dynamic_slice(c2, (k, first, 0), (1, count, n))[0].astype(planes.value.dtype)
-        own = jax.lax.dynamic_slice_in_dim(rows, first, count, axis=1)
-        later = np.triu(np.ones((count, count), bool), 1)
-        own = jnp.sum(jnp.where(later, own - problem.shift, 0.0))
-        return jnp.ones(count, rows.dtype) @ rows, own
-
-    along, own = jax.lax.map(lambda i: rows_of(i * s, s), jnp.arange(whole))
-    if whole < size:
-        last = rows_of(jnp.asarray(whole * s), int(frames[-1]))
-        along, own = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), (along, own), last)
-    along = jnp.pad(along, ((0, 0), (0, size * s - n))).reshape(size, size, s)
-    off, count = np.triu(np.ones((size, size), bool), 1), np.outer(frames, frames)
-    total = jnp.where(off, along.sum(2) - problem.shift * count, 0.0) + jnp.diag(own)
-    count = np.where(off, count, np.diag(frames * (frames - 1) // 2))
-    contrast, offset = scaling
-    mean = total / np.maximum(count, 1) - (contrast * planes.value + offset)
-    weight = 1.0 if problem.data.sigma is None else 1.0 / jnp.asarray(problem.data.sigma) ** 2
-    mean = jnp.where(np.triu(np.ones(count.shape, bool)), mean, 0.0)
-    return BlockResiduals(_symmetric(mean), weight * _symmetric(jnp.asarray(count, mean.dtype)))
-
-
-def block_planes(problem: Problem, channels: Channels, by: Channels) -> BlockModel:
-    """Evaluate any model on blocks of frames, at two points of each in each direction.
-
-    `channels` of an angle are given at the frames, `by` are their derivatives.
-    """
-    n = problem.data.t.shape[0]
-    here, by = jax.tree.map(lambda x: _at_points(x, n), (channels, by))
-    pair = tile_pairs(here, (0, 0), here.level.shape[1])
-    value, planes = slopes(problem.model, pair)
-    half, arranged, k = _half(value.shape[0]), ChannelDerivatives.of(by), min(2, stride(n))
-    g = jnp.stack(planes) * half
-    derivative = _contracted(g, arranged.row, k) + _contracted(g.mT, arranged.column, k).mT
-    mean, field = _pooled(value * half, k), _mean_field(problem.model, pair, value, k)
-    return BlockModel(_both(mean), _both(derivative), field)
-
-
-def separable_planes(problem: Problem, channels: Channels, by: Channels) -> BlockModel:
-    """Evaluate a separable model on blocks of frames: value and derivatives are exact means.
-
-    `channels` of an angle are given at the frames, `by` are their derivatives.
-    """
-    model, n = problem.model, problem.data.t.shape[0]
-    s = stride(n)
-    count = np.minimum(s, n - np.arange(0, n, s))
-    blocks = in_blocks(factors_of(model, channels, by), count.size, s)
-    outer = outer_products(blocks)
-    ahead = outer.gap * (outer.beta.sum(-1) / count)[:, None]
-    behind = outer.gap * (outer.alpha.sum(-1) / count)[:, :, None]
-    early, late = outer.early.sum(-1) / count, outer.late.sum(-1) / count
-    pairs, slots = jnp.concatenate([ahead, behind.mT]), jnp.concatenate([early, late])
-    planes = jnp.einsum("rIJ,raI->aIJ", pairs, slots)
-    planes += planes.mT
-    right, left = inner_pairs(blocks)
-    inside = jnp.einsum("raIi,rIi->aI", blocks.early, right.sum(-1))
-    inside += jnp.einsum("raIi,rIi->aI", blocks.late, left.sum(-2))
-    inside = (2 * inside / count).at[0].add(1.0) / count
-    planes += inside[:, :, None] * np.eye(count.size)
-    here = jax.tree.map(lambda x: _at_points(x, n), channels)
-    pair = tile_pairs(here, (0, 0), here.level.shape[1], dtype=jnp.float32)
-    field = _mean_field(model, pair, model.correlation(pair), min(2, s))
-    return BlockModel(planes[0], planes[1:], field)
-
-
-def _mean_field(model: AbstractTwoTimeModel, pair: Pair, value: Array, k: int) -> Array:
-    """Field correlation, averaged; of a model that does not say it, the real root of C."""
-    has_field = type(model).field is not AbstractTwoTimeModel.field
-    field = model.field(pair) if has_field else jnp.sqrt(jnp.maximum(value, 0.0))
-    return _both(_pooled(single(field) * single(_half(value.shape[0])), k))
-
-
-def _at_points(x: Array, n_frames: int) -> Array:
-    """A function on the frames, read at the two points of Gauss's rule of each block."""
-    s = stride(n_frames)
-    if s == 1:
-        return x
-    fill = [(0, 0)] * (x.ndim - 1) + [(0, -n_frames % s)]
-    x = jnp.pad(x, fill, mode="edge").reshape(*x.shape[:-1], -(-n_frames // s), s)
-    places = 0.5 * (s - 1) + 0.5 * np.sqrt((s**2 - 1) / 3.0) * np.array([-1.0, 1.0])
-    left = np.minimum(places.astype(int), s - 2)
-    near = zip(left, places - left, strict=True)
-    read = [(1 - f) * x[..., i] + f * x[..., i + 1] for i, f in near]
-    return jnp.stack(read, axis=-1).reshape(*x.shape[:-2], 2 * x.shape[-2])
-
-
-def single(x: PyTree[Array]) -> PyTree[Array]:
-    """Arrays in single precision."""
-    single = {True: jnp.complex64, False: jnp.float32}
-    return jax.tree.map(lambda a: a.astype(single[jnp.iscomplexobj(a)]), x)
-
-
-def _contracted(g: Array, side: Array, k: int) -> Array:
-    """Mean over each k by k square of the sum over slopes of their planes times their sides.
-
-    One matrix product for each row of squares.
-    """
-    n_param, (n_slope, size, _) = side.shape[1], g.shape
-    planes = g.reshape(n_slope, size // k, k, size // k, k).sum(4) / k**2
-    planes = jnp.moveaxis(planes, 1, 0).reshape(size // k, n_slope * k, size // k)
-    side = side.reshape(n_slope, n_param, size // k, k).transpose(2, 1, 0, 3)
-    return jnp.moveaxis(side.reshape(size // k, n_param, n_slope * k) @ planes, 1, 0)
-
-
-def _pooled(plane: Array, k: int) -> Array:
-    """Mean of each k by k square."""
-    members = [plane[..., i::k, j::k] for i in range(k) for j in range(k)]
-    return jnp.asarray(sum(members)) / k**2
-
-
-def _half(size: int) -> Array:
-    """The upper triangle with half of the diagonal, so that two of them add up to a plane."""
-    return jnp.asarray(np.triu(np.ones((size, size)), 1) + 0.5 * np.eye(size))
-
-
-def _both(upper: Array) -> Array:
-    """A Hermitian plane from its upper triangle with half of the diagonal."""
-    return upper + jnp.swapaxes(upper, -1, -2).conj()
-
-
-def _symmetric(upper: Array) -> Array:
-    """A symmetric plane from its upper triangle with the diagonal."""
-    return upper + jnp.triu(upper, 1).T
+    of_block = frames.blocks.group
+    mean = frames.in_line(sums.mean) + (diagonal(through) / frame)[:, of_block] * size
+    down = sums.down[:, 2 * TILE : -2 * TILE] + loops.sum(axis=1)[:, of_block]
+    with_mean = down @ mean.T
+    light = 2 * b**2 * with_itself(sums.through, sums.rows[0], through)
+    light += b**3 * (6 * with_itself(sums.chain, sums.rows[2], chain))
+    light += b**3 * (4 * _around(m.correlation, frames, mean) - 4 * (with_mean + with_mean.T))
+    one_photon = b * with_weights(sums.through_weights, sums.rows[0], through)
+    one_photon += 2 * b**2 * with_weights(sums.loops_weights, sums.rows[1], loops)
+    one_photon = 4 * one_photon - 4 * b**2 * (mean / jnp.maximum(size, 1.0)) @ mean.T
+    smooth = _inner(W * (1 + b * G) / (frame[:, None] * frame), W)
+    return ScoreCovariance(jnp.stack([light, one_photon, 2 * (sums.both + smooth)]))

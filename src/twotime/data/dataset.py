@@ -110,6 +110,37 @@ class TwoTimeData(eqx.Module):
         sigma = window(self.sigma, k, first, size) if self.sigma.ndim else self.sigma
         return xp.where(used, 1.0 / xp.where(used, sigma, 1.0).astype(dtype) ** 2, 0.0)
 
+    def weights_at(
+        self, k: Index, early: Int[Array, "*point"], late: Int[Array, "*point"]
+    ) -> Float[Array, "*point"]:
+        """Weights of single points of matrix `k`, by their frames, early < late; see `weights`."""
+        used = (early < late) & jnp.isfinite(jnp.asarray(self.c2)[k, early, late])
+        if self.mask is not None:
+            used = used & jnp.asarray(self.mask)[k, early, late]
+        sigma = jnp.ones(()) if self.sigma is None else jnp.asarray(self.sigma)
+        sigma = sigma[k, early, late] if sigma.ndim else sigma
+        return jnp.where(used, 1.0 / jnp.where(used, sigma, 1.0).astype(self.t.dtype) ** 2, 0.0)
+
+    def stripes(
+        self, k: Index, frames: Int[Array, " row"]
+    ) -> tuple[Float[Array, "row time"], Float[Array, "row time"]]:
+        """c2 of matrix `k` between some frames and all, and its weights; see `weights_at`."""
+        others = jnp.arange(self.c2.shape[-1])
+        is_row = frames[:, None] <= others
+
+        def read(x: AnyArray) -> Array:
+            plane = jnp.asarray(x)[k]
+            return jnp.where(is_row, plane[frames], plane[:, frames].T)
+
+        c2 = read(self.c2)
+        used = (frames[:, None] != others) & jnp.isfinite(c2)
+        if self.mask is not None:
+            used = used & read(self.mask)
+        sigma = jnp.ones(()) if self.sigma is None else jnp.asarray(self.sigma)
+        sigma = jnp.where(used, read(sigma) if sigma.ndim else sigma, 1.0)
+        weight = jnp.where(used, 1.0 / sigma.astype(self.t.dtype) ** 2, 0.0)
+        return jnp.where(used, c2, 0.0).astype(weight.dtype), weight
+
     def is_complete(self) -> bool:
         """Whether all points with t1 < t2 count; traced c2 counts as finite, traced mask not."""
         if isinstance(self.mask, jax.core.Tracer):

@@ -32,8 +32,8 @@ class ChannelDerivatives(eqx.Module):
     the clocks, then of the levels at t1 (whose columns are zero) and at t2 (whose rows are).
     """
 
-    row: Float[Array, "slope param time"]
-    column: Float[Array, "slope param time"]
+    row: Float[Array, "slope param *time"]
+    column: Float[Array, "slope param *time"]
 
     @classmethod
     def of(cls, by: Channels) -> "ChannelDerivatives":

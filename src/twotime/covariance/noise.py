@@ -1,0 +1,245 @@
+"""Size of the noise of c2 from the residuals of a fit: detector pixels and photons.
+
+Residuals of some rows are averaged over blocks of columns. Speckle makes neighbours in a row alike,
+photons do not: squares and products of neighbours, against what a detector pixel would add to
+each, give the number of pixels and the photons.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from twotime.covariance.blocks import GROUPS, Blocks, field_of, pairs_between, read_at
+from twotime.data.dataset import TwoTimeData
+from twotime.gram.problem import Problem
+from twotime.models.base import Channels
+from twotime.models.rates import Scalar
+
+_ROW_BLOCKS, _ROWS = 64, 4
+"""Blocks of rows that are read, and frames in each."""
+_LAGS = 3
+"""Residuals up to so many blocks apart in a row tell photon noise from speckle."""
+_MOST_NOISE = 1e6
+"""Largest 1/n̄ that is looked for."""
+
+
+class Noise(eqx.Module):
+    """Noise of c2 as the residuals show it.
+
+    Attributes:
+        pixels: Effective number N of independent detector pixels of each angle.
+        photons: Mean counts n̄ per pixel and frame; infinite where no shot noise is seen.
+    """
+
+    pixels: Float[Array, " angle"]
+    photons: Float[Array, ""]
+
+
+class Moments(NamedTuple):
+    """Sums over residuals in rows, found in the data and expected for each power of 1/n̄ (N = 1).
+
+    Attributes:
+        squares: Of squares.
+        neighbours: Of products of neighbours.
+        expected: Of squares.
+        expected_neighbours: Of products of neighbours.
+        weight: Sum of the weights of the points that were read, from both sides of the diagonal.
+    """
+
+    squares: Float[Array, "*angle"]
+    neighbours: Float[Array, "*angle"]
+    expected: Float[Array, "*angle 3"]
+    expected_neighbours: Float[Array, "*angle 3"]
+    weight: Float[Array, "*angle"]
+
+
+class Link(NamedTuple):
+    """Correlation and field correlation between blocks, means over their frames."""
+
+    value: Float[Array, "*pair"]
+    field: Num[Array, "*pair"]
+
+
+class Rows(NamedTuple):
+    """Some rows of the data: of some blocks a few frames, evenly spaced, with all frames.
+
+    Attributes:
+        block: The blocks.
+        frame: Frames of each that are read.
+        n_frames: How many of these are different.
+        c2: Data between these frames and all.
+        weight: Their weights, 0 where a frame is repeated.
+    """
+
+    block: Int[Array, " row"]
+    frame: Int[Array, "row place"]
+    n_frames: Float[Array, "row 1"]
+    c2: Float[Array, "stripe time"]
+    weight: Float[Array, "stripe time"]
+
+    @classmethod
+    def of(cls, data: TwoTimeData, k: Array, blocks: Blocks) -> "Rows":
+        """Read rows of matrix `k`."""
+        n = data.t.shape[0]
+        wanted = min(_ROW_BLOCKS, n)
+        block = (jnp.arange(wanted) + 0.5) * jnp.maximum(blocks.count, wanted) / wanted
+        block = jnp.floor(block).astype(int)
+        is_block = block < blocks.count
+        block = jnp.minimum(block, blocks.count - 1)
+        size, which = blocks.size[block][:, None], jnp.arange(_ROWS)
+        count = jnp.minimum(size, _ROWS)
+        frame = blocks.first[block][:, None] + jnp.floor((which + 0.5) * size / count).astype(int)
+        frame = jnp.minimum(frame, n - 1)
+        c2, weight = data.stripes(k, frame.reshape(-1))
+        is_used = ((which < count) & is_block[:, None]).reshape(-1, 1)
+        return cls(block, frame, count, c2, weight * is_used)
+
+    def binned(self, x: Float[Array, "stripe time"], blocks: Blocks) -> Float[Array, "row block"]:
+        """Sums over the frames of each row and of each block of columns."""
+        ends = jnp.append(blocks.first, x.shape[1])
+        x = x.reshape(*self.frame.shape, -1).sum(axis=1)
+        return jnp.diff(jnp.pad(jnp.cumsum(x, axis=1), ((0, 0), (1, 0)))[:, ends], axis=1)
+
+    def between_groups(self, blocks: Blocks) -> Float[Array, "group group"]:
+        """Sums of weights between the frames of groups of blocks, by these rows, either order."""
+        n_groups = min(GROUPS, blocks.size.shape[0])
+        in_group = jax.ops.segment_sum(blocks.size, blocks.group, n_groups)
+        n_rows = self.block.shape[0]
+        row = (blocks.middles() + 0.5) * n_rows / jnp.maximum(blocks.count, n_rows)
+        row = jnp.clip(row.astype(int), 0, n_rows - 1)
+        weight = jax.ops.segment_sum(self.binned(self.weight, blocks).T, blocks.group, n_groups)
+        mean = weight[:, row] / jnp.maximum(self.n_frames[row].T * in_group[:, None], 1.0)
+        return 0.5 * (mean + mean.T) * in_group[:, None] * in_group
+
+
+def residual_moments(
+    problem: Problem,
+    channels: Channels,
+    blocks: Blocks,
+    rows: Rows,
+    scaling: tuple[Array, Array],
+    contrast: Scalar,
+) -> Moments:
+    """Moments of the residuals of one angle.
+
+    Args:
+        problem: The fit.
+        channels: Channels of the angle at the frames.
+        blocks: Blocks of frames.
+        rows: Data of the angle.
+        scaling: Contrast and offset of the angle, the data's shift taken out.
+        contrast: Speckle contrast β.
+    """
+    model, n = problem.model, problem.data.t.shape[0]
+    place = rows.frame.reshape(-1)
+    first = jax.tree.map(lambda x: x[:, place, None], channels)
+    second = jax.tree.map(lambda x: x[:, None, :], channels)
+    ahead = place[:, None] <= jnp.arange(n)
+    fitted = scaling[0] * model.correlation(pairs_between(first, second, ahead)) + scaling[1]
+    residual = jnp.where(rows.weight > 0, rows.c2 - problem.shift - fitted, 0.0)
+    count = rows.binned((rows.weight > 0).astype(fitted.dtype), blocks)
+    mean = rows.binned(residual, blocks) / jnp.maximum(count, 1.0)
+    column = jnp.arange(blocks.size.shape[0])
+    weight = rows.binned(rows.weight, blocks)
+    weight = jnp.where(column == rows.block[:, None], 0.0, weight)
+    here = read_at(channels, blocks.points.reshape(-1))
+
+    def between(first: Array, second: Array) -> Link:
+        """Means over the points of pairs of blocks."""
+        first, second = jnp.broadcast_arrays(first, second)
+        places = (2 * x[..., None, None] for x in (first, second))
+        one, other = (x + y for x, y in zip(places, np.ix_([0, 1], [0, 1]), strict=True))
+        ahead = one <= other
+        early, late = (jax.tree.map(lambda x, i=i: x[:, i], here) for i in (one, other))
+        pair = pairs_between(early, late, ahead)
+        value = model.correlation(pair)
+        return Link(value.mean((-2, -1)), field_of(model, pair, value, ahead).mean((-2, -1)))
+
+    near = between(rows.block[:, None], column)
+    own = between(rows.block, rows.block)
+    link = between(column, jnp.minimum(column + jnp.arange(_LAGS + 1)[:, None], column[-1]))
+
+    def products(lag: int) -> tuple[Array, Array]:
+        n_pairs = column.size - lag
+        linked = Link(*(x[lag, :n_pairs] for x in link))
+        expected = row_covariance(near, own, linked, contrast, lag, rows.n_frames, blocks.size)
+        both = jnp.sqrt(weight[:, :n_pairs] * weight[:, lag:])
+        found = jnp.sum(both * mean[:, :n_pairs] * mean[:, lag:])
+        return found, jnp.sum(both * expected, axis=(1, 2))
+
+    found, expected = zip(*(products(lag) for lag in range(_LAGS + 1)), strict=True)
+    return Moments(found[0], sum(found[1:]), expected[0], sum(expected[1:]), jnp.sum(weight))
+
+
+def row_covariance(
+    near: Link,
+    own: Link,
+    link: Link,
+    contrast: Scalar,
+    lag: int,
+    rows: Float[Array, "row 1"],
+    columns: Float[Array, " column"],
+) -> Float[Array, "3 row pair"]:
+    """Covariance of points (i, j) and (i, j + lag), as coefficients of 1, 1/n̄ and 1/n̄² (N = 1).
+
+    Args:
+        near: The model between rows i and all columns.
+        own: Between rows and themselves, below 1 where they are means over frames.
+        link: Between columns j and j + lag.
+        contrast: Speckle contrast β.
+        lag: Distance of the two points in columns; 0 for their variance.
+        rows: Frames of which a row is the mean.
+        columns: Frames of which a column is the mean.
+    """
+    b, n_pairs = contrast, near.value.shape[1] - lag
+    g, later = near.field[:, :n_pairs], near.field[:, lag:]
+    G, far = near.value[:, :n_pairs], near.value[:, lag:]
+    strength, self_field = own.value[:, None], jnp.real(own.field)[:, None]
+    loop = jnp.real(g * link.field * jnp.conj(later))
+    product = G * far
+    light = b**2 * (strength * link.value + product)
+    light += b**3 * (
+        4 * self_field * loop
+        + 2 * product
+        - 4 * self_field * product
+        - 2 * loop * (G + far)
+        + product * (strength + G + far + link.value)
+    )
+    one_photon = (b * link.value + 2 * b**2 * loop - b**2 * product) / jnp.maximum(rows, 1.0)
+    # The photons of t2 are common to both only where they are the same point.
+    same = float(lag == 0) / jnp.maximum(columns[:n_pairs], 1.0)
+    one_photon += same * (b * strength + 2 * b**2 * self_field * G - b**2 * product)
+    return jnp.stack([light, one_photon, same * (1 + b * G) / jnp.maximum(rows, 1.0)])
+
+
+def solve_noise(
+    moments: Moments, taken: Float[Array, "angle 3"], weight: Float[Array, " angle"]
+) -> tuple[Float[Array, ""], Float[Array, " angle"], Float[Array, " angle"]]:
+    """1/n̄ of all angles, N of each from the residuals' moments, and what the fit left of these.
+
+    A fit takes out of the residuals of all points, of the given `weight`, what its parameters can
+    follow (`taken`): its share in the points that were read is subtracted from what is expected.
+    N follows from the squares, 1/n̄ from the share that neighbours have in them.
+
+    Reference:
+        Small samples: MacKinnon & White, J. Econometrics 29, 305 (1985).
+    """
+    expected, taken = moments.expected, taken * (moments.weight / weight)[:, None]
+    # A fit with almost as many parameters as speckles leaves nothing to measure the noise by.
+    square = jnp.maximum(expected - taken, 0.1 * expected)
+    neighbour = moments.expected_neighbours - _LAGS * taken
+    unit = moments.squares / square[:, 0]
+    ratio = jnp.sum(moments.neighbours / unit) / jnp.sum(moments.squares / unit)
+    # neighbour/square = ratio is quadratic in 1/n̄; it has one positive root, if any.
+    c, b, a = neighbour.sum(0) - jnp.maximum(ratio, 1.0 / _MOST_NOISE) * square.sum(0)
+    root = jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)) - b
+    u = jnp.clip(2 * jnp.maximum(c, 0.0) / jnp.maximum(root, 1e-300), 0.0, _MOST_NOISE)
+    powers = u ** jnp.arange(3)
+    left = (square @ powers) / (expected @ powers)
+    # The residuals left after the fit correct N here. The caller divides by what is left once
+    # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
+    return u, (square @ powers) / moments.squares, left

@@ -1,0 +1,122 @@
+"""The judgement of residuals: means, their noise, and how often right models are called wrong."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime.covariance import misfit
+
+T, Q, TRUTH = jnp.arange(1, 61) * 0.1, 0.01, jnp.array([1e4, 0.0, 0.0])
+MODEL = tt.StaticDiffusion()
+SPACE = tt.ParameterSpace(
+    values={"D0": 1e4, "alpha": 0.0, "D_offset": 0.0},
+    vary={"D_offset": False},
+    bounds={"D0": (10.0, 1e7), "alpha": (-2.0, 2.0)},
+)
+PHI = jnp.array([0.0, 60.0])
+
+
+def speckle(key, **changes):
+    settings = {"contrast": 0.3, "n_pixels": 500, "t": T, "q": Q, "phi": PHI} | changes
+    return tt.simulate_speckle(MODEL, TRUTH, key=key, **settings)
+
+
+def judged(data):
+    return tt.residual_structure(MODEL, data, SPACE, tt.fit_nlsq(MODEL, data, SPACE))
+
+
+def structure(chance=0.5, **changes):
+    ones = np.ones((2, 3))
+    return dataclasses.replace(
+        misfit.Structure(
+            lag=np.array([0.1, 0.2, 0.4]), by_lag=ones, lag_deviation=ones,
+            age=np.array([0.0, 2.0, 4.0]), by_age=ones, age_deviation=ones, phi=np.array([0.0, 60]),
+            neighbours=np.zeros(2), chance=np.asarray(chance), share=np.asarray(0.01),
+        ),
+        **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("chance", "says"), [(0.02, "no larger than"), (0.005, "does not describe")]
+)
+def test_a_model_is_wrong_where_noise_would_do_it_once_in_a_hundred_fits(chance, says):
+    assert says in structure(chance).sentence
+
+
+def test_the_sentence_names_the_place_the_effect_and_usual_causes():
+    by_age = np.ones((2, 3))
+    by_age[1, 2] = -9.0
+    text = structure(1e-4, by_age=by_age).sentence
+    assert "9.0 standard deviations" in text and "frames (stripes) from 4 s on, φ = 60°" in text
+    assert "1.00% of the signal's variance" in text and "bad frames" in text
+    by_lag = np.ones((2, 3))
+    by_lag[0, 1] = 9.0
+    text = structure(1e-4, by_lag=by_lag).sentence
+    assert "lags from 0.2 s on, φ = 0°" in text and "static scattering" in text
+
+
+def test_the_largest_mean_of_noise_is_exceeded_as_often_as_is_said():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(2, 5, 5))
+    covariance = root @ root.swapaxes(1, 2)
+    deviation = np.sqrt(np.diagonal(covariance, 0, 1, 2))
+    draws = np.einsum("agh,dah->dag", root, rng.normal(size=(40_000, 2, 5))) / deviation
+    largest = np.abs(draws).max(axis=(1, 2))
+    for chance in (0.3, 0.05, 0.01):
+        height = np.quantile(largest, 1 - chance)
+        got = misfit._chance(jnp.asarray(height), jnp.asarray(covariance), jnp.asarray(deviation))
+        assert float(got) == pytest.approx(chance, rel=0.2)
+    assert misfit.FALSE_ALARMS == 0.01  # stated in docs/uncertainty.md
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_means_are_those_of_all_points_by_lag_and_by_age(masked):
+    rng = np.random.default_rng(1)
+    mask = rng.uniform(size=(2, 60, 60)) > 0.3 if masked else None
+    data = dataclasses.replace(speckle(jax.random.key(2)), mask=mask)
+    fit = tt.fit_nlsq(MODEL, data, SPACE)
+    found = tt.residual_structure(MODEL, data, SPACE, fit)
+    fitted = tt.correlation(MODEL, fit.values, t=T, q=Q, phi=PHI)
+    residual = np.asarray(data.c2) - np.asarray(
+        fit.offset[:, None, None] + fit.contrast[:, None, None] * fitted
+    )
+    used = np.triu(np.ones((60, 60), bool), 1) & (True if mask is None else mask)
+    lag = np.arange(60) - np.arange(60)[:, None]
+    edges = misfit._lags(60)
+    for k in range(2):
+        for group, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            own = residual[k][np.broadcast_to(used, (2, 60, 60))[k] & (lag >= low) & (lag < high)]
+            assert found.by_lag[k, group] == pytest.approx(own.mean(), abs=1e-12)
+        weight = np.broadcast_to(used, (2, 60, 60))[k].astype(float)
+        stripe = (np.arange(60) // 5 == 3) * 0.5
+        weight = weight * (stripe[:, None] + stripe)
+        want = np.sum(weight * residual[k]) / np.sum(weight)
+        assert found.by_age[k, 3] == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("photons", [None, 0.2])
+def test_means_scatter_as_is_said(photons):
+    data = [speckle(key, photons=photons) for key in jax.random.split(jax.random.key(0), 80)]
+    found = [judged(x) for x in data]
+    for what, said in (("by_lag", "lag_deviation"), ("by_age", "age_deviation")):
+        scatter = np.std([getattr(x, what) for x in found], axis=0)
+        said = np.sqrt(np.mean(np.square([getattr(x, said) for x in found]), axis=0))
+        ratio = scatter / said
+        assert 0.85 < np.median(ratio) < 1.15 and np.all((ratio > 0.6) & (ratio < 1.4))
+    assert np.mean([not x.is_right for x in found]) <= 0.05
+
+
+@pytest.mark.slow
+def test_a_wrong_law_is_found_and_its_effect_measured():
+    data = speckle(jax.random.key(5), n_pixels=20_000)
+    static = dataclasses.replace(data, c2=data.c2 + 0.1 * 0.3)
+    assert judged(static).is_right  # an offset is fitted
+    lag = jnp.abs(T[:, None] - T)
+    wrong = judged(dataclasses.replace(data, c2=data.c2 + 0.1 * jnp.exp(-((lag / 2) ** 2))))
+    assert not wrong.is_right and 0 < wrong.share < 0.2
