@@ -22,6 +22,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from twotime.covariance.blocks import (
@@ -119,10 +120,13 @@ class Frames(eqx.Module):
         """Tiles of rows one after the other."""
         return jnp.moveaxis(rows, 0, -2).reshape(*rows.shape[1:-1], -1)
 
+    def beside(self, x: Num[Array, "*score block"]) -> Num[Array, "*score tile column"]:
+        """What stands beside each tile of rows, of an array with a tile on either side."""
+        return x[..., np.arange(self.n_tiles)[:, None] * TILE + np.arange(3 * TILE)]
+
     def times_frames(self, narrow: Array) -> Num[Array, "tile *score row"]:
         """Sums over rows of a narrow part, each block as often as it has frames."""
-        columns = [self.tile(self.size, r, 1, 3) for r in range(self.n_tiles)]
-        size = jnp.stack(columns)
+        size = self.beside(self.size[TILE:-TILE])
         return _by_parts(lambda x: jnp.einsum("t...ij,tj->t...i", x[1:-1], size), narrow)
 
 
@@ -356,9 +360,8 @@ def _sum_strips(m: Matrices, frames: Frames, chain: Smooth, beta: Array) -> _Sum
 def _around(matrix: Split, frames: Frames, x: Float[Array, "score block"]) -> Scores:
     """Products of vectors over blocks with a symmetric matrix between them."""
     in_tiles = jnp.moveaxis(x.reshape(x.shape[0], -1, TILE), 1, 0)
-    grouped, beside = frames.totals(in_tiles), jnp.pad(x, ((0, 0), (TILE, TILE)))
-    beside = jnp.stack([beside[:, r * TILE : (r + 3) * TILE] for r in range(frames.n_tiles)])
-    narrow = jnp.einsum("tpi,tij,tqj->pq", in_tiles, matrix.narrow[1:-1], beside)
+    grouped, beside = frames.totals(in_tiles), frames.beside(jnp.pad(x, ((0, 0), (TILE, TILE))))
+    narrow = jnp.einsum("tpi,tij,qtj->pq", in_tiles, matrix.narrow[1:-1], beside)
     return narrow + grouped @ matrix.smooth @ grouped.T
 
 
@@ -380,14 +383,11 @@ def score_covariance(m: Matrices, frames: Frames, contrast: Scalar) -> ScoreCova
     """
     b, frame = jnp.asarray(contrast), frames.in_group
     W, G, g, Wg = (x.smooth for x in (m.weights, m.correlation, m.field, m.weighted_field))
-    size = frames.in_line(jnp.stack([frames.tile(frames.size, r, 0, 1)
-                                     for r in range(frames.n_tiles)]))  # fmt: skip
+    size = frames.size[2 * TILE : -2 * TILE]
     # What narrow parts do to smooth ones: a factor for each group.
     own = size.reshape(-1, TILE)
     by_g, by_field = (
-        frames.totals(frames.times_frames(x.narrow) * (own if x.narrow.ndim == 3 else own[:, None]))
-        / frame
-        for x in (m.correlation, m.field)
+        frames.totals(frames.times_frames(x.narrow) * own) / frame for x in (m.correlation, m.field)
     )
     of_weights, of_weighted = (
         frames.totals(x.narrow[1:-1].sum(-1)) for x in (m.weights, m.weighted_field)

@@ -1,0 +1,91 @@
+"""Coverage of error bars for records of any length, on movies made by NumPy alone.
+
+    python benchmarks/records.py [--frames 60,200] [--tau 1,2,5,20,100] [--photons 0.01,0.1,inf]
+                                 [--movies 200] [-o records.json]
+
+Static diffusion with D0 and alpha free: a detector pixel is the mean of four Gaussian fields that
+decay as exp(-t / 2 tau), frame by frame; photons are drawn from it; c2 is the mean over pixels,
+normalised by the mean images. Cells that the file already holds are not repeated.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import twotime as tt
+
+jax.config.update("jax_enable_x64", True)
+
+PIXELS, MODES, Q = 1000, 4, 0.01
+CONTRAST = 1 / MODES
+
+
+def movie(rng: np.random.Generator, frames: int, tau: float, photons: float) -> np.ndarray:
+    """c2 of one movie whose correlation falls by 1/e in `tau` frames."""
+    kept = np.exp(-0.5 / tau)
+    light = np.zeros((frames, PIXELS))
+    for _ in range(MODES):
+        field = rng.normal(size=(2, PIXELS))
+        for k in range(frames):
+            light[k] += (field**2).sum(axis=0) / (2 * MODES)
+            field = kept * field + np.sqrt(1 - kept**2) * rng.normal(size=field.shape)
+    counts = light if np.isinf(photons) else rng.poisson(photons * light)
+    counts = counts / counts.mean(axis=1, keepdims=True)
+    return counts @ counts.T / PIXELS
+
+
+def cell(frames: int, tau: float, photons: float, movies: int) -> dict[str, object]:
+    """Errors of many fits against what they report."""
+    model, t = tt.StaticDiffusion(), np.arange(1.0, frames + 1)
+    true = np.array([1 / (Q**2 * tau), 0.0])
+    space = tt.ParameterSpace(
+        values={"D0": true[0], "alpha": 0.0, "D_offset": 0.0},
+        vary={"D_offset": False},
+        bounds={"D0": (1e-3 * true[0], 1e3 * true[0]), "alpha": (-2.0, 2.0)},
+    )
+    rng = np.random.default_rng([frames, round(100 * tau), 0 if np.isinf(photons) else 1])
+    errors, reported, ended = [], [], []
+    for _ in range(movies):
+        c2 = movie(rng, frames, tau, photons)[None]
+        fit = tt.fit_nlsq(model, tt.TwoTimeData(c2, t, Q, np.zeros(1)), space)
+        errors.append(np.asarray(fit.values)[:2] - true)
+        reported.append(np.sqrt(np.diag(np.asarray(fit.covariance))))
+        ended.append(bool(fit.converged))
+    error, said = np.array(errors), np.array(reported)
+    return {
+        "frames": frames, "tau": tau, "photons": photons, "movies": movies,
+        "converged": float(np.mean(ended)),
+        "covered_68": (np.abs(error) < said).mean(axis=0).tolist(),
+        "covered_95": (np.abs(error) < 1.96 * said).mean(axis=0).tolist(),
+        "scatter_over_reported": (error.std(axis=0) / np.sqrt((said**2).mean(axis=0))).tolist(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run the cells that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, default in (
+        ("frames", "60,200"),
+        ("tau", "1,2,5,20,100"),
+        ("photons", "0.01,0.1,inf"),
+    ):
+        parser.add_argument(f"--{name}", default=default)
+    parser.add_argument("--movies", type=int, default=200)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/records.json"))
+    asked = parser.parse_args()
+    found = json.loads(asked.output.read_text()) if asked.output.exists() else {}
+    for frames in map(int, asked.frames.split(",")):
+        for tau in map(float, asked.tau.split(",")):
+            for photons in map(float, asked.photons.split(",")):
+                name = f"{frames} frames, {tau:g} frames of correlation, {photons:g} photons"
+                if name not in found:
+                    found[name] = cell(frames, tau, photons, asked.movies)
+                    asked.output.write_text(json.dumps(found, indent=1) + "\n")
+                print(name, found[name], flush=True)
+
+
+if __name__ == "__main__":
+    main()
