@@ -176,13 +176,10 @@ def test_blocks_hold_every_frame_once_and_follow_the_correlation_time(n, tau):
 
 def test_half_times_are_those_of_an_exponential():
     n, tau = 400, 20.0
-    model, t = tt.StaticDiffusion(), jnp.arange(1, n + 1) * DT
-    channels = model.channels(
-        jnp.array([1 / (2 * 0.01**2 * tau * DT) * 2, 0.0, 0.0]), t, t=t, q=0.01, phi=0.0
-    )
-    decay = np.asarray(correlation(model, jnp.array([1 / (0.01**2 * tau * DT), 0.0, 0.0]), t=t,
-                                   q=0.01, phi=jnp.zeros(1)))[0, 0]  # fmt: skip
-    want = np.interp(-0.5, -decay, np.arange(n))
+    model, t, params = tt.StaticDiffusion(), jnp.arange(1, n + 1) * DT, [1e5 / tau, 0.0, 0.0]
+    channels = model.channels(jnp.array(params), t, t=t, q=0.01, phi=0.0)
+    decay = correlation(model, jnp.array(params), t=t, q=0.01, phi=jnp.zeros(1))[0, 0]
+    want = np.interp(-0.5, -np.asarray(decay), np.arange(n))
     np.testing.assert_allclose(half_times(model, channels), want, rtol=0.05)
 
 

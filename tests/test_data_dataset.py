@@ -94,3 +94,24 @@ def test_data_are_complete_where_every_point_above_the_diagonal_counts():
     assert not data.is_complete()
     assert jax.jit(lambda c2: dataclasses.replace(data, c2=c2).is_complete())(c2)
     assert not jax.jit(lambda mask: dataclasses.replace(data, mask=mask).is_complete())(data.mask)
+
+
+@pytest.mark.parametrize("kind", ["plain", "masked", "one sigma", "sigma of each"])
+def test_single_points_and_stripes_have_the_weights_of_the_matrix(kind):
+    rng = np.random.default_rng(0)
+    c2 = rng.normal(size=(2, 9, 9))
+    c2[1, 2, 5] = np.nan
+    given = {
+        "masked": {"mask": rng.uniform(size=(2, 9, 9)) > 0.3},
+        "one sigma": {"sigma": 0.5},
+        "sigma of each": {"sigma": rng.uniform(0.5, 2.0, (2, 9, 9))},
+    }.get(kind, {})
+    data = TwoTimeData(c2, np.arange(9.0), 0.01, np.zeros(2), **given)
+    above = np.asarray(data.weights(1))
+    rows, columns = (jnp.asarray(x) for x in np.indices((9, 9)))
+    np.testing.assert_array_equal(data.weights_at(1, rows, columns), above)
+    frames = jnp.array([7, 2, 0])
+    values, weight = data.stripes(1, frames)
+    np.testing.assert_array_equal(weight, (above + above.T)[frames])
+    kept = np.where(above > 0, c2[1], 0.0)
+    np.testing.assert_array_equal(values, (kept + kept.T)[frames])

@@ -202,7 +202,7 @@ def _means(
     def of_rows(first: Array) -> tuple[Array, Array]:
         rows = first + jnp.arange(min(_ROWS, n))
         early, late = jnp.broadcast_arrays(jnp.minimum(rows, n - 1)[:, None], jnp.arange(n))
-        weight = data.weights_at(k, early, late) * (rows < n)[:, None]
+        weight = data.weights_at(k, early, late)  # 0 in rows beyond the last frame
         earlier = jax.tree.map(lambda x: x[..., jnp.minimum(rows, n - 1), None], angle.slopes)
         later = jax.tree.map(lambda x: x[..., None, :], angle.slopes)
         planes = planes_between(at.problem.model, earlier, later, early <= late)

@@ -1,5 +1,6 @@
 """The measured two-time correlation as a value."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -114,12 +115,7 @@ class TwoTimeData(eqx.Module):
         self, k: Index, early: Int[Array, "*point"], late: Int[Array, "*point"]
     ) -> Float[Array, "*point"]:
         """Weights of single points of matrix `k`, by their frames, early < late; see `weights`."""
-        used = (early < late) & jnp.isfinite(jnp.asarray(self.c2)[k, early, late])
-        if self.mask is not None:
-            used = used & jnp.asarray(self.mask)[k, early, late]
-        sigma = jnp.ones(()) if self.sigma is None else jnp.asarray(self.sigma)
-        sigma = sigma[k, early, late] if sigma.ndim else sigma
-        return jnp.where(used, 1.0 / jnp.where(used, sigma, 1.0).astype(self.t.dtype) ** 2, 0.0)
+        return self._weights_by(lambda x: jnp.asarray(x)[k, early, late], early < late)
 
     def stripes(
         self, k: Index, frames: Int[Array, " row"]
@@ -132,14 +128,17 @@ class TwoTimeData(eqx.Module):
             plane = jnp.asarray(x)[k]
             return jnp.where(is_row, plane[frames], plane[:, frames].T)
 
-        c2 = read(self.c2)
-        used = (frames[:, None] != others) & jnp.isfinite(c2)
+        weight = self._weights_by(read, frames[:, None] != others)
+        return jnp.where(weight > 0, read(self.c2), 0.0).astype(weight.dtype), weight
+
+    def _weights_by(self, read: Callable[[AnyArray], Array], apart: Array) -> Array:
+        """The rule of `usable` and `weights` for points that `read` takes from an array."""
+        used = apart & jnp.isfinite(read(self.c2))
         if self.mask is not None:
             used = used & read(self.mask)
         sigma = jnp.ones(()) if self.sigma is None else jnp.asarray(self.sigma)
         sigma = jnp.where(used, read(sigma) if sigma.ndim else sigma, 1.0)
-        weight = jnp.where(used, 1.0 / sigma.astype(self.t.dtype) ** 2, 0.0)
-        return jnp.where(used, c2, 0.0).astype(weight.dtype), weight
+        return jnp.where(used, 1.0 / sigma.astype(self.t.dtype) ** 2, 0.0)
 
     def is_complete(self) -> bool:
         """Whether all points with t1 < t2 count; traced c2 counts as finite, traced mask not."""
