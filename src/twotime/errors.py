@@ -48,7 +48,9 @@ class Mistakes:
     def add(self, path: Path, *sentences: str) -> None:
         """Note mistakes at a key."""
         for sentence in sentences:
-            self.problems.append(f"{self.spell(path)}: {sentence}")
+            problem = f"{self.spell(path)}: {sentence}"
+            if problem not in self.problems:
+                self.problems.append(problem)
             self.wrong.add(path)
 
     def remark(self, path: Path, sentence: str) -> None:

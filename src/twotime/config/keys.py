@@ -16,8 +16,13 @@ from typing_extensions import is_typeddict
 from twotime.config.parameter_names import unknown_name
 from twotime.errors import Path
 
-_WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-_PLURAL = {float: "numbers", int: "whole numbers", str: "texts"}
+_WORDS: Mapping[Any, str] = {
+    float: "a number", int: "a whole number", bool: "true or false", str: "text",
+    int | str: "a frame or a range (41-45)",
+}  # fmt: skip
+_PLURAL: Mapping[Any, str] = {
+    float: "numbers", int: "whole numbers", str: "texts", int | str: "frames and ranges (41-45)"
+}  # fmt: skip
 EXTRAS = ("unit", "otherwise", "same", "refused")
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 

@@ -280,7 +280,7 @@ def _check_types(config: dict[str, Any], found: Mistakes) -> None:
 
 def _note(mistake: Any, found: Mistakes) -> Path:
     """Note one of pydantic's mistakes in our words; gives the path of its key."""
-    steps = list(mistake["loc"])
+    steps = [step for step in mistake["loc"] if step not in ("int", "str")]  # parts of a union
     path: Path = ()
     known: Mapping[str, Key] = fields(HeterodyneConfig)
     while known and steps:

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from twotime.config.frames import expand
 from twotime.config.keys import lookup, section_at
 from twotime.config.types import HeterodyneConfig
 from twotime.errors import Mistakes, Path
@@ -42,7 +43,8 @@ class Settings:
 class Rule(NamedTuple):
     """A key, whether the settings and its value (None: not given) break the rule, and what to tell.
 
-    The sentence is a format string of `got` (the value) and `c` (the settings).
+    The sentence is a format string of `got` (the value), `c` (the settings), and `why` (what
+    `is_broken` returned).
     """
 
     path: str
@@ -99,6 +101,15 @@ def _needed(path: Path, why: str, modes: Iterable[str] = LAWS) -> Rule:
     return Rule(".".join(path), lambda c, got: c.mode in modes, f"missing; {why}.")
 
 
+def _fault_of_frames(c: Settings, got: list[int | str]) -> str:
+    """What is wrong with a list of frames; empty where nothing is."""
+    try:
+        expand(got)
+    except ValueError as exc:
+        return str(exc)
+    return ""
+
+
 def _lacks(*paths: str) -> Callable[[Settings, Any], bool]:
     return lambda c, got: all(c.given(path) is None for path in paths)
 
@@ -132,6 +143,7 @@ RULES: tuple[Rule, ...] = (
         lambda c, got: 0 < got <= c[f"{_TIME}.start_frame"],
         f"got {{got}}, which leaves fewer than two frames after frame {{c[{_TIME}.start_frame]}}.",
     ),
+    Rule(f"{_TIME}.bad_frames", _fault_of_frames, "{why}"),
     Rule(
         f"{_TIME}.dt_source",
         lambda c, got: got == "config" and c.given(f"{_TIME}.dt") is None,
@@ -193,9 +205,9 @@ def check_rules(config: Mapping[str, Any], mode: str, found: Mistakes, *, is_who
     for rule in (*RULES, *(NEEDED if is_whole else ())):
         with contextlib.suppress(_WrongKeyError):
             value = c.given(rule.path)
-            if (value is None) == (rule in NEEDED) and rule.is_broken(c, value):
+            if (value is None) == (rule in NEEDED) and (why := rule.is_broken(c, value)):
                 got = str(value).lower() if isinstance(value, bool) else value
-                broken.append((rule.path, rule.sentence.format(got=got, c=c)))
+                broken.append((rule.path, rule.sentence.format(got=got, c=c, why=why)))
     for path, sentence in broken:
         found.add(tuple(path.split(".")), sentence)
     q_path = (_TIME, "scattering", "wavevector_q")

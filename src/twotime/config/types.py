@@ -27,6 +27,7 @@ _ACCEPT = AliasChoices("target_accept_prob", "target_accept")
 Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
 _R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
+Frames = int | str
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
 PriorName = Literal[tuple(kind.value for kind in PriorType)]
@@ -143,6 +144,8 @@ class AnalyzerParametersConfig(ParametersConfig, total=False):  # type: ignore[m
     """Last frame, included; -1 is the last in the data."""
     t0: Annotated[float, key(unit="s", otherwise="start_frame · dt", ge=0, le=1e9)]
     """Time of the first selected frame."""
+    bad_frames: list[Frames]
+    """Frames of the file that do not count, by number or range: [12, 41-45]."""
     scattering: ScatteringConfig
     geometry: GeometryConfig
 

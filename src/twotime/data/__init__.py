@@ -13,8 +13,16 @@ from twotime.config.manager import ConfigManager
 from twotime.data.dataset import TwoTimeData
 from twotime.data.matrices import read_matrices
 from twotime.data.readers import open_source
-from twotime.data.selection import SAME_Q, Selection, frame_times, select_bins, select_frames
+from twotime.data.selection import (
+    SAME_Q,
+    Selection,
+    frame_times,
+    mask_bad_frames,
+    select_bins,
+    select_frames,
+)
 from twotime.data.source import TwoTimeFile, about, container
+from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
 from twotime.errors import DataError
 
@@ -38,8 +46,10 @@ class LoadReport:
         dt: Time between frames [s]; None for times that are not equally spaced.
         n_angles: Matrices used.
         empty: Matrices of this wavevector that were never filled and are left out.
+        bad_frames: Frames that do not count because the configuration says so.
         n_points: Points with t1 < t2 that are used.
-        n_masked: Points with t1 < t2 that are not finite, masked in the file, or without light.
+        n_masked: Points with t1 < t2 that are not finite, masked in the file, without light, or
+            of bad frames.
         notes: Sentences a user should read.
     """
 
@@ -52,6 +62,7 @@ class LoadReport:
     dt: float | None
     n_angles: int
     empty: tuple[str, ...]
+    bad_frames: tuple[int, ...]
     n_points: int
     n_masked: int
     notes: tuple[str, ...]
@@ -124,6 +135,7 @@ def load_file(path: Path, selection: Selection) -> Loaded:
             )
         averages = selection.average_triangles
         read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)
+        bad_frames = mask_bad_frames(read.mask, file, selection, first)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
     with path.open("rb") as stream:
@@ -139,9 +151,10 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         dt=dt,
         n_angles=phi.size,
         empty=tuple(str(b) for b in read.empty),
+        bad_frames=bad_frames,
         n_points=n_points,
         n_masked=phi.size * t.size * (t.size - 1) // 2 - n_points,
-        notes=file.notes + _notes(file, selection, q) + read.notes,
+        notes=file.notes + _notes(file, selection, q) + read.notes + stripe_notes(data, first),
     )
     return data, report
 

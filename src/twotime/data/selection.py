@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from twotime.config.frames import expand, joined
 from twotime.config.manager import ConfigManager
 from twotime.data.source import Layout, PlacedBin, TwoTimeFile
 from twotime.errors import DataError
@@ -71,6 +72,7 @@ class Selection:
         roi_axis: Axis of a three-dimensional npy array that counts the matrices.
         start_frame: First frame, counted from 1.
         end_frame: Last frame, included; -1 is the file's last.
+        bad_frames: Frames of the file that do not count, from 1.
         dt: Time between frames [s]; None takes the file's.
         dt_source: Whose `dt` is used where both give one; None requires that they agree.
         t0: Time of the first selected frame [s]; None counts from the start of acquisition.
@@ -87,6 +89,7 @@ class Selection:
     roi_axis: Literal["first", "last"] = "first"
     start_frame: int = 1
     end_frame: int = -1
+    bad_frames: tuple[int, ...] = ()
     dt: float | None = None
     dt_source: Literal["config", "file"] | None = None
     t0: float | None = None
@@ -110,6 +113,7 @@ class Selection:
             roi_axis=data["roi_axis"],
             start_frame=config.start_frame,
             end_frame=config.end_frame,
+            bad_frames=expand(config.section("analyzer_parameters").get("bad_frames", ())),
             dt=config.dt,
             dt_source=config.dt_source,
             t0=config.t0,
@@ -162,6 +166,30 @@ def select_frames(file: TwoTimeFile, selection: Selection) -> tuple[int, int]:
             "least two frames counted from 1."
         )
     return first, last
+
+
+def mask_bad_frames(
+    mask: Bool[np.ndarray, "angle time time"], file: TwoTimeFile, selection: Selection, first: int
+) -> tuple[int, ...]:
+    """Mask rows and columns of the bad frames in place; gives those that lie in the selection.
+
+    Args:
+        mask: True where a point is used.
+        file: Header of the file.
+        selection: What to take from it.
+        first: Number of the first frame of the mask.
+    """
+    asked = np.asarray(selection.bad_frames, int)
+    beyond = joined(asked[(asked < 1) | (asked > file.n_frames)].tolist())
+    if beyond:
+        raise DataError(
+            f"analyzer_parameters.bad_frames lists {beyond} but the file has {file.n_frames} "
+            "frames; expected frames counted from 1; correct the list."
+        )
+    places = asked[(asked >= first) & (asked < first + mask.shape[1])] - first
+    mask[:, places] = False
+    mask[:, :, places] = False
+    return tuple((places + first).tolist())
 
 
 def frame_times(

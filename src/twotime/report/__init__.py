@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from twotime.config.frames import joined
 from twotime.models.base import Curve
 from twotime.results.storage import Provenance
 
@@ -127,6 +128,8 @@ def markdown_table(table: Table) -> str:
 
 
 def _fact(name: str, fact: Any) -> str:
+    if name == "bad_frames":
+        return joined(fact) or "none"
     if isinstance(fact, list | tuple):
         between = " to " if name == "frames" else "; "
         return between.join(map(str, fact)) or "none"
