@@ -71,6 +71,22 @@ def test_without_labels_ends_of_equal_cost_are_one_optimum():
     np.testing.assert_array_equal(found.same, [True, False, True, False])
 
 
+def test_one_start_obeys_the_convention_too():
+    case, wrong = BY_NAME["two_component"], exchanged(SLOW_FIRST)
+    noise = {"contrast": CONTRAST, "offset": 1.0, "noise": NOISE, "key": jax.random.key(3)}
+    phi, t = jnp.asarray(case.phi), jnp.asarray(T)
+    data = tt.simulate(TWO, jnp.asarray(row(SLOW_FIRST)), t=t, q=0.005, phi=phi, **noise)
+    space = case.space.with_values(wrong).with_vary({"f1": False})
+    fit = tt.fit_nlsq(TWO, data, space)
+    assert fit.converged and fit.starts.shape == fit.ends.shape == (1, len(TWO.names))
+    np.testing.assert_allclose(fit.start, row(wrong))
+    for name in ("D0_ref", "D0_sample", "f0"):
+        assert abs(fit.params[name] - SLOW_FIRST[name]) < 0.1 * SLOW_FIRST[name]
+    assert fit.ends[0, 0] == pytest.approx(SLOW_FIRST["D0_sample"], rel=0.1)
+    kept = tt.fit_nlsq(TWO, data, space.with_vary({"D0_ref": False}))
+    assert kept.params["D0_ref"] == wrong["D0_ref"]
+
+
 @pytest.fixture(scope="module")
 def fit():
     case = BY_NAME["static"]

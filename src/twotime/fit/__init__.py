@@ -23,6 +23,7 @@ from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.fit import geodesic, implicit, robust
+from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import make_result
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE
@@ -131,7 +132,7 @@ def _fit(
         y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
         return loss.minimise(problem, solver, y)
 
-    return make_result(given, space, starts, jax.lax.map(from_start, starts), loss)
+    return make_result(given, space, starts, ends_of_starts(problem, from_start, starts), loss)
 
 
 def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
 from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
+from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar, Times
@@ -51,8 +52,7 @@ def choose_basin(
     slower component is taken. The cost is infinite where it is not finite.
     """
     best = jnp.argmin(cost)
-    quartiles = jnp.quantile(jnp.asarray(t), jnp.asarray([0.25, 0.5, 0.75]))
-    found = jax.vmap(lambda p: model.components(p, quartiles))(params)
+    found = jax.vmap(lambda p: model.components(p, quartiles(t)))(params)
     if found is None:
         return Basins(best, cost <= cost[best] * (1 + _EQUAL), None)
     as_good = (cost <= cost[best] + variance) & converged
@@ -81,6 +81,8 @@ def make_result(
     end = jax.tree.map(lambda x: x[basins.best], ends)
     dof = problem.n_points - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
     squares = loss.equivalent(problem, end, dof)
+    count = starts.shape[0]  # one more end where labels were exchanged
+    led = jnp.where(basins.best < count, basins.best, jnp.argmin(cost[:count]))
     return NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -90,7 +92,7 @@ def make_result(
         evaluator=problem.evaluator.word,
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
-        start=jnp.where(jnp.asarray(problem.varying), starts[basins.best], problem.start),
+        start=jnp.where(jnp.asarray(problem.varying), starts[led], problem.start),
         phi=jnp.asarray(problem.data.phi),
         scaling_at_bound=_scaling_at_bound(problem.scaling, end.reduced.scaling),
         n_points=problem.n_points,
@@ -99,11 +101,11 @@ def make_result(
         result=end.result,
         n_evaluations=end.n_evaluations,
         starts=starts,
-        ends=params,
-        ends_chi2=cost,
-        ends_result=ends.result,
-        ends_same=basins.same,
-        ends_exchanged=basins.exchanged,
+        ends=params[:count],
+        ends_chi2=cost[:count],
+        ends_result=jax.tree.map(lambda x: x[:count], ends.result),
+        ends_same=basins.same[:count],
+        ends_exchanged=None if basins.exchanged is None else basins.exchanged[:count],
         loss=loss.word,
         loss_scale=loss.scale,
         noise_level=squares.noise,

@@ -407,10 +407,13 @@ class AbstractTwoTimeModel(eqx.Module):
     def components(self, params: Params, t: Times) -> Components | None:
         """What distinguishes two components with exchangeable labels; None without such labels.
 
-        Returns:
-            Logarithm of the transport coefficient and share of each, in the order of the labels.
+        Gives the logarithm of the transport coefficient and the share of each, in their order.
         """
         return None
+
+    def exchanged(self, params: Params, t: Times) -> Params:
+        """Parameters with the components exchanged, as nearly as the law allows."""
+        return params
 
     def is_exchanged(self, a: Components, b: Components) -> Array:
         """Whether two descriptions (see `components`) are the same except for the labels.

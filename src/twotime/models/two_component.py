@@ -177,6 +177,17 @@ class TwoComponent(base.AbstractTwoTimeModel):
         logs = [jnp.log(law.rate(values, t)) for law in (self.reference, self.sample)]
         return jnp.stack([jnp.stack([logs[0], 1 - x]), jnp.stack([logs[1], x])])
 
+    def exchanged(self, params, t):
+        """The share of the sample becomes 1 - x_s at the first and the last frame."""
+        values = self.named(params)
+        f0, f1, f2, f3 = FRACTION
+        rest = jnp.clip(1 - self._fraction(values, t[jnp.array([0, -1])]) - values[f3], 1e-3, 1.0)
+        growth = jnp.log(rest[1] / rest[0]) / (t[-1] - t[0])
+        new = {f0: rest[0] * jnp.exp(-growth * (t[0] - values[f2])), f1: growth}
+        for one, other in zip(self.reference.names, self.sample.names, strict=True):
+            new |= {one: values[other], other: values[one]}
+        return jnp.stack([new.get(name, values[name]) for name in self.names])
+
     def off_plateau(self, params, t):
         """A fraction that is clipped to 1 at all times is made smaller."""
         f0, f1, f2, f3 = (self.named(params)[name] for name in FRACTION)
