@@ -88,10 +88,31 @@ def test_right_movies_have_neither(alpha, tau):
         assert stripes.stripe_notes(data, 1) == ()
 
 
-@pytest.mark.parametrize("alpha", [-1.5, -1.0])
-def test_ageing_is_no_odd_frame(alpha):
-    for seed in range(3):
-        assert found(stripes.odd_frames(movie(120, 60.0, seed, alpha=alpha), NONE)) == ()
+def smooth(contrast, clock, noise, seed=0):
+    """Data with independent noise; contrast of each frame and what decays to it are given."""
+    white = np.triu(np.random.default_rng(seed).normal(0, noise, (clock.size,) * 2), 1)
+    decay = np.exp(-np.abs(clock[:, None] - clock))
+    c2 = 1 + np.sqrt(np.outer(contrast, contrast)) * decay + white + white.T
+    return TwoTimeData(c2[None], np.arange(1.0, clock.size + 1), 0.01, np.zeros(1))
+
+
+def test_independent_noise_is_told_from_stripes():
+    contrast = np.full(120, 0.2)
+    for seed in range(4):
+        data = smooth(contrast, np.arange(120) / 4, 0.2, seed)
+        assert found(stripes.odd_frames(data, NONE)) == ()
+    contrast[60] = 0.0
+    data = smooth(contrast, np.arange(120) / 20, 0.06)
+    assert found(stripes.odd_frames(data, NONE)) == (60,)
+
+
+def test_what_changes_slowly_is_no_odd_frame():
+    frames = np.arange(120.0)
+    dip = 0.25 * (1 - 0.9 * np.exp(-(((frames - 60) / 4) ** 2)))
+    assert found(stripes.odd_frames(smooth(dip, frames / 100, 1e-3), NONE)) == ()
+    # J ~ 1/t^2: the first frame decays four times faster than the second.
+    ageing = smooth(np.full(120, 0.25), -1 / (frames + 1), 1e-3)
+    assert found(stripes.odd_frames(ageing, NONE)) == ()
 
 
 def test_data_without_noise_or_without_decay_have_neither():
