@@ -25,7 +25,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
 from twotime.fit import fit_nlsq, fit_sequential, one_angle
 from twotime.gram import all_devices
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
 from twotime.results import load_result, storage
@@ -37,6 +37,7 @@ from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress
 from twotime.sample.shards import Sharding
 from twotime.start import estimate_starts
+from twotime.start.units import unit_notes
 
 Fit = NLSQResult | SequentialResult
 
@@ -140,10 +141,12 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     for remark in config.warnings:
         _log.warning("%s", remark)
     data, report = load_with_report(config)
+    model, method = build_model(config), config.optimization_method
+    doubts = unit_notes(model, data, config.space)
+    report = dataclasses.replace(report, notes=(*report.notes, *doubts))
     for note in report.notes:
         _log.warning("%s", note)
     _log.info("read %s: %d angles, %d frames", report.path, data.c2.shape[0], data.c2.shape[1])
-    model, method = build_model(config), config.optimization_method
     space, starts = _starts(model, data, config)
     output, sequential = config.section("output"), config.section("sequential")
     unsaved = () if output["save_correlation"] else ("c2", "model")
@@ -298,10 +301,17 @@ def _write_fit(
     structure = residual_structure(job.model, data, job.space, result)
     origin = dataclasses.replace(provenance, judgement=structure.sentence)
     arrays = fitted_arrays(result, job.model, data)
-    curves = functions_of_time(result, job.model, data.t)
+    curves = curves_of(job, result)
     saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
     figures = fit_plots.save_figures(folder, result, arrays, curves)
     storage.write(folder, result, arrays=saved, curves=curves, provenance=origin, figures=figures)
+
+
+def curves_of(job: Job, result: Fit | CMCResult) -> dict[str, Curve]:
+    """Functions of time of a result with bands; empty for angles fitted one after the other."""
+    if isinstance(result, SequentialResult):
+        return {}
+    return functions_of_time(result, job.model, job.data.t)
 
 
 def sample(
@@ -362,8 +372,7 @@ def write_posterior(job: Job, post: CMCResult, folder: Path, *, overwrite: bool 
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
     folder = folder if job.method == "cmc" else folder / "posterior"
-    t = np.asarray(job.data.t)
-    curves = functions_of_time(post, job.model, t)
+    t, curves = np.asarray(job.data.t), curves_of(job, post)
     origin = dataclasses.replace(job.provenance, wall_time=float(post.seconds))
     with storage.new_folder(folder, overwrite=overwrite) as temporary:
         figures = posterior_plots.save_figures(temporary, post, curves, t)

@@ -1,0 +1,104 @@
+"""Slips of units are told with the unit; right units are not."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import twotime as tt
+from twotime import scaffold
+from twotime.data import load_with_report
+from twotime.start import units
+
+PHI = np.array([-45.0, 0.0, 45.0, 90.0])
+
+
+@pytest.fixture(scope="module")
+def sheared():
+    """Laminar flow with a gap of 0.2 mm, dt 0.1 s, q 0.005 1/Å, flow at 45 degrees."""
+    data = tt.simulate(
+        tt.LaminarFlow(), np.array([1e4, 0.0, 0.0, 4e-4, 0.0, 0.0, 45.0]),
+        t=0.1 * np.arange(1, 81.0), q=0.005, phi=PHI, contrast=0.25, offset=1.0, noise=0.01,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    return tt.TwoTimeData(*map(np.asarray, (data.c2, data.t, data.q, data.phi)))
+
+
+def space(**values):
+    return tt.ParameterSpace.from_config(
+        {"analysis_mode": "laminar_flow", "parameters": {"D0": 1.5e4, "alpha": 0.0} | values}
+    )
+
+
+def changed(data, **by):
+    parts = {name: np.asarray(getattr(data, name)) * factor for name, factor in by.items()}
+    return dataclasses.replace(data, **parts)
+
+
+def told(data, gap=2e6, **values):
+    return units.unit_notes(tt.LaminarFlow(gap=gap), data, space(**values))
+
+
+@pytest.mark.parametrize(
+    ("gap", "unit"), [(200.0, "µm"), (0.2, "mm"), (2e-4, "m"), (0.9, "mm"), (800.0, "µm")]
+)
+def test_gaps(sheared, gap, unit):
+    (note,) = told(sheared, gap)
+    assert note.startswith(f"geometry.stator_rotor_gap is {gap:g} Å; the fastest decay would mean")
+    assert f"it looks like a gap in {unit}: " in note and note.endswith(" Å")
+
+
+@pytest.mark.parametrize(
+    ("by", "slip"),
+    [
+        ({"q": 10}, "q in 1/nm: 0.005 1/Å"),
+        ({"t": 1e3}, "dt or t in ms: dt = 0.1 s"),
+        ({"t": 1e6}, "dt or t in µs: dt = 0.1 s"),
+        ({"phi": np.pi / 180}, "they look like radians"),
+    ],
+)
+def test_data_in_other_units(sheared, by, slip):
+    (note,) = told(changed(sheared, **by))
+    assert slip in note
+
+
+def test_short_frames_in_milliseconds_are_seen_by_the_transport(sheared):
+    fast = changed(sheared, t=1e-2)  # dt = 1 ms, and J = 1e6
+    (note,) = told(changed(fast, t=1e3), D0={"value": 1e6, "min": 100, "max": 1e7})
+    assert note.startswith("half of the correlation decays in")
+    assert note.endswith("it looks like dt or t in ms: dt = 0.001 s")
+
+
+def test_direction_in_radians(sheared):
+    (note,) = told(sheared, phi0={"value": 0.785, "vary": False})
+    assert "fastest near 45 degree; it looks like radians: 44.98 degree" in note
+    assert told(sheared, phi0={"value": 5.0, "vary": True}) == ()
+
+
+def test_right_units_have_no_note(sheared):
+    assert told(sheared) == ()
+    assert units.unit_notes(tt.StaticDiffusion(), sheared, tt.ParameterSpace.from_config(
+        {"analysis_mode": "static"})) == ()  # fmt: skip
+    narrow = dataclasses.replace(sheared, phi=np.array([-1.5, -0.5, 0.5, 1.5]))
+    same = np.broadcast_to(sheared.c2[:1], sheared.c2.shape)
+    assert told(dataclasses.replace(narrow, c2=same)) == ()
+    water = changed(sheared, t=1e-4, q=0.4)
+    free = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"})
+    assert units.unit_notes(tt.LaminarFlow(), water, free) == ()
+
+
+@pytest.mark.parametrize("mode", ["static", "laminar_flow", "two_component"])
+def test_shipped_examples_have_no_note(mode, tmp_path):
+    scaffold.start(mode, tmp_path / "run.yaml", example=True)
+    config = tt.ConfigManager.from_yaml(tmp_path / "run.yaml")
+    data, report = load_with_report(config)
+    found = units.unit_notes(tt.build_model(config), data, config.space)
+    assert report.notes + found == ()
+
+
+def test_noise_without_decay_gives_no_note_on_transport():
+    noise = np.random.default_rng(0).normal(1.2, 0.01, (1, 50, 50))
+    data = tt.TwoTimeData(noise + noise.swapaxes(1, 2), np.arange(1.0, 51), 0.01, np.zeros(1))
+    assert np.isnan(units.half_lives(data)).all()
+    assert told(data) == ()
