@@ -70,7 +70,7 @@ def test_a_contrast_on_its_bound_is_found_and_flagged():
     data = simulated(model, truth, contrast=1.05)
     fit = tt.fit_nlsq(model, data, space_of("static"))
     assert fit.converged and np.all(np.asarray(fit.contrast) == 1.0)
-    assert "contrast" in fit.at_bound and "contrast ended on a bound" in fit.report()
+    assert "contrast" in fit.at_bound and "contrast is on its bound 1: widen" in fit.report()
     wide = space_of("static").with_bounds({"contrast": (0.0, 2.0)})
     free = tt.fit_nlsq(model, data, wide)
     assert free.chi2 < fit.chi2 and "contrast" not in free.at_bound

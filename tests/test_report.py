@@ -20,7 +20,7 @@ def test_the_report_says_what_was_found():
     assert "Converged: " in text
     assert "| D0        | 1234.6  | 2.0 " in text
     assert "| ± if independent |" in text and "on a bound" in text and "fixed" in text
-    assert "D_offset ended on a bound." in text and "contrast ended on a bound." in text
+    assert "D_offset is on its lower bound" in text and "contrast is on its bound" in text
     assert "variance of one point if no σ was given" in text
     assert "not a measure of quality" in text
     assert "0.99900" in text and "1.83486e-06" in text  # R², reduced chi-squared
@@ -120,3 +120,36 @@ def test_a_robust_loss_is_described():
     assert "The robust loss huber was minimised" in text and "0.1 to 0.2" in text
     assert "| robust cost " in text
     assert "robust loss" not in make().report()
+
+
+def test_bounds_are_named_with_the_key_that_widens_them():
+    fit = make(values=jnp.array([1e5, 0.3, -1e5, 0.5]), held=jnp.array([True, False, True]))
+    text = fit.report()
+    assert "* D0 is on its upper bound 100000: widen parameters.D0.max." in text
+    assert "* D_offset is on its lower bound -100000: widen parameters.D_offset.min." in text
+    assert "* contrast is on its bound 0.25: widen parameters.contrast.min or" in text
+    share = make(
+        values=jnp.array([1e4, 0.0, 0.0, 0.5]), lower=jnp.array([100.0, 0.0, -1e5, -jnp.inf]),
+        upper=jnp.array([1e5, 1.0, 1e5, jnp.inf]), held=jnp.array([False, True, False]),
+    )  # fmt: skip
+    assert "* alpha is on its lower bound 0: the limit of a share." in share.report()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"covariance": jnp.array([[4.0, -0.0192, 0.0], [-0.0192, 1e-4, 0.0], [0.0, 0.0, 0.0]])},
+        {"eigenvalues": jnp.array([-1.0, 1e-16, 1.5])},
+    ],
+)
+def test_functions_lead_where_parameters_trade(changes):
+    curves = {"J": Curve(np.array([1.0, 2.0, 3.0]), "Å²/s", "J", "Growth rate")}
+    fit = make(**changes)
+    text = fit.report(curves)
+    assert text.index("**Functions of time**") < text.index("**Parameters**")
+    assert fit.table.title == "Parameters"  # as before for programs
+    assert fit.report().count("**Functions") == 0
+    said = "* Strongly correlated: D0 and alpha (-0.960); the functions of time say more"
+    assert (said in text) == ("covariance" in changes)
+    less = make(covariance=jnp.array([[4.0, 0.0188, 0.0], [0.0188, 1e-4, 0.0], [0.0, 0.0, 0.0]]))
+    assert "Strongly correlated" not in less.report(curves)

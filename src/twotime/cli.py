@@ -31,7 +31,7 @@ from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.data.readers import inspect_file
 from twotime.errors import TwoTimeError
-from twotime.results.storage import __version__
+from twotime.results.storage import __version__, describe
 
 # Commands import what loads Matplotlib or Pydantic, so that help appears without delay.
 
@@ -173,7 +173,7 @@ def fit(
             result, seconds = _interruptible(lambda: workflow.fit(job, progress))
         if job.method != "cmc":  # there it is only the start of sampling
             workflow.write(job, result, folder, seconds, overwrite=overwrite)
-        _show(result, seconds)
+        _show(result, seconds, workflow.curves_of(job, result))
     if job.sampling is None:
         return CONVERGED if result.converged else NOT_CONVERGED
     stop, is_shown = threading.Event(), settings.get_cmc_config()["backend"]["progress_bar"]
@@ -181,7 +181,7 @@ def fit(
         sample = functools.partial(workflow.sample, overwrite=overwrite, resume=resume)
         post = _interruptible(lambda: sample(job, result, folder, progress=progress), stop)
     workflow.write_posterior(job, post, folder, overwrite=overwrite)
-    _show(post, float(post.seconds))
+    _show(post, float(post.seconds), workflow.curves_of(job, post))
     if not post.is_complete:
         return INTERRUPTED
     return CONVERGED if post.converged else NOT_CONVERGED
@@ -323,13 +323,20 @@ def _is_a_sentence(exc: BaseException) -> bool:
     return is_own and "\n" not in str(exc)
 
 
-def _show(result: Any, seconds: float) -> None:
-    """Print table, remarks and status; some columns are left out on a narrow terminal."""
+def _show(result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
+    """Print tables, remarks and status; some columns are left out on a narrow terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    table = result.table
-    for hidden in ((), ("bounds",), ("bounds", "± if independent")):
+    description = describe(result)
+    for table in description.main_tables(curves):
+        _print_table(console, table)
+    for line in (*description.remarks, f"{result.status}; {seconds:.1f} s"):
+        click.echo(line)
+
+
+def _print_table(console: Console, table: Any) -> None:
+    for hidden in ((), ("bounds", "meaning"), ("bounds", "meaning", "± if independent")):
         drawn = Table(title=table.title, title_justify="left", title_style="bold")
         drawn.box = box.SIMPLE_HEAD
         kept = [k for k, head in enumerate(table.columns) if head not in hidden]
@@ -340,8 +347,6 @@ def _show(result: Any, seconds: float) -> None:
         if console.measure(drawn).maximum <= console.width:
             break
     console.print(drawn)
-    for line in (*result.remarks, f"{result.status}; {seconds:.1f} s"):
-        click.echo(line)
 
 
 class _Terminal(logging.Handler):

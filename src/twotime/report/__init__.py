@@ -35,6 +35,7 @@ class Description:
         tables: Its tables, the parameters first.
         remarks: Sentences under the tables.
         summary: Returns the findings by name, for other programs to read.
+        are_functions_first: Whether functions of time say more than the parameters, which trade.
     """
 
     title: str
@@ -42,11 +43,17 @@ class Description:
     tables: tuple[Table, ...]
     remarks: tuple[str, ...]
     summary: Callable[[], dict[str, Any]]
+    are_functions_first: bool = False
 
     @property
     def table(self) -> Table:
         """The main table: parameters with their uncertainties."""
         return self.tables[0]
+
+    def main_tables(self, curves: Mapping[str, Curve]) -> tuple[Table, ...]:
+        """Parameters and functions of time, what says more first."""
+        shown = self.table, *([curve_table(curves)] if curves else [])
+        return shown[::-1] if self.are_functions_first else shown
 
     def document(
         self, curves: Mapping[str, Curve], provenance: Provenance | None, figures: tuple[str, ...]
@@ -59,7 +66,7 @@ class Description:
             figures: Names of the figures beside it.
         """
         origin = provenance or Provenance()
-        tables = [self.table, *([curve_table(curves)] if curves else []), *self.tables[1:]]
+        tables = *self.main_tables(curves), *self.tables[1:]
         remarks = *self.remarks, *([sentence(origin.judgement)] if origin.judgement else [])
         parts = [f"# {self.title}", *self.lead, *map(markdown_table, tables)]
         parts.append("\n".join(f"* {remark}" for remark in remarks))

@@ -9,6 +9,7 @@ from twotime.report import Description, Table, error_text, estimate, ratio, sent
 from twotime.results.nlsq import NLSQResult, SequentialResult
 from twotime.results.storage import describe
 
+_TRADE = 0.95  # correlation of two parameters from which each alone says little
 _FACTS = (
     "converged", "status", "uncertainty_kind", "per_angle_mode", "evaluator", "contrast", "offset",
     "at_bound", "null_directions", "sloppy_directions", "chi2", "n_points", "dof", "reduced_chi2",
@@ -25,6 +26,7 @@ def describe_fit(fit: NLSQResult) -> Description:
         tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
         remarks=remarks(fit),
         summary=functools.partial(fit_summary, fit),
+        are_functions_first=bool(_trades(fit) or fit.null_directions),
     )
 
 
@@ -129,10 +131,42 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     return (
         f"± is one standard deviation; {fit.uncertainty_kind}.",
-        *(f"{name} ended on a bound." for name in fit.at_bound),
+        *_at_bounds(fit),
         *map(sentence, fit.null_directions + fit.sloppy_directions),
+        *_trades(fit),
         *_where_starts_ended(fit),
     )
+
+
+def _at_bounds(fit: NLSQResult) -> tuple[str, ...]:
+    """What ended on which bound, and the key that widens it."""
+    values, lower, upper = (np.asarray(x) for x in (fit.values, fit.lower, fit.upper))
+    found = []
+    for name in (name for name in fit.at_bound if name in fit.all_names):
+        k = fit.all_names.index(name)
+        is_upper = abs(upper[k] - values[k]) < abs(values[k] - lower[k])
+        side, end, bound = ("upper", "max", upper[k]) if is_upper else ("lower", "min", lower[k])
+        is_share = (lower[k], upper[k]) == (0.0, 1.0) and not fit.units[k]
+        advice = "the limit of a share" if is_share else f"widen parameters.{name}.{end}"
+        found.append(f"{name} is on its {side} bound {bound:g}: {advice}.")
+    flags = np.asarray(fit.scaling_at_bound)
+    for column, (name, values) in enumerate((("contrast", fit.contrast), ("offset", fit.offset))):
+        if name in fit.at_bound:
+            ends = dict.fromkeys(f"{x:g}" for x in np.asarray(values)[flags[:, column]])
+            widen = f"widen parameters.{name}.min or parameters.{name}.max"
+            found.append(f"{name} is on its bound {', '.join(ends)}: {widen}.")
+    return tuple(found)
+
+
+def _trades(fit: NLSQResult) -> tuple[str, ...]:
+    """Pairs of parameters of which the data determine a combination far better than each."""
+    size = np.abs(np.triu(np.nan_to_num(fit.correlation), 1))
+    pairs = [
+        f"{fit.names[i]} and {fit.names[j]} ({fit.correlation[i, j]:.3f})"
+        for i, j in np.argwhere(size > _TRADE)
+    ]
+    functions = "the functions of time say more than these parameters"
+    return (f"Strongly correlated: {', '.join(pairs)}; {functions}.",) if pairs else ()
 
 
 def angle_table(result: SequentialResult) -> Table:
