@@ -143,8 +143,8 @@ def test_dt_must_come_from_somewhere(tmp_path):
 
 
 def test_a_bare_matrix_takes_its_axes_from_the_selection(tmp_path):
-    data, report = load_file(bare(tmp_path), Selection(q=1.0, dt=2.0))
-    assert (data.q, data.phi.tolist()) == (1.0, [0.0])
+    data, report = load_file(bare(tmp_path), Selection(q=0.1, dt=2.0))
+    assert (data.q, data.phi.tolist()) == (0.1, [0.0])
     assert data.t.tolist() == [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]
     assert report.notes == ("the file does not give the angle of its matrix: phi = 0",)
 

@@ -88,6 +88,10 @@ def test_right_units_have_no_note(sheared):
     assert units.unit_notes(tt.LaminarFlow(), water, free) == ()
 
 
+def test_a_wavevector_that_is_told_as_large_is_told_once(sheared):
+    assert told(changed(sheared, q=100)) == ()
+
+
 @pytest.mark.parametrize("mode", ["static", "laminar_flow", "two_component"])
 def test_shipped_examples_have_no_note(mode, tmp_path):
     scaffold.start(mode, tmp_path / "run.yaml", example=True)

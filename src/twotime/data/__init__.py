@@ -26,7 +26,9 @@ from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
 from twotime.errors import DataError
 
-_LARGE_Q = 0.2  # [1/Å], beyond small angles
+LARGE_Q = 0.2
+"""Wavevector beyond small angles, probably in 1/nm [1/Å]."""
+
 _IN_RESULTS = {
     "path": "file", "q": "wavevector_q", "n_frames_in_file": "frames_in_file", "n_angles": "angles",
     "empty": "empty_bins", "n_points": "points", "n_masked": "masked_points",
@@ -164,7 +166,7 @@ def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]
     notes = []
     if abs(q - selection.q) > SAME_Q * abs(q):
         notes.append(f"q = {q:.6g} 1/Å is the file's nearest to the selected {selection.q:.6g}")
-    if q > _LARGE_Q:
+    if q > LARGE_Q:
         notes.append(f"q = {q:g} is large for 1/Å: values in 1/nm must be divided by 10")
     if selection.phi_angles is None and any(b.phi is None for b in file.bins):
         notes.append("the file does not give the angle of its matrix: phi = 0")

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twotime.config.parameter_space import ParameterSpace
+from twotime.data import LARGE_Q
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.laminar_flow import LaminarFlow
@@ -42,7 +43,9 @@ def unit_notes(
         half = half_lives(data)
     found = [*_gap(model, data, half), *_time(data), *_angles(data, half)]
     found += [*_flow_direction(model, data, space, half)]
-    return tuple(found or _transport(model, data, space, half))
+    if not found and float(data.q) <= LARGE_Q:  # beyond, q has been told already
+        found = [*_transport(model, data, space, half)]
+    return tuple(found)
 
 
 def half_lives(data: TwoTimeData) -> HalfLives:
