@@ -136,7 +136,7 @@ def test_values_are_given_once_they_are_given():
     space = space_of("static", values={"alpha": 0.1})
     assert space.given.tolist() == [0, 1, 0]
     assert space.with_values({"D0": 200.0}).given.tolist() == [1, 1, 0]
-    assert space.with_bounds({"D_offset": (-1, 11)}).given is space.given
+    assert space.with_bounds({"D_offset": (-1, 11)}).own_values is space.own_values
     assert space.with_values({"contrast": 0.2}).given.tolist() == [0, 1, 0]
 
 

@@ -38,7 +38,7 @@ def case(mode, noise=0.02):
 def test_the_fit_started_from_the_data_ends_where_the_one_from_the_truth_does(mode):
     model, data, space, truth = case(mode)
     (start,) = estimate_starts(model, data, space)
-    assert np.all((start.initial >= space.lower) & (start.initial <= space.upper))
+    assert np.all((start.initial >= start.lower) & (start.initial <= start.upper))
     fit = tt.fit_nlsq(model, data, start)
     best = tt.fit_nlsq(model, data, space.with_values(truth))
     assert fit.converged and fit.chi2 <= best.chi2 * 1.001

@@ -111,6 +111,9 @@ class ExperimentalDataConfig(TypedDict, total=False):
     """Axis of a three-dimensional npy array that counts the matrices."""
     average_triangles: Annotated[bool, key(False)]
     """Average the two triangles of asymmetric matrices, which are an error otherwise."""
+    baseline: Annotated[Literal[0, 1, "auto"], key("auto")]
+    """What c2 is where nothing is correlated: 1, or 0 for files with c2 - 1; auto takes what the
+    file says, or else its long lags. The offset is fitted near it."""
     cache_file_path: Annotated[str, key(otherwise="data_folder_path; without it there is none")]
     """Folder for caches of the selected data."""
     cache_filename_template: Annotated[str, key(otherwise="a name made from the selection")]

@@ -363,6 +363,17 @@ class AbstractTwoTimeModel(eqx.Module):
         _warn(f"{type(self).__name__}.pixel", 4)
         return self.correlation(pair)
 
+    def natural_rates(self, q: Scalar) -> Mapping[str, Scalar]:
+        """How fast one unit of each amplitude changes the correlation, at most [1/s].
+
+        Where a configuration gives no bounds of these parameters, they follow from it and from the
+        times of the data. Parameters left out keep the bounds of `parameters`.
+
+        Args:
+            q: Wavevector [1/Å].
+        """
+        return {}
+
     @property
     def is_separable(self) -> bool:
         """Whether `terms` writes the same correlation as a sum of products."""

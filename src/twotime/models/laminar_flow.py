@@ -89,6 +89,10 @@ class LaminarFlow(base.AbstractTwoTimeModel):
                 "'homodyne'; use 'published' unless older results must be reproduced."
             )
 
+    def natural_rates(self, q):
+        diffusion = dict.fromkeys(self.transport.amplitudes, q**2)
+        return diffusion | dict.fromkeys(self.shear.amplitudes, 0.5 * q * self.gap)
+
     def channels(self, params, times, *, t, q, phi):
         values = self.named(params)
         decay = q**2 * self.transport.clock(values, times, t=t, integration=self.integration)

@@ -108,6 +108,9 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
         default="trapezoid", static=True, converter=rates.check_integration
     )
 
+    def natural_rates(self, q):
+        return dict.fromkeys(self.transport.amplitudes, q**2)
+
     def channels(self, params, times, *, t, q, phi):
         clock = self.transport.clock(self.named(params), times, t=t, integration=self.integration)
         none = jnp.zeros((0, times.shape[0]), times.dtype)

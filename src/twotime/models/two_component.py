@@ -122,6 +122,10 @@ class TwoComponent(base.AbstractTwoTimeModel):
         default="trapezoid", static=True, converter=rates.check_integration
     )
 
+    def natural_rates(self, q):
+        both = *self.reference.amplitudes, *self.sample.amplitudes
+        return dict.fromkeys(both, q**2) | dict.fromkeys(self.velocity.amplitudes, q)
+
     def channels(self, params, times, *, t, q, phi):
         values, rule = self.named(params), self.integration
         reference = q**2 * self.reference.clock(values, times, t=t, integration=rule)
