@@ -238,3 +238,83 @@ def test_one_zero_is_not_worth_a_note(tmp_path):
     c2[3, 50] = c2[50, 3] = 0.0
     np.save(tmp_path / "a.npy", c2)
     assert not any("exactly 0" in note for note in load_with_report(config(tmp_path))[1].notes)
+
+
+# Bounds that follow the data
+
+
+def colloid(J=4e8, q=2e-3, dt=1e-4):
+    """Brownian motion in water: J as large as this for particles of 10 nm."""
+    data = decaying(tau=1 / (q * q * J * dt))
+    return dataclasses.replace(data, q=np.asarray(q), t=dt * np.arange(1, N + 1))
+
+
+def test_bounds_nobody_gave_follow_q_and_times():
+    data, model = colloid(), tt.StaticDiffusion()
+    slowest, fastest = 0.1 / (4e-6 * 39e-4), 10 / (4e-6 * 1e-4)
+    made = space_for(model, data, tt.ParameterSpace(registry=space().registry))
+    low, high = made.bounds["D0"]
+    assert low == pytest.approx(min(100, slowest * 4e-3)) and high == pytest.approx(fastest / 4e-3)
+    assert made.bounds["D_offset"] == (pytest.approx(-fastest), pytest.approx(fastest))
+    assert made.values["D0"] == pytest.approx(slowest) and made.values["D_offset"] == 0
+    assert made.bounds["alpha"] == (-2, 2) and made.values["alpha"] == 0.5
+    assert made.validate(sampling=True) == []
+    again = space_for(model, data, made)
+    for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    traced = jax.jit(lambda d, s: space_for(model, d, s).lower)(data, space())
+    np.testing.assert_allclose(traced, made.lower)
+
+
+def test_registry_bounds_that_are_wide_enough_stay():
+    asked = tt.ParameterSpace(registry=space().registry)
+    made = space_for(tt.StaticDiffusion(), decaying(), asked)
+    assert made.values == asked.values
+    assert made.bounds["D0"][0] < 100 and made.bounds["D0"][1] > 1e5
+    assert made.priors["D0"].params["loc"] == 1e3 and made.priors["D0"].params["scale"] == 1e3
+
+
+def test_what_the_user_gave_stays():
+    asked = tt.ParameterSpace(
+        values={"D0": 500.0}, bounds={"D0": (200.0, 900.0), "offset": (0.6, 1.2)}
+    )
+    data = dataclasses.replace(colloid(), baseline=np.asarray(0.0))
+    made = space_for(tt.StaticDiffusion(), data, asked)
+    assert made.bounds["D0"] == (200, 900) and made.values["D0"] == 500
+    assert made.bounds["offset"] == (0.6, 1.2)
+    same = tt.ParameterSpace(bounds={"D0": (100.0, 1e5)})
+    assert space_for(tt.StaticDiffusion(), data, same).bounds["D0"] == (100, 1e5)
+
+
+def test_the_offset_follows_the_baseline():
+    made = space_for(tt.StaticDiffusion(), decaying(baseline=0.0), space())
+    assert made.bounds["offset"] == (-0.5, 0.5) and made.values["offset"] == 0
+    assert made.priors["offset"].params == {"loc": 0, "scale": 0.25, "low": -0.5, "high": 0.5}
+    assert made.bounds["contrast"] == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["laminar_flow", "two_component"])
+def test_natural_rates_are_those_of_the_correlation(name):
+    """At the natural rate 1/s the decay or phase of a second is 1."""
+    model = BY_NAME[name].model
+    phi = BY_NAME[name].space.values["phi0"]
+    for one, rate in model.natural_rates(0.01).items():
+        values = dict.fromkeys(model.names, 0.0) | {"f0": 0.5, "phi0": phi, one: 1 / rate}
+        params = np.array([values[n] for n in model.names])
+        t = np.array([1.0, 2.0])
+        channels = model.channels(params, t, t=t, q=0.01, phi=np.asarray(phi))
+        clocks = np.concatenate([channels.decay, channels.phase])
+        moved = np.max(np.abs(clocks[:, 1] - clocks[:, 0]))
+        assert moved == pytest.approx(0.5 if one in HALVES else 1.0, rel=1e-3), one
+
+
+HALVES = ("D0_ref", "D_offset_ref", "D0_sample", "D_offset_sample")
+"""Amplitudes of fields: the correlation decays twice as fast."""
+
+
+def test_a_colloid_in_water_is_fitted_from_a_space_without_bounds():
+    fit = tt.fit_nlsq(tt.StaticDiffusion(), colloid(), tt.ParameterSpace(values={"alpha": 0.0}))
+    middle = np.sqrt(1e-4 * 4e-3)
+    rate = fit.params["D0"] * middle ** fit.params["alpha"]
+    assert fit.converged and fit.names == ("D0", "alpha")
+    assert rate == pytest.approx(4e8, rel=0.1)

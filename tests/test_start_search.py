@@ -24,8 +24,7 @@ CASES = {
 def case(mode, noise=0.02):
     model, truth = CASES[mode]
     space = tt.ParameterSpace.from_config({"analysis_mode": mode})
-    if mode == "two_component":
-        space = space.with_vary({"f2": False})
+    space = space.with_vary({name: name != "f2" for name in space.names})
     scaling = {"contrast": 0.3, "offset": 1.0, "noise": noise, "key": jax.random.key(1)}
     data = tt.simulate(model, jnp.asarray(truth), t=T, q=Q, phi=PHI, **scaling)
     return model, data, space, dict(zip(model.names, truth, strict=True))

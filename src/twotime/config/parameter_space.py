@@ -1,6 +1,6 @@
 """The parameter space of a model: values, bounds, priors, and which parameters vary."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, final
 
 import equinox as eqx
@@ -22,7 +22,7 @@ from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
 from twotime.config.priors import default_prior, has_mass, prior_faults
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import is_concrete
+from twotime.models.base import ParameterInfo, is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -35,6 +35,8 @@ class ParameterSpace(eqx.Module):
 
     `names` are the physics parameters in canonical order; contrast and offset follow them in the
     arrays of all parameters. Names without an entry in the arguments have the registry's numbers.
+    Parameters that the registry fixes vary where `vary` says so, or where they have bounds or a
+    prior; else they are 0.
 
     Args:
         values: Name to value.
@@ -93,9 +95,9 @@ class ParameterSpace(eqx.Module):
         _check_numbers(values, vary, bounds)
         self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
-            numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
-            arrays = [*map(stack_numbers, zip(*numbers, strict=True)), *np.zeros((2, len(infos)))]
-            flags = tuple(info.vary_default for info in infos)
+            asked = {*bounds, *priors}
+            flags = tuple(vary.get(i.name, i.vary_default or i.name in asked) for i in infos)
+            arrays = [*_usual(infos, flags), *np.zeros((2, len(infos)))]
             own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
         else:
             arrays = [base.all_values, base.all_lower, base.all_upper]
@@ -278,8 +280,7 @@ class ParameterSpace(eqx.Module):
 
     def with_registry(self, registry: ParameterRegistry) -> "ParameterSpace":
         """A new space in which another registry of the same names gives what the user did not."""
-        numbers = [(info.default, info.min_bound, info.max_bound) for info in registry.infos]
-        usual = tuple(map(stack_numbers, zip(*numbers, strict=True)))
+        usual = _usual(registry.infos, self.all_varying)
         given = self.all_values, self.all_lower, self.all_upper
         own = self.own_values, self.own_bounds, self.own_bounds
         where: Any = np.where if is_concrete(*usual, *given, *own) else jnp.where
@@ -411,6 +412,18 @@ def read(config: Any, *, is_whole: bool = True) -> Reading:
     asked: Any = asked_parameters(canonical, registry, found)
     space = ParameterSpace(**asked, registry=registry)
     return canonical, space if check_space(canonical, space, found) else None, found
+
+
+def _usual(
+    infos: Sequence[ParameterInfo], varying: Sequence[bool]
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Values and bounds that a registry gives; 0 for what is not in use unless asked for."""
+    values = [
+        info.default if info.vary_default or varies else 0.0
+        for info, varies in zip(infos, varying, strict=True)
+    ]
+    lower, upper = [info.min_bound for info in infos], [info.max_bound for info in infos]
+    return stack_numbers(values), stack_numbers(lower), stack_numbers(upper)
 
 
 def check_count(array: Any, n: int, kind: str) -> None:

@@ -36,6 +36,15 @@ _CHAINS = "optimization.cmc.per_shard_mcmc"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
 
 
+_FIXED = dict.fromkeys(
+    info.name
+    for registry in REGISTRIES.values()
+    for info in registry.infos
+    if not info.vary_default
+)
+_VARIES = f"true; {', '.join(_FIXED)}: false unless bounds or a prior are given"
+
+
 class ParameterConfig(TypedDict, total=False):
     """One parameter; a bare number in its place is its value."""
 
@@ -45,7 +54,7 @@ class ParameterConfig(TypedDict, total=False):
     """Lower bound. Give both min and max, or neither."""
     max: Annotated[Number, key(otherwise="the parameter's bound")]
     """Upper bound. Give both min and max, or neither."""
-    vary: Annotated[bool, key(True)]
+    vary: Annotated[bool, key(otherwise=_VARIES)]
     """Whether the parameter is fitted (true) or fixed (false)."""
     prior: Annotated[PriorName, key(otherwise="the parameter's default prior")]
     """Prior distribution for sampling."""

@@ -38,7 +38,8 @@ def space_for(
     """
     rates = model.natural_rates(data.q)
     t = data.t if not is_concrete(data.t) else np.asarray(data.t)
-    frame, record = (t[-1] - t[0]) / max(t.shape[0] - 1, 1), t[-1] - t[0]
+    record = t[-1] - t[0]
+    frame = record / max(t.shape[0] - 1, 1)
 
     def fitted(info: ParameterInfo) -> ParameterInfo:
         if info.name == "offset" and info.is_scaling:
@@ -46,7 +47,7 @@ def space_for(
         if info.name not in rates:
             return info
         ends = (1 / (_BEYOND * rates[info.name] * record), _BEYOND / (rates[info.name] * frame))
-        return _widened(info, *ends)
+        return _widened(info, *ends, t[-1])
 
     infos = tuple(map(fitted, space.registry.infos))
     return space.with_registry(eqx.tree_at(lambda r: r._parameters, space.registry, infos))
@@ -58,8 +59,12 @@ def _moved(info: ParameterInfo, way: Scalar) -> ParameterInfo:
     return dataclasses.replace(info, **{name: getattr(info, name) + way for name in names})
 
 
-def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar) -> ParameterInfo:
-    """An amplitude whose bounds reach from the slowest to the fastest that data can tell."""
+def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar) -> ParameterInfo:
+    """An amplitude whose bounds reach from the slowest to the fastest that data can tell.
+
+    That of a power law is the rate at 1 s: exponents up to 1 between there and the end of the
+    record, at the time `end` [s], widen its bounds.
+    """
     xp: Any = np if is_concrete(info.default, slowest, fastest) else jnp
 
     def inside(x: Scalar) -> Scalar:
@@ -68,7 +73,9 @@ def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar) -> Parameter
     changed = {"max_bound": xp.maximum(info.max_bound, fastest)}
     location, scale = info.prior_location, inside(info.prior_scale)
     if info.log_space:
-        changed["min_bound"] = xp.minimum(info.min_bound, slowest)
+        change = xp.maximum(end, 1.0 / end)
+        changed["min_bound"] = xp.minimum(info.min_bound, slowest / change)
+        changed["max_bound"] = xp.maximum(info.max_bound, fastest * change)
         changed["default"] = inside(info.default)
         is_usual = location == inside(location)
         changed["prior_mean"] = inside(location)

@@ -46,6 +46,7 @@ class LaminarFlow(base.AbstractTwoTimeModel):
             (shear.exponent, 0.5, -2.0, 2.0, 0.0, 0.5, "", "Exponent in time of the shear rate"),
             (shear.offset, 0.0, -0.1, 0.1, 0.0, 0.02, "1/s", "Constant part of the shear rate"),
             is_flow=True,
+            fixed=(shear.offset,),
         ),
         base.FLOW_DIRECTION,
     )
