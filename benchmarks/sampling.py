@@ -57,7 +57,7 @@ def case(frames):
         offset=1.0, noise=0.02, key=jax.random.key(0),
     )  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
-    space = space.with_values(VALUES).with_vary(dict.fromkeys(FIXED, False))
+    space = space.with_values(VALUES).with_vary({name: name not in FIXED for name in VALUES})
     return model, data, space
 
 

@@ -58,8 +58,7 @@ class Bench(NamedTuple):
 def set_up(mode: str, phi: np.ndarray, frames: int) -> Bench:
     """Model, space, frame times and angles of a run."""
     space = tt.ParameterSpace.from_config({"analysis_mode": mode})
-    if mode == "two_component":
-        space = space.with_vary({"f2": False})
+    space = space.with_vary({name: name != "f2" for name in space.names})
     t = DT * 100 / frames * np.arange(1, frames + 1)
     return Bench(MODELS[mode], space, t, phi)
 

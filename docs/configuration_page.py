@@ -53,6 +53,15 @@ A parameter stands under its group (`parameters.reference.D0_ref`) or directly u
 `parameters`; a bare number in its place is its value. Give both `min` and `max`, or neither. The
 value must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). The
 default prior is cut to the bounds; it matters for sampling only.
+
+Constant parts (`D_offset`, `v_offset`, …), `f2` and `f3` can hardly be told from the parameters
+beside them. They are 0 and fixed unless they have a value, `vary: true`, bounds or a prior.
+
+The numbers below apply where you give none. Bounds of amplitudes are then widened for the data:
+down to a tenth of the rate that decorrelates the light in the whole record, up to ten times the rate
+that does so within a frame (both times the change that exponents of ±1 bring until the end of the
+record). Bounds of the offset lie about the baseline (`experimental_data.baseline`). The result lists
+the bounds that were used; bounds that you give are never changed.
 """
 
 _OLDER = """\

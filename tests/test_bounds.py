@@ -37,7 +37,7 @@ def space_of(mode):
     model, truth, bounds = CASES[mode]
     space = tt.ParameterSpace.from_config({"analysis_mode": mode}).with_bounds(bounds)
     space = space.with_values(dict(zip(model.names, truth, strict=True)))
-    return space.with_vary({"f2": False}) if mode == "two_component" else space
+    return space.with_vary({name: name != "f2" for name in space.names})
 
 
 def starts_on_bounds(space):

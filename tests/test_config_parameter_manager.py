@@ -17,7 +17,7 @@ modes = pytest.mark.parametrize("mode", ANALYSIS_MODES)
 
 
 def manager_of(mode, fixed=()):
-    vary = {name: False for name in fixed}
+    vary = {name: name not in fixed for name in (*REGISTRIES[mode].names, *fixed)}
     return ParameterManager(ParameterSpace(vary=vary, registry=REGISTRIES[mode]))
 
 
@@ -166,7 +166,7 @@ def test_from_config():
     manager = ParameterManager.from_config(
         {"analysis_mode": "static", "parameters": {"D0": {"value": 200, "vary": False}}}
     )
-    assert manager.get_fixed_parameters() == {"D0": 200.0}
+    assert manager.get_fixed_parameters() == {"D0": 200.0, "D_offset": 0.0}
 
 
 def test_physics_of_stored_and_other_values():

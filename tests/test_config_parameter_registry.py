@@ -78,7 +78,9 @@ def test_registry_queries():
     lower, upper = registry.get_bounds()
     assert isinstance(lower, list) and len(lower) == len(upper) == 16
     assert registry.get_log_space_names() == ["D0_ref", "D0_sample", "v0"]
-    assert registry.get_varying_indices({}) == list(range(16))
+    fixed = {"D_offset_ref", "D_offset_sample", "v_offset", "f2", "f3"}
+    names = [list(registry)[i] for i in registry.get_varying_indices({})]
+    assert names == [name for name in registry if name not in fixed]
     assert registry.get_varying_indices({name: name == "f1" for name in registry}) == [10]
     with pytest.raises(ValueError, match="did you mean 'v0'"):
         registry.get_varying_indices({"v00": True})

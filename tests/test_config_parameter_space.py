@@ -71,10 +71,12 @@ def test_defaults_and_leaves(mode):
         assert isinstance(array, np.ndarray) and array.dtype == np.float64 and array.shape == (2,)
     assert all(isinstance(leaf, np.ndarray | np.generic) for leaf in jax.tree.leaves(space))
     assert space.n_total == n + 2 and space.validate() == []
-    assert not space.given.any() and all(space.varying) and space.scaling_varying == (1, 1)
+    assert not space.given.any() and space.scaling_varying == (1, 1)
+    assert not space.own_bounds.any()
     for name in registry:
         info = registry[name]
-        assert space.values[name] == info.default
+        assert space.vary[name] == info.vary_default
+        assert space.values[name] == (info.default if info.vary_default else 0.0)
         assert space.bounds[name] == (info.min_bound, info.max_bound)
         expected = (info.prior_mean, info.prior_std, info.min_bound, info.max_bound)
         assert tuple(space.priors[name].params.values()) == expected
@@ -132,11 +134,25 @@ def test_changing_leaves_the_original_alone(mode, change):
     assert isinstance(changed, ParameterSpace)
 
 
+def test_what_the_registry_fixes_varies_where_it_is_asked_for():
+    for name in ("D_offset", "gamma_dot_t_offset"):
+        assert not space_of("laminar_flow", values={name: 0.02}).vary[name]
+        for asked in (
+            {"vary": {name: True}},
+            {"bounds": {name: (-0.1, 0.2)}},
+            {"priors": {name: P.normal(0.0, 0.1)}},
+        ):
+            space = space_of("laminar_flow", **asked)
+            assert space.vary[name] and space.values[name] == space.registry[name].default
+        assert not space_of("laminar_flow", vary={name: False}, bounds={name: (-1, 1)}).vary[name]
+    assert space_of("static", values={"D_offset": 3.0}).values["D_offset"] == 3
+
+
 def test_values_are_given_once_they_are_given():
     space = space_of("static", values={"alpha": 0.1})
     assert space.given.tolist() == [0, 1, 0]
     assert space.with_values({"D0": 200.0}).given.tolist() == [1, 1, 0]
-    assert space.with_bounds({"D_offset": (-1, 11)}).given is space.given
+    assert space.with_bounds({"D_offset": (-1, 11)}).own_values is space.own_values
     assert space.with_values({"contrast": 0.2}).given.tolist() == [0, 1, 0]
 
 
@@ -270,8 +286,9 @@ def test_arrays_and_dictionaries(mode):
     assert space.array_to_dict(array) == {name: space.values[name] for name in space.names}
     lower, upper = space.get_bounds_arrays()
     assert lower.shape == upper.shape == (n,)
-    mask = space.with_vary({space.names[1]: False}).get_vary_mask()
-    assert mask.dtype == bool and mask.tolist() == [i != 1 for i in range(n)]
+    flags = {name: i != 1 for i, name in enumerate(space.names)}
+    mask = space.with_vary(flags).get_vary_mask()
+    assert mask.dtype == bool and mask.tolist() == list(flags.values())
 
 
 @given(request=requests())
@@ -297,7 +314,8 @@ def test_configuration_form(mode):
     flat = config["initial_parameters"]
     assert flat["parameter_names"] == list(space.all_names)
     assert flat["values"] == list(space.values.values())
-    assert flat["active_parameters"] == [n for n in space.all_names if n != "contrast"]
+    assert flat["active_parameters"] == space.varying_names
+    assert "offset" in space.varying_names and "contrast" not in space.varying_names
 
 
 def test_research_models():

@@ -341,7 +341,7 @@ REGISTRY_RETURNS = {
     "__iter__": lambda r, n: list(r)[n:] == ["contrast", "offset"],
     "get_bounds": lambda r, n: [type(b) for b in r.get_bounds()] == [list] * 2,
     "get_varying_indices": lambda r, n: (
-        r.get_varying_indices({"offset": False}) == list(range(n + 1))
+        r.get_varying_indices(dict.fromkeys(r, True) | {"offset": False}) == list(range(n + 1))
     ),
     "get_log_space_names": lambda r, n: "offset" not in r.get_log_space_names(),
 }
@@ -352,7 +352,8 @@ REGISTRY_RETURNS = {
 def test_returns(mode, name):
     registry = REGISTRIES[mode]
     first = registry.names[0]
-    manager = ParameterManager(ParameterSpace(vary={first: False}, registry=registry))
+    vary = dict.fromkeys(registry.names, True) | {first: False}
+    manager = ParameterManager(ParameterSpace(vary=vary, registry=registry))
     assert RETURNS[name](manager, len(registry.names))
 
 

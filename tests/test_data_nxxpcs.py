@@ -45,9 +45,11 @@ def test_nxxpcs_storage_modes(tmp_path, value, mode):
     assert file.notes == ()
 
 
-def test_nxxpcs_says_that_the_baseline_is_zero(tmp_path):
-    path = nxxpcs(tmp_path / "a.nxs", np.ones((2, 4, 4)), baseline_reference=0)
-    assert "baseline is 0" in open_source(path).notes[0]
+@pytest.mark.parametrize("said", [0, 1.0, b"1", "0.0"])
+def test_nxxpcs_says_its_baseline(tmp_path, said):
+    file = open_source(nxxpcs(tmp_path / "a.nxs", np.ones((2, 4, 4)), baseline_reference=said))
+    assert file.baseline == float(said)
+    assert file.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,7 @@ def test_nxxpcs_says_that_the_baseline_is_zero(tmp_path):
         (np.ones((2, 4, 4)), {"time_origin_location": "lower_left"}, "lower_left"),
         (np.ones((3, 4, 4)), {"storage_mode": "one_array_q_first"}, "up to region 3"),
         ({"average": np.ones((4, 4))}, {}, "holds average"),
+        (np.ones((2, 4, 4)), {"baseline_reference": 2}, "baseline_reference .* is '2'; expected 0"),
     ],
 )
 def test_nxxpcs_that_cannot_be_read_is_refused(tmp_path, value, attributes, words):

@@ -30,7 +30,8 @@ STATIC = {"D0": 30000.0, "alpha": -0.4, "D_offset": 3000.0}
 
 
 def space_of(mode, values):
-    return ParameterSpace.from_config({"analysis_mode": mode}).with_values(values)
+    space = ParameterSpace.from_config({"analysis_mode": mode}).with_values(values)
+    return space.with_vary(dict.fromkeys(space.names, True))
 
 
 def data_of(model, params, noise=0.01, key=0, phi=PHI):

@@ -144,7 +144,7 @@ def test_two_components_reach_one_optimum_from_ten_starts():
         key=jax.random.key(0),
     )  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
-    space = space.with_vary({"f2": False})
+    space = space.with_vary({name: name != "f2" for name in space.names})
     rng = np.random.default_rng(0)
     fits = []
     for _ in range(10):

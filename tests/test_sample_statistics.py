@@ -245,6 +245,7 @@ def laminar_case():
         "gamma_dot_t_offset": 5e-4, "phi0": 5.0,
     }  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"}).with_values(values)
+    space = space.with_vary(dict.fromkeys(values, True))
     return tt.LaminarFlow(), values, space, 0.003, [0.0, 60.0, 120.0]
 
 
@@ -257,7 +258,7 @@ def two_component_case():
     }  # fmt: skip
     fixed = ("f2", "phi0", "D_offset_ref", "D_offset_sample", "v_offset")
     space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
-    space = space.with_values(values).with_vary(dict.fromkeys(fixed, False))
+    space = space.with_values(values).with_vary({name: name not in fixed for name in values})
     return tt.TwoComponent(), values, space, 0.01, [0.0]
 
 
@@ -269,7 +270,7 @@ def two_component_free_case():
         "f0": 0.45, "f1": -0.4, "f2": 0.0, "f3": 0.2, "phi0": 5.0,
     }  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
-    space = space.with_values(values).with_vary({"f2": False})
+    space = space.with_values(values).with_vary({name: name != "f2" for name in values})
     return tt.TwoComponent(), values, space, 0.01, [0.0, 40.0, 80.0]
 
 

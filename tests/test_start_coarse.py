@@ -15,7 +15,7 @@ T, TRUTH = np.arange(1, 61) * 0.1, np.array([9000.0, -0.4, 500.0])
 @pytest.fixture(scope="module")
 def coarse():
     model = tt.StaticDiffusion()
-    space = tt.ParameterSpace.from_config({"analysis_mode": "static"})
+    space = tt.ParameterSpace(vary={"D_offset": True})
     data = tt.simulate(
         model, jnp.asarray(TRUTH), t=T, q=0.005, phi=np.zeros(1), contrast=0.3, offset=1.0,
         noise=0.02, key=jax.random.key(0),

@@ -53,6 +53,10 @@ with warnings.catch_warnings():
             "not converged: the weights of the robust loss still change; raise max_iterations, "
             "or loss_scale"
         )
+        worse_than_constant = (
+            "not converged: the best fit is worse than a constant (R² < 0); check the model, the "
+            "baseline of the data, and the bounds of contrast and offset"
+        )
 
 
 def outcome(solution: optx.Solution) -> RESULTS:
@@ -64,7 +68,8 @@ def outcome(solution: optx.Solution) -> RESULTS:
     return RESULTS.where(result == RESULTS.stagnation, RESULTS.stalled, result)
 
 
-ENDS = ("successful", "nonlinear_max_steps_reached", "stalled", "nonfinite", "unsettled")
+ENDS = ("successful", "nonlinear_max_steps_reached", "stalled", "nonfinite", "unsettled",
+        "worse_than_constant")  # fmt: skip
 """How fits can end: names of `RESULTS`; their places are the numbers in old result folders."""
 
 

@@ -23,9 +23,10 @@ from twotime.covariance.misfit import residual_structure
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
-from twotime.fit import fit_nlsq, fit_sequential, one_angle
+from twotime.fit import check_inputs, fit_nlsq, fit_sequential, one_angle
 from twotime.gram import all_devices
 from twotime.models.base import AbstractTwoTimeModel, Curve
+from twotime.models.scaling import resolve_mode
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
 from twotime.results import load_result, storage
@@ -136,6 +137,7 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     Raises:
         DataError: If the data file is damaged or does not hold what is selected.
         ResultError: If the folder cannot be written, or holds what may not be replaced.
+        ValueError: If the data cannot be fitted.
     """
     storage.check_folder(folder, overwrite=overwrite)
     for remark in config.warnings:
@@ -147,7 +149,9 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     for note in report.notes:
         _log.warning("%s", note)
     _log.info("read %s: %d angles, %d frames", report.path, data.c2.shape[0], data.c2.shape[1])
-    space, starts = _starts(model, data, config)
+    mode = resolve_mode(config.nlsq_config["per_angle_mode"], data.phi.shape[0])
+    space = check_inputs(model, data, config.space, mode)
+    space, starts = _starts(model, data, space, config)
     output, sequential = config.section("output"), config.section("sequential")
     unsaved = () if output["save_correlation"] else ("c2", "model")
     return Job(
@@ -218,17 +222,18 @@ def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
 
 
 def _starts(
-    model: AbstractTwoTimeModel, data: TwoTimeData, config: ConfigManager
+    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, config: ConfigManager
 ) -> tuple[ParameterSpace, dict[str, Any]]:
     """The space at its first start, and the arguments of `fit_nlsq` for the starts."""
-    nlsq, space = config.nlsq_config, config.space
+    nlsq = config.nlsq_config
     count = nlsq["multistart_n"] if nlsq["multistart"] else 1
     estimated = np.asarray(space.varying)
     if nlsq["start"] == "auto":
         estimated = estimated & (np.asarray(space.given) == 0)
     if nlsq["start"] == "values" or not estimated.any():
         return space, {"starts": count, "key": jax.random.key(nlsq["seed"])}
-    free = eqx.tree_at(lambda s: s.given, space, np.where(estimated, 0.0, 1.0))
+    unknown = np.append(estimated, [False, False])
+    free = eqx.tree_at(lambda s: s.own_values, space, np.where(unknown, 0.0, 1.0))
     mode = nlsq["per_angle_mode"]
     starts = estimate_starts(model, data, free, per_angle_mode=mode, count=count)
     _log.info("starts estimated from the data: %s", ", ".join(np.array(space.names)[estimated]))

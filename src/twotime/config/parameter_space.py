@@ -1,9 +1,10 @@
 """The parameter space of a model: values, bounds, priors, and which parameters vary."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, final
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
@@ -21,7 +22,7 @@ from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
 from twotime.config.priors import default_prior, has_mass, prior_faults
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import is_concrete
+from twotime.models.base import ParameterInfo, is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -34,6 +35,8 @@ class ParameterSpace(eqx.Module):
 
     `names` are the physics parameters in canonical order; contrast and offset follow them in the
     arrays of all parameters. Names without an entry in the arguments have the registry's numbers.
+    Parameters that the registry fixes vary where `vary` says so, or where they have bounds or a
+    prior; else they are 0.
 
     Args:
         values: Name to value.
@@ -55,8 +58,9 @@ class ParameterSpace(eqx.Module):
         all_lower: Their lower bounds.
         all_upper: Their upper bounds.
         all_varying: Whether each is fitted.
-        given: 1 where the user gave a value of a physics parameter, 0 where it is the registry's;
-            a leaf, so that spaces with other values given neither recompile nor fail to stack.
+        own_values: 1 where the user gave a value, 0 where it is the registry's; a leaf, so that
+            spaces with other values given neither recompile nor fail to stack.
+        own_bounds: The same for bounds. What nobody gave follows the data that are fitted.
         own_priors: Prior of each parameter; None where it is the default prior.
         log_space: Whether samplers and random starts use the logarithm of a physics parameter:
             where the registry says so and the lower bound is positive.
@@ -67,7 +71,8 @@ class ParameterSpace(eqx.Module):
     all_lower: All
     all_upper: All
     all_varying: tuple[bool, ...] = eqx.field(static=True)
-    given: Numbers
+    own_values: All
+    own_bounds: All
     own_priors: tuple[PriorDistribution | None, ...]
     log_space: tuple[bool, ...] = eqx.field(static=True)
 
@@ -90,19 +95,21 @@ class ParameterSpace(eqx.Module):
         _check_numbers(values, vary, bounds)
         self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
-            numbers = [(info.default, info.min_bound, info.max_bound) for info in infos]
-            arrays = [*map(stack_numbers, zip(*numbers, strict=True)), np.zeros(n)]
-            flags = tuple(info.vary_default for info in infos)
+            asked = {*bounds, *priors}
+            flags = tuple(vary.get(i.name, i.vary_default or i.name in asked) for i in infos)
+            arrays = [*_usual(infos, flags), *np.zeros((2, len(infos)))]
             own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
         else:
-            arrays = [base.all_values, base.all_lower, base.all_upper, base.given]
+            arrays = [base.all_values, base.all_lower, base.all_upper]
+            arrays += [base.own_values, base.own_bounds]
             flags, own = base.all_varying, base.own_priors
         lower, upper = ({name: ends[side] for name, ends in bounds.items()} for side in (0, 1))
-        given = dict.fromkeys(set(values) & set(registry.names), 1.0)
+        own_values, own_bounds = (dict.fromkeys(given, 1.0) for given in (values, bounds))
+        changes = values, lower, upper, own_values, own_bounds
         names = list(registry)
-        self.all_values, self.all_lower, self.all_upper, self.given = (
-            with_numbers(array, {names.index(name): number for name, number in changes.items()})
-            for array, changes in zip(arrays, (values, lower, upper, given), strict=True)
+        self.all_values, self.all_lower, self.all_upper, self.own_values, self.own_bounds = (
+            with_numbers(array, {names.index(name): number for name, number in numbers.items()})
+            for array, numbers in zip(arrays, changes, strict=True)
         )
         self.all_varying = tuple(map(bool, map(vary.get, names, flags)))
         self.own_priors = tuple(map(priors.get, names, own))
@@ -155,6 +162,11 @@ class ParameterSpace(eqx.Module):
     def upper(self) -> Numbers:
         """Upper bound of each physics parameter [its unit]."""
         return self.all_upper[..., : len(self.names)]
+
+    @property
+    def given(self) -> Numbers:
+        """1 where the user gave a value of a physics parameter, 0 where it is the registry's."""
+        return self.own_values[..., : len(self.names)]
 
     @property
     def varying(self) -> tuple[bool, ...]:
@@ -266,6 +278,19 @@ class ParameterSpace(eqx.Module):
         """A new space with other priors; these stay as they are when bounds change."""
         return ParameterSpace(priors=priors, base=self)
 
+    def with_registry(self, registry: ParameterRegistry) -> "ParameterSpace":
+        """A new space in which another registry of the same names gives what the user did not."""
+        usual = _usual(registry.infos, self.all_varying)
+        given = self.all_values, self.all_lower, self.all_upper
+        own = self.own_values, self.own_bounds, self.own_bounds
+        where: Any = np.where if is_concrete(*usual, *given, *own) else jnp.where
+        chosen = (where(o > 0, g, u) for o, g, u in zip(own, given, usual, strict=True))
+
+        def parts(space: ParameterSpace) -> tuple[Any, ...]:
+            return space.registry, space.all_values, space.all_lower, space.all_upper
+
+        return eqx.tree_at(parts, self, (registry, *chosen))
+
     def convert_to_beta_priors(self) -> "ParameterSpace":
         """A new space whose truncated normal priors are beta priors of the same moments.
 
@@ -352,10 +377,10 @@ class ParameterSpace(eqx.Module):
         if not self.analysis_mode:
             only = "Only a space of an analysis mode can be written as a configuration"
             raise ValueError(f"{only}; got one of the parameters {', '.join(self.names)}.")
-        parameters: dict[str, dict[str, Any]] = {}
+        usual, parameters = REGISTRIES[self.analysis_mode], dict[str, dict[str, Any]]()
         for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
             (lower, upper), entry = self.bounds[info.name], dict[str, Any]()
-            if (lower, upper) != (info.min_bound, info.max_bound):
+            if (lower, upper) != (usual[info.name].min_bound, usual[info.name].max_bound):
                 entry = {"min": lower, "max": upper}
             if prior is not None:
                 entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
@@ -387,6 +412,18 @@ def read(config: Any, *, is_whole: bool = True) -> Reading:
     asked: Any = asked_parameters(canonical, registry, found)
     space = ParameterSpace(**asked, registry=registry)
     return canonical, space if check_space(canonical, space, found) else None, found
+
+
+def _usual(
+    infos: Sequence[ParameterInfo], varying: Sequence[bool]
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Values and bounds that a registry gives; 0 for what is not in use unless asked for."""
+    values = [
+        info.default if info.vary_default or varies else 0.0
+        for info, varies in zip(infos, varying, strict=True)
+    ]
+    lower, upper = [info.min_bound for info in infos], [info.max_bound for info in infos]
+    return stack_numbers(values), stack_numbers(lower), stack_numbers(upper)
 
 
 def check_count(array: Any, n: int, kind: str) -> None:

@@ -320,7 +320,8 @@ def asked_parameters(
         if found.is_wrong(path):
             continue
         ends = float(entry.get("min", info.min_bound)), float(entry.get("max", info.max_bound))
-        asked["bounds"][name] = ends
+        if "min" in entry:
+            asked["bounds"][name] = ends
         for key, kind in (("value", "values"), ("vary", "vary")):
             if key in entry:
                 asked[kind][name] = entry[key]

@@ -37,6 +37,15 @@ _CHAINS = "optimization.cmc.per_shard_mcmc"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
 
 
+_FIXED = dict.fromkeys(
+    info.name
+    for registry in REGISTRIES.values()
+    for info in registry.infos
+    if not info.vary_default
+)
+_VARIES = f"true; {', '.join(_FIXED)}: false unless bounds or a prior are given"
+
+
 class ParameterConfig(TypedDict, total=False):
     """One parameter; a bare number in its place is its value."""
 
@@ -46,7 +55,7 @@ class ParameterConfig(TypedDict, total=False):
     """Lower bound. Give both min and max, or neither."""
     max: Annotated[Number, key(otherwise="the parameter's bound")]
     """Upper bound. Give both min and max, or neither."""
-    vary: Annotated[bool, key(True)]
+    vary: Annotated[bool, key(otherwise=_VARIES)]
     """Whether the parameter is fitted (true) or fixed (false)."""
     prior: Annotated[PriorName, key(otherwise="the parameter's default prior")]
     """Prior distribution for sampling."""
@@ -112,6 +121,9 @@ class ExperimentalDataConfig(TypedDict, total=False):
     """Axis of a three-dimensional npy array that counts the matrices."""
     average_triangles: Annotated[bool, key(False)]
     """Average the two triangles of asymmetric matrices, which are an error otherwise."""
+    baseline: Annotated[Literal[0, 1, "auto"], key("auto")]
+    """What c2 is where nothing is correlated: 1, or 0 for files with c2 - 1; auto takes what the
+    file says, or else its long lags. The offset is fitted near it."""
     cache_file_path: Annotated[str, key(otherwise="data_folder_path; without it there is none")]
     """Folder for caches of the selected data."""
     cache_filename_template: Annotated[str, key(otherwise="a name made from the selection")]

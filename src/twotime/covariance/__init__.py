@@ -135,7 +135,7 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[M
     n_angles, n_free = problem.data.phi.shape[0], at.inverse.shape[0]
     root = unit_directions(at.inverse)
     angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(n_angles))
-    offset = reduced.scaling.offset + problem.shift
+    level = problem.data.light_level(reduced.scaling.offset + problem.shift)
     of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
     if known is None:
         # What parameters and, in each angle's share, contrast and offset take of the noise.
@@ -147,14 +147,14 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[M
             angles.moments, taken + share * by_scaling, weight
         )
     else:
-        inverse_photons, pixels = 1.0 / known.photons, known.pixels / offset**2
+        inverse_photons, pixels = 1.0 / known.photons, known.pixels / level**2
         left = jnp.ones_like(pixels)
     powers = inverse_photons ** jnp.arange(3)
     meat = jnp.einsum("a,k,akpq->pq", 1.0 / (left * pixels), powers, of_theta)
     covariance = root @ meat @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
-    return 0.5 * (covariance + covariance.T), Noise(pixels * offset**2, photons)
+    return 0.5 * (covariance + covariance.T), Noise(pixels * level**2, photons)
 
 
 def unit_directions(inverse: Matrix) -> Float[Array, "free direction"]:
@@ -172,7 +172,7 @@ class AngleOfFit(NamedTuple):
     Attributes:
         slopes: Channels at the frames and their derivatives along the directions.
         scaling: Contrast and offset, the data's shift taken out.
-        contrast: Speckle contrast β: of data whose offset is 1.
+        contrast: Speckle contrast β: of c2 with offset and baseline 1.
         jacobian: Derivatives of c2 from a model at pairs of times, contrast and offset projected
             out; then by these two, turned so that their normal matrix is 1.
         blocks: Blocks of frames.
@@ -198,7 +198,8 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
         of_theta = contrast * planes.derivative - value * by_contrast - by_offset
         return jnp.concatenate([of_theta, _by_scaling(at.grams[k], value)])
 
-    beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
+    level = problem.data.light_level(offset + problem.shift)
+    beta = jnp.clip(contrast / level, 1e-6, 1.0)
     blocks = cut_blocks(problem.model, slopes[0])
     return AngleOfFit(slopes, (contrast, offset), beta, jacobian, blocks)
 

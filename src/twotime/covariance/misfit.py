@@ -146,7 +146,7 @@ def residual_structure(
 
         scores = scores_of(at, angle, k, jacobian)[0]
         covariance = jnp.einsum("k,kpq->pq", powers, scores.coefficients)
-        covariance = covariance * fit.offset[k] ** 2 / fit.pixels[k]
+        covariance = covariance * data.light_level(fit.offset[k]) ** 2 / fit.pixels[k]
         taken = taken * jnp.append(jnp.ones(n_free), jnp.full(2, own))
         left = jnp.concatenate([jnp.eye(n_groups), -taken], axis=1)
         of_theta = covariance[n_groups : n_groups + n_free, n_groups : n_groups + n_free]

@@ -11,6 +11,7 @@ import numpy as np
 
 from twotime.config.manager import ConfigManager
 from twotime.data.dataset import TwoTimeData
+from twotime.data.level import baseline_of, level_of
 from twotime.data.matrices import read_matrices
 from twotime.data.readers import open_source
 from twotime.data.selection import (
@@ -53,6 +54,7 @@ class LoadReport:
         n_points: Points with t1 < t2 that are used.
         n_masked: Points with t1 < t2 that are not finite, masked in the file, without light, or
             of bad frames.
+        baseline: What c2 is without correlation: 1, or 0 for c2 - 1.
         notes: Sentences a user should read.
     """
 
@@ -68,6 +70,7 @@ class LoadReport:
     bad_frames: tuple[int, ...]
     n_points: int
     n_masked: int
+    baseline: float
     notes: tuple[str, ...]
 
     def facts(self) -> dict[str, Any]:
@@ -141,6 +144,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         bad_frames = mask_bad_frames(read.mask, file, selection, first)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
+    baseline, told = _baseline(file, selection, data)
+    data = dataclasses.replace(data, baseline=np.asarray(baseline))
     with path.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     n_points = sum(int(np.count_nonzero(data.usable(k))) for k in range(phi.size))
@@ -157,9 +162,33 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         bad_frames=bad_frames,
         n_points=n_points,
         n_masked=phi.size * t.size * (t.size - 1) // 2 - n_points,
-        notes=file.notes + _notes(file, selection, q) + read.notes + stripe_notes(data, first),
+        baseline=baseline,
+        notes=(
+            *file.notes, *_notes(file, selection, q), *read.notes, *told,
+            *stripe_notes(data, first),
+        ),  # fmt: skip
     )
     return data, report
+
+
+def _baseline(
+    file: TwoTimeFile, selection: Selection, data: TwoTimeData
+) -> tuple[float, tuple[str, ...]]:
+    """The baseline of data from the configuration, the file or the data; a note unless it is 1."""
+    if selection.baseline is not None:
+        return selection.baseline, ()
+    level = level_of(data)
+    seen = baseline_of(level)
+    said = seen if file.baseline is None else file.baseline
+    if said != seen:
+        raise DataError(
+            f"{file.path}: the file says that its baseline is {said:g}, but {level}; set "
+            f"experimental_data.baseline: {seen:g} or {said:g}, whichever it is."
+        )
+    if said == 1:
+        return said, ()
+    source = f"{level}" if file.baseline is None else "the file says so"
+    return said, (f"the baseline of c2 is taken as 0 ({source}); its offset is fitted near 0",)
 
 
 def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]:

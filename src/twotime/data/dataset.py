@@ -31,12 +31,14 @@ class TwoTimeData(eqx.Module):
     changed. Masked points may hold any number, NaN included.
 
     Attributes:
-        c2: Correlation, baseline usually 1.
+        c2: Correlation.
         t: Time of each frame [s].
         q: Wavevector [1/Å].
         phi: Detector angle of each matrix [degree].
         mask: True where a point is used; None uses all.
         sigma: Standard deviation of a point, one number or one per point; None if not known.
+        baseline: What c2 is by definition where the intensities are uncorrelated: 1, or 0 where
+            the numbers are c2 - 1. A fit's offset is near it.
 
     Raises:
         ValueError: If the shapes do not fit each other.
@@ -48,6 +50,7 @@ class TwoTimeData(eqx.Module):
     phi: Float[AnyArray, " angle"] = eqx.field(converter=_array)
     mask: Bool[AnyArray, "angle time time"] | None = eqx.field(converter=_array, default=None)
     sigma: Sigma = eqx.field(converter=_array, default=None)
+    baseline: Float[AnyArray, ""] = eqx.field(converter=_array, default=1.0)
 
     def __check_init__(self) -> None:
         shape = self.c2.shape
@@ -71,6 +74,10 @@ class TwoTimeData(eqx.Module):
         if self.sigma is not None and self.sigma.shape not in ((), shape):
             got = self.sigma.shape
             raise ValueError(f"sigma has shape {got}; expected one number or shape {shape}.")
+
+    def light_level(self, offset: Any) -> Any:
+        """The offset that c2 would have with its baseline at 1: the product of mean intensities."""
+        return offset + (1.0 - self.baseline)
 
     def usable(
         self, k: Index, first: Corner = (0, 0), size: int | None = None

@@ -12,6 +12,8 @@ Side = Literal["upper", "lower", "mean"]
 Bins = tuple[PlacedBin, ...]
 
 _ASYMMETRY = 1e-5
+_FEW_ZEROS = 1e-3
+_NORMALISED = 0.9
 
 Matrix = Float[np.ndarray, "time time"]
 Mask = Bool[np.ndarray, "time time"]
@@ -84,6 +86,7 @@ def read_matrices(
                 f"all {len(bins)} selected matrices are empty (constant 0 or -1), the first is "
                 f"{bins[0]}; expected correlations; choose other bins."
             )
+        notes += _mask_unfilled(c2[: len(kept)], mask[: len(kept)])
         if dark.any():
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))
             notes.append(f"frames without light (every correlation 0) are masked: {listed}")
@@ -169,6 +172,26 @@ def _mask_dark_frames(matrix: Matrix, used: Mask) -> Bool[np.ndarray, " time"]:
     used[dark] = False
     used[:, dark] = False
     return dark
+
+
+def _mask_unfilled(c2: Float[np.ndarray, "angle time time"], used: Masks) -> list[str]:
+    """Mask elements that are exactly 0 if they were never filled; a note where there are such.
+
+    Real zeros, of frames with hardly any photons, belong to the mean of c2, which is at least 1 for
+    normalised intensities; never filled ones make it smaller.
+    """
+    zero = used & (c2 == 0)
+    n_zero, n_used = int(np.count_nonzero(zero)), int(np.count_nonzero(used))
+    if n_zero < _FEW_ZEROS * n_used:
+        return []
+    total = float(np.sum(c2, where=used, dtype=np.float64))
+    is_unfilled = total < _NORMALISED * n_used and total >= _NORMALISED * (n_used - n_zero)
+    share = f"{n_zero / n_used:.2%} of the elements are exactly 0"
+    if not is_unfilled:
+        return [f"{share} and are taken as data; if they were never filled, mask them in the file"]
+    used &= ~zero
+    others = total / max(n_used - n_zero, 1)
+    return [f"{share} and were never filled (the others are {others:.3g} on average): masked"]
 
 
 def _float_type(stored: np.dtype) -> np.dtype:

@@ -78,6 +78,8 @@ class Selection:
         t0: Time of the first selected frame [s]; None counts from the start of acquisition.
         average_triangles: Whether matrices that are stored in full and are not symmetric are
             averaged with their transpose; they are an error otherwise.
+        baseline: What c2 is without correlation, 1 or 0; None takes what the file says, or else
+            what its long lags show.
         memory_limit: Largest size of the selected data [byte]; None sets no limit.
     """
 
@@ -94,6 +96,7 @@ class Selection:
     dt_source: Literal["config", "file"] | None = None
     t0: float | None = None
     average_triangles: bool = False
+    baseline: float | None = None
     memory_limit: float | None = None
 
     @classmethod
@@ -118,6 +121,7 @@ class Selection:
             dt_source=config.dt_source,
             t0=config.t0,
             average_triangles=data["average_triangles"],
+            baseline=None if data["baseline"] == "auto" else float(data["baseline"]),
             memory_limit=None if limit is None else 1e9 * limit,
         )
 

@@ -69,6 +69,8 @@ class TwoTimeFile:
         skipped: Time before the first frame of a matrix began, in frames.
         times: Time of each frame [s], for files that list them; None elsewhere.
         missing: Bins the file defines but holds no matrix for (masked or not processed).
+        baseline: What the file says its numbers are where nothing is correlated: 1, or 0 for
+            c2 - 1; None where it does not say.
         extras: Names of further arrays of the shape of c2 or one number: "mask", "sigma".
         notes: Sentences a user should read.
         n_frames: Frames of each matrix.
@@ -81,6 +83,7 @@ class TwoTimeFile:
     skipped: float = 0.0
     times: tuple[float, ...] | None = None
     missing: int = 0
+    baseline: float | None = None
     extras: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     n_frames: int = 0

@@ -17,8 +17,8 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.selection import Selection
 from twotime.errors import DataError
 
-_CACHE_FORMAT = 2
-_ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma")
+_CACHE_FORMAT = 3
+_ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma", "baseline")
 
 
 @contextlib.contextmanager

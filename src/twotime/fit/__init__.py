@@ -22,6 +22,8 @@ from jaxtyping import Array, Float, Int, Key
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.level import check_level
+from twotime.data.scales import space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import make_result
@@ -82,8 +84,8 @@ def fit_nlsq(
         ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
     """
-    check_inputs(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator)
     evaluator = evaluator if chosen.scale is None else "tiled"
     data, evaluator = choose_evaluator(model, data, evaluator, tile)
@@ -135,8 +137,23 @@ def _fit(
     return make_result(given, space, starts, ends_of_starts(problem, from_start, starts), loss)
 
 
-def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace) -> None:
-    """Refuse what a fit or a sampler cannot use; values are checked only where they are known."""
+def check_inputs(
+    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, mode: Individual
+) -> ParameterSpace:
+    """Refuse what a fit or a sampler cannot use; values are checked only where they are known.
+
+    Args:
+        model: The model.
+        data: The data.
+        space: The space as written.
+        mode: How contrast and offset are shared between angles.
+
+    Returns:
+        The space for these data, see `space_for`.
+
+    Raises:
+        ValueError: If a value cannot be used, or the data cannot be fitted.
+    """
     if not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise ValueError(
             "Fitting needs float64, which JAX has switched off; call "
@@ -151,14 +168,15 @@ def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: Paramete
         raise ValueError(
             "Every parameter of the space is fixed; a fit needs at least one with vary: true."
         )
-    if not is_concrete(*jax.tree.leaves((data, space))):
-        return
+    if not is_concrete(*jax.tree.leaves((model, data, space))):
+        return space_for(model, data, space)
     t = np.asarray(data.t)
     if t.size < 2 or not np.all(np.diff(t) > 0) or not np.isfinite(t).all() or t[0] < 0:
         raise ValueError(
             f"t must be at least two finite, increasing times from 0 on [s]; got {t[:3]}…; "
             "check dt and t0."
         )
+    space = space_for(model, data, space)
     x, low, high = (np.asarray(a) for a in (space.initial, space.lower, space.upper))
     for i in np.flatnonzero(np.asarray(space.varying) & ~((low <= x) & (x <= high))):
         raise ValueError(
@@ -171,6 +189,9 @@ def check_inputs(model: AbstractTwoTimeModel, data: TwoTimeData, space: Paramete
                 f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
                 "masked or not finite); leave this angle out with phi_filtering."
             )
+    n_scaling = 0 if mode.is_frozen else mode.basis(jnp.asarray(data.phi)).shape[1]
+    check_level(data, space, sum(space.varying) + n_scaling * sum(space.scaling_varying))
+    return space
 
 
 def fit_sequential(

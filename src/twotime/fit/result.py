@@ -98,7 +98,7 @@ def make_result(
         n_points=problem.n_points,
         dof=dof,
         total=squares.total,
-        result=end.result,
+        result=_judged(end.result, squares),
         n_evaluations=end.n_evaluations,
         starts=starts,
         ends=params[:count],
@@ -114,6 +114,12 @@ def make_result(
         **vars(end.optimality),
         **_errors(end, squares),
     )
+
+
+def _judged(result: RESULTS, squares: Equivalent) -> RESULTS:
+    """How the fit ended: no success if a constant for each angle would be better."""
+    is_worse = (result == RESULTS.successful) & (squares.chi2 > squares.total * (1 + _EQUAL))
+    return RESULTS.where(is_worse, RESULTS.worse_than_constant, result)
 
 
 def _answer(given: Given, end: End, squares: Equivalent, loss: AbstractLoss) -> Answer:

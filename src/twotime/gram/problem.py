@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.scales import space_for
 from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
 from twotime.models import scaling as scalings
@@ -142,6 +143,7 @@ def make_problem(
         evaluator: What computes the Gram matrices.
         mesh: Devices that share the work.
     """
+    space = space_for(model, data, space)
 
     def of_angle(k: Array) -> tuple[Array, Array]:
         used = data.usable(k)

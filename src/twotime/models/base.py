@@ -3,7 +3,7 @@
 import dataclasses
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import equinox as eqx
@@ -64,7 +64,8 @@ class ParameterInfo(eqx.Module):
         description: What it is, for people.
         unit: Physical unit; empty for pure numbers.
         group: Group under which configurations list it.
-        vary_default: Whether it is fitted where nothing is said.
+        vary_default: Whether it is fitted where nothing is said; one that is not, and has no value
+            either, is 0.
         log_space: Whether samplers and random starts should use its logarithm.
         prior_mean: Location of the default truncated normal prior; None: middle of the bounds.
         prior_std: Scale of the default prior before truncation; None: half the bounds' distance.
@@ -124,6 +125,7 @@ def parameter_group(
     group: str,
     *rows: tuple[str, float, float, float, float, float, str, str],
     is_flow: bool = False,
+    fixed: Collection[str] = (),
 ) -> tuple[ParameterInfo, ...]:
     """Parameters of one group from the rows of a table.
 
@@ -132,12 +134,14 @@ def parameter_group(
         rows: Name, default, lower and upper bound, mean and standard deviation of the prior, unit
             and description. Parameters that cannot be 0 are sampled by their logarithm.
         is_flow: Whether they describe flow or velocity.
+        fixed: Names of those that are fitted only where that is asked for: others can take their
+            place.
     """
     found = []
     for name, default, low, high, mean, std, unit, what in rows:
         prior: Any = {"log_space": low > 0, "prior_mean": mean, "prior_std": std}
         facts = name, default, low, high, what, unit, group
-        found.append(ParameterInfo(*facts, is_flow=is_flow, **prior))
+        found.append(ParameterInfo(*facts, name not in fixed, is_flow=is_flow, **prior))
     return tuple(found)
 
 
@@ -362,6 +366,17 @@ class AbstractTwoTimeModel(eqx.Module):
         """Former name of `correlation`."""
         _warn(f"{type(self).__name__}.pixel", 4)
         return self.correlation(pair)
+
+    def natural_rates(self, q: Scalar) -> Mapping[str, Scalar]:
+        """How fast one unit of each amplitude changes the correlation, at most [1/s].
+
+        Where a configuration gives no bounds of these parameters, they follow from it and from the
+        times of the data. Parameters left out keep the bounds of `parameters`.
+
+        Args:
+            q: Wavevector [1/Å].
+        """
+        return {}
 
     @property
     def is_separable(self) -> bool:

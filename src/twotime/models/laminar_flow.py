@@ -46,6 +46,7 @@ class LaminarFlow(base.AbstractTwoTimeModel):
             (shear.exponent, 0.5, -2.0, 2.0, 0.0, 0.5, "", "Exponent in time of the shear rate"),
             (shear.offset, 0.0, -0.1, 0.1, 0.0, 0.02, "1/s", "Constant part of the shear rate"),
             is_flow=True,
+            fixed=(shear.offset,),
         ),
         base.FLOW_DIRECTION,
     )
@@ -88,6 +89,10 @@ class LaminarFlow(base.AbstractTwoTimeModel):
                 f"shear_convention is {self.shear_convention!r}; expected 'published' or "
                 "'homodyne'; use 'published' unless older results must be reproduced."
             )
+
+    def natural_rates(self, q):
+        diffusion = dict.fromkeys(self.transport.amplitudes, q**2)
+        return diffusion | dict.fromkeys(self.shear.amplitudes, 0.5 * q * self.gap)
 
     def channels(self, params, times, *, t, q, phi):
         values = self.named(params)

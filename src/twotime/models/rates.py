@@ -174,6 +174,11 @@ class PowerLaw:
         """Names of amplitude, exponent and offset."""
         return self.amplitude, self.exponent, self.offset
 
+    @property
+    def amplitudes(self) -> tuple[str, str]:
+        """Names of amplitude and offset, which have the dimension of the rate."""
+        return self.amplitude, self.offset
+
     def rate(self, values: Mapping[str, Any], t: Times) -> Times:
         """The rate at each time [its unit], from parameters by name."""
         rate = signed_rate if self.is_signed else transport_rate

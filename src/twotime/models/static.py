@@ -39,7 +39,8 @@ def transport_integral_check(transport: PowerLaw) -> Check:
                 f"{exponent} = {alpha:g} is below -1 and the frames reach t = 0, where the "
                 "integral of the transport diverges: give analyzer_parameters.t0 > 0.",
             )
-        later = t[t > 0] if alpha < 0 else t
+        # A power law alone may begin at 0.
+        later = t[t > 0] if alpha < 0 or D_offset == 0 else t
         with np.errstate(over="ignore"):
             rate = D0 * later**alpha + D_offset
         if rate.size and rate.min() <= 0:
@@ -94,6 +95,7 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
         ("D0", 1e3, 100.0, 1e5, 1e3, 1e3, "Å²/s^(1+α)", "Transport coefficient at t = 1 s"),
         ("alpha", 0.5, -2.0, 2.0, 0.5, 0.5, "", "Exponent in time of the transport"),
         ("D_offset", 10.0, -1e5, 1e5, 10.0, 200.0, "Å²/s", "Constant part of the transport"),
+        fixed=(transport.offset,),
     )
     settings: ClassVar = (base.INTEGRATION,)
     checks: ClassVar = (*transport_checks(transport), transport_integral_check(transport))
@@ -107,6 +109,9 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
     integration: Integration = eqx.field(
         default="trapezoid", static=True, converter=rates.check_integration
     )
+
+    def natural_rates(self, q):
+        return dict.fromkeys(self.transport.amplitudes, q**2)
 
     def channels(self, params, times, *, t, q, phi):
         clock = self.transport.clock(self.named(params), times, t=t, integration=self.integration)

@@ -25,6 +25,7 @@ def _transport_parameters(law: PowerLaw, component: str) -> tuple[base.Parameter
         (a, 1e4, 100.0, 1e6, 1e4, 1e4, "Å²/s^(1+α)", f"Transport coefficient {of} at t = 1 s"),
         (p, 0.0, -5.0, 5.0, 0.0, 1.0, "", f"Exponent in time of the transport {of}"),
         (b, 0.0, -1e5, 1e5, 0.0, 1e3, "Å²/s", f"Constant part of the transport {of}"),
+        fixed=(b,),
     )
 
 
@@ -77,6 +78,7 @@ class TwoComponent(base.AbstractTwoTimeModel):
             ("beta", 0.0, -2.0, 2.0, 0.0, 1.0, "", "Exponent in time of the velocity"),
             ("v_offset", 0.0, -100.0, 100.0, 0.0, 25.0, "Å/s", "Constant part of the velocity"),
             is_flow=True,
+            fixed=("v_offset",),
         ),
         *parameter_group(
             "fraction",
@@ -84,6 +86,7 @@ class TwoComponent(base.AbstractTwoTimeModel):
             ("f1", 0.0, -10.0, 10.0, 0.0, 5.0, "1/s", "Rate of change of the sample fraction"),
             ("f2", 0.0, -1e4, 1e4, 0.0, 1e3, "s", "Time at which the changing fraction is f0"),
             ("f3", 0.0, 0.0, 1.0, 0.0, 0.5, "", "Constant part of the sample fraction"),
+            fixed=("f2", "f3"),
         ),
         base.FLOW_DIRECTION,
     )
@@ -121,6 +124,10 @@ class TwoComponent(base.AbstractTwoTimeModel):
     integration: Integration = eqx.field(
         default="trapezoid", static=True, converter=rates.check_integration
     )
+
+    def natural_rates(self, q):
+        both = *self.reference.amplitudes, *self.sample.amplitudes
+        return dict.fromkeys(both, q**2) | dict.fromkeys(self.velocity.amplitudes, q)
 
     def channels(self, params, times, *, t, q, phi):
         values, rule = self.named(params), self.integration

@@ -307,9 +307,11 @@ def fitted_arrays(
         data: The data that were fitted.
 
     Returns:
-        t, q, phi, c2, model, residual, contrast, offset, and mask and sigma if the data have them.
+        t, q, phi, c2, model, residual, contrast, offset, baseline; mask and sigma if the data have
+        them.
     """
-    known = {name: getattr(data, name) for name in ("t", "q", "phi", "c2", "mask", "sigma")}
+    names = "t", "q", "phi", "c2", "mask", "sigma", "baseline"
+    known = {name: getattr(data, name) for name in names}
     arrays = {name: np.asarray(value) for name, value in known.items() if value is not None}
     c2 = arrays["c2"]
     t, q, phi = jnp.asarray(data.t), jnp.asarray(data.q), jnp.asarray(data.phi)

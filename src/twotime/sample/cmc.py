@@ -83,12 +83,13 @@ def fit_cmc(
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
-    check_inputs(model, data, space)
+    mode = resolve_mode(per_angle_mode, len(data.phi))
+    space = check_inputs(model, data, space, mode)
     check_space(data, space)
     driver.meet()
     job = Job(
         model, data, space, key, start, sampler, sharding, limits,
-        resolve_mode(per_angle_mode, len(data.phi)), evaluator, scaling, prior_from_fit,
+        mode, evaluator, scaling, prior_from_fit,
         resolved("noise", noise, density.NOISES), resolved("width", width, combine.WIDTHS),
         resolved("combine", sharding.combine, combine.COMBINATIONS),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.scales import space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
@@ -155,6 +156,7 @@ def estimate_starts(
     Raises:
         ValueError: If the model has no `proposals`.
     """
+    space = space_for(model, data, space)
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
     problem = partial(coarse.coarse_problem, model, data, space, mode)

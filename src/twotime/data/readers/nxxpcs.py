@@ -1,5 +1,6 @@
 """The NXxpcs application definition."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,9 +40,21 @@ def read_nxxpcs(file: Values) -> TwoTimeFile:
     devices = file.file.get("entry/instrument", ())
     clocks = (file.number(f"entry/instrument/{name}/frame_time") for name in devices)
     dt = next((value for value in clocks if value is not None), None)
-    if file.attribute(_C2, "baseline_reference", "1") != "1":
-        notes += ("the file's baseline is 0: the offset is near 0, set its bounds accordingly",)
-    return TwoTimeFile(bins, dt=dt, notes=notes)
+    return TwoTimeFile(bins, dt=dt, notes=notes, baseline=_baseline(file))
+
+
+def _baseline(file: Values) -> float | None:
+    """The number that the file says its correlation tends to; None where it does not say."""
+    said = file.attribute(_C2, "baseline_reference", "")
+    if not said:
+        return None
+    with contextlib.suppress(ValueError):
+        if float(said) in (0.0, 1.0):
+            return float(said)
+    raise DataError(
+        f"baseline_reference of {_C2} is {said!r}; expected 0 or 1; correct the file, or set "
+        "experimental_data.baseline and delete the attribute."
+    )
 
 
 def _places(node: Any, *, last: bool) -> dict[int, tuple[str, int | None, bool]]:

@@ -1,0 +1,85 @@
+"""Where parameters and data meet: numbers that a space leaves open, for the data that are fitted.
+
+The registry's bounds, defaults and priors are those of common slow samples. Amplitudes of rates are
+natural in other units: one that decorrelates the light within a frame, or not before the record
+ends, is the fastest or slowest that data can tell.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from twotime.config.parameter_space import ParameterSpace
+from twotime.data.dataset import TwoTimeData
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
+from twotime.models.rates import Scalar
+
+_BEYOND = 10.0
+"""Amplitudes may be so many times faster than a frame, and slower than the record."""
+
+
+def space_for(
+    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace
+) -> ParameterSpace:
+    """The space with bounds, defaults and default priors for these data; given ones stay.
+
+    The offset lies about the baseline of the data. Bounds of amplitudes reach from a tenth of what
+    decorrelates the light in the whole record to ten times of what does so in a frame, where the
+    registry's are narrower. Defaults and priors outside of that move onto it. Traceable; doing it
+    twice changes nothing.
+
+    Args:
+        model: The law, whose `natural_rates` say how strong an amplitude is.
+        data: The data.
+        space: The space as written.
+    """
+    rates = model.natural_rates(data.q)
+    t = data.t if not is_concrete(data.t) else np.asarray(data.t)
+    record = t[-1] - t[0]
+    frame = record / max(t.shape[0] - 1, 1)
+
+    def fitted(info: ParameterInfo) -> ParameterInfo:
+        if info.name == "offset" and info.is_scaling:
+            return _moved(info, data.baseline - info.default)
+        if info.name not in rates:
+            return info
+        ends = (1 / (_BEYOND * rates[info.name] * record), _BEYOND / (rates[info.name] * frame))
+        return _widened(info, *ends, t[-1])
+
+    infos = tuple(map(fitted, space.registry.infos))
+    return space.with_registry(eqx.tree_at(lambda r: r._parameters, space.registry, infos))
+
+
+def _moved(info: ParameterInfo, way: Scalar) -> ParameterInfo:
+    """A parameter whose numbers lie elsewhere."""
+    names = ("default", "min_bound", "max_bound", "prior_mean")
+    return dataclasses.replace(info, **{name: getattr(info, name) + way for name in names})
+
+
+def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar) -> ParameterInfo:
+    """An amplitude whose bounds reach from the slowest to the fastest that data can tell.
+
+    That of a power law is the rate at 1 s: exponents up to 1 between there and the end of the
+    record, at the time `end` [s], widen its bounds.
+    """
+    xp: Any = np if is_concrete(info.default, slowest, fastest) else jnp
+
+    def inside(x: Scalar) -> Scalar:
+        return xp.clip(x, slowest, fastest)
+
+    changed = {"max_bound": xp.maximum(info.max_bound, fastest)}
+    location, scale = info.prior_location, inside(info.prior_scale)
+    if info.log_space:
+        change = xp.maximum(end, 1.0 / end)
+        changed["min_bound"] = xp.minimum(info.min_bound, slowest / change)
+        changed["max_bound"] = xp.maximum(info.max_bound, fastest * change)
+        changed["default"] = inside(info.default)
+        is_usual = location == inside(location)
+        changed["prior_mean"] = inside(location)
+        scale = xp.where(is_usual, info.prior_scale, fastest)
+    else:
+        changed["min_bound"] = xp.minimum(info.min_bound, -fastest)
+    return dataclasses.replace(info, **changed, prior_std=scale)
