@@ -161,6 +161,15 @@ class CMCResult(storage.AbstractModelResult):
         return {name: self.draws[..., i] for i, name in enumerate(self.names)}
 
     @property
+    def judged(self) -> dict[str, Float[Array, "chain draw"]]:
+        """Draws of every coordinate that chains moved in and R-hat judges, in their own units."""
+        draws = dict(self.samples)
+        for name in self.coordinate_names[len(self.names) :]:
+            kind, _, number = name.rstrip("]").partition("[")
+            draws[name] = getattr(self, kind)[..., int(number)] if number else self.noise
+        return draws
+
+    @property
     def uncertainties(self) -> dict[str, float]:
         """Posterior standard deviations of the sampled parameters by name."""
         return {name: float(np.std(x)) for name, x in self.samples.items()}
