@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
-from twotime.sample.width import linearise
 from twotime.gram import Tiled
 from twotime.gram.problem import make_problem
 from twotime.models.scaling import Individual
 from twotime.sample.coordinates import parameter_coordinates
+from twotime.sample.width import linearise
 
 MODEL, LEVELS = tt.StaticDiffusion(), {68: (0.16, 0.84), 95: (0.025, 0.975)}
 CHAINS = {"n_chains": 2, "n_warmup": 150, "n_samples": 300}
@@ -107,7 +107,7 @@ def starved(movies):
         fit = tt.fit_nlsq(MODEL, data, space)
         post = tt.fit_cmc(MODEL, data, space, start=fit, key=jax.random.key(seed), **CHAINS)
         hits.append(covered(post.samples["D0"], truth[0]))
-        shift.append((np.log(post.samples["D0"]).mean() - np.log(truth[0])))
+        shift.append(np.log(post.samples["D0"]).mean() - np.log(truth[0]))
         if seed < 15:
             wrong = space.with_values({"D0": 1e3}).with_priors({"D0": prior})
             other = tt.fit_cmc(MODEL, data, wrong, start=fit, key=jax.random.key(seed), **CHAINS)
@@ -139,8 +139,8 @@ def main():
     if "prior" in cases:
         for k, x in under_priors(movies).items():
             print(f"prior of {k:g} robust sd: posterior / conjugate sd {x.ratio.mean():.3f} "
-                  f"({x.ratio.min():.2f} to {x.ratio.max():.2f}), place off by {x.place.mean():.2f} "
-                  f"± {x.place.std():.2f} sd", flush=True)  # fmt: skip
+                  f"({x.ratio.min():.2f} to {x.ratio.max():.2f}), place off by "
+                  f"{x.place.mean():.2f} ± {x.place.std():.2f} sd", flush=True)  # fmt: skip
     if "bound" in cases:
         print("on a bound, 68 and 95 % cover", on_bound(movies), flush=True)
     if "starved" in cases:
