@@ -137,6 +137,31 @@ def test_on_a_bound_the_optimum_stays_where_the_data_put_it(found):
         assert adjusted(optimum + away) - adjusted(optimum) == pytest.approx(expected, rel=1e-6)
 
 
+def test_adjusted_chi2_is_that_of_the_mapped_point(case, found):
+    """Less the linear term: the form of contrast and offset against one evaluation there."""
+    held = found._replace(score=np.array([3.0, -1.0, 0.5, 2.0]))
+    p = posterior(case, "sampled", Individual(), held)
+    change, n = held.adjustment(), 2
+    centre = np.concatenate([held.centre, held.coefficients])
+    psi = centre + 2 * held.deviations * np.array([0.7, -1.0, 0.4, 1.3])
+    z = p.coordinates.from_values(jnp.asarray([np.exp(psi[0]), psi[1]]))
+    there = centre + change.matrix @ (psi - centre)
+    plain = eqx.tree_at(lambda p: p.adjustment, p, None)
+    at = plain.coordinates.from_values(jnp.asarray([np.exp(there[0]), there[1]]))
+    expected = plain.system(at).chi2(jnp.asarray(there[n:])) - 2 * change.pull @ (psi - centre)
+    assert float(p.system(z).chi2(jnp.asarray(psi[n:]))) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_offsets_on_a_bound_are_corrected_too(case, fit, found):
+    model, data, space = case
+    edge = float(fit.offset[0] - 0.1 * found.deviations[3])
+    narrow = space.with_bounds({"offset": (0.5, edge)}).with_values({"offset": edge})
+    held = tt.fit_nlsq(model, data, narrow)
+    assert held.at_bound == ("offset",)
+    there = information((model, data, narrow), held, Individual())
+    np.testing.assert_allclose(there.deviations, found.deviations, rtol=0.1)
+
+
 def test_shards_of_an_adjusted_likelihood_multiply_to_it(case, found):
     held = found._replace(score=np.array([3.0, -1.0, 0.5, 2.0]))
     p = posterior(case, "sampled", Individual(), held)

@@ -48,7 +48,7 @@ class ParameterConfig(TypedDict, total=False):
     """Upper bound. Give both min and max, or neither."""
     vary: Annotated[bool, key(True)]
     """Whether the parameter is fitted (true) or fixed (false)."""
-    prior: Annotated[PriorName, key(otherwise="the parameter's default prior")]
+    prior: Annotated[PriorName, key(otherwise="uniform between the bounds")]
     """Prior distribution for sampling."""
     prior_params: dict[str, Number]
     """Numbers of the prior, see Priors. low and high default to the bounds."""
