@@ -5,6 +5,7 @@ width against the conjugate answer), "bound" (coverage where the fit ends on a b
 drawn from the prior), "starved" (few photons, no prior given, and one that the data contradict).
 """
 
+import itertools
 import sys
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from twotime.sample.width import linearise
 MODEL, LEVELS = tt.StaticDiffusion(), {68: (0.16, 0.84), 95: (0.025, 0.975)}
 CHAINS = {"n_chains": 2, "n_warmup": 150, "n_samples": 300}
 FRAMES = 100
+BOUND = 1050.0
+"""Bounds of D_offset [Å²/s]; its robust deviation is about 700."""
 
 
 def movie(truth, seed, *, pixels, photons=None, q=0.01, contrast=0.25):
@@ -52,7 +55,7 @@ class Found(NamedTuple):
     place: np.ndarray
 
 
-def under_priors(movies, widths=(10.0, 1.0, 0.5, 0.1), width="curvature"):
+def under_priors(movies, widths=(10.0, 1.0, 0.5, 0.1)):
     """D0 and alpha free; a normal prior of D0 as wide as so many robust deviations."""
     truth, found = (1e4, -0.3, 0.0), {k: [] for k in widths}
     for seed in range(movies):
@@ -62,7 +65,7 @@ def under_priors(movies, widths=(10.0, 1.0, 0.5, 0.1), width="curvature"):
         for k in widths:
             prior = tt.PriorDistribution.normal(truth[0], k * robust)
             post = tt.fit_cmc(
-                MODEL, data, space.with_priors({"D0": prior}), start=fit, width=width,
+                MODEL, data, space.with_priors({"D0": prior}), start=fit,
                 key=jax.random.key(seed), **CHAINS,
             )  # fmt: skip
             weight = k**2 / (1 + k**2)
@@ -72,28 +75,28 @@ def under_priors(movies, widths=(10.0, 1.0, 0.5, 0.1), width="curvature"):
     return {k: Found(*np.array(x).T) for k, x in found.items()}
 
 
-def on_bound(movies, width="curvature"):
-    """D_offset within bounds three deviations wide, the truth anywhere: fits that end on one."""
-    fixed, hits, held = ["alpha"], {"D0": [], "D_offset": []}, 0
-    sd = 700.0
-    for seed in range(20 * movies):
-        offset = np.random.default_rng(seed).uniform(-1.5 * sd, 1.5 * sd)
-        truth = (1e4, -0.5, offset)
-        bounds = {"D_offset": (-1.5 * sd, 1.5 * sd)}
-        data, space = movie(truth, seed, pixels=1000), space_of(truth, fixed, bounds)
+def held_movies(count):
+    """Posteriors of movies whose fits end on a bound of D_offset, with the fit and the truth.
+
+    Bounds are some three deviations wide, and the truth is anywhere within.
+    """
+    bounds = {"D_offset": (-BOUND, BOUND)}
+    for seed in range(20 * count):
+        truth = (1e4, -0.5, np.random.default_rng(seed).uniform(-BOUND, BOUND))
+        data, space = movie(truth, seed, pixels=1000), space_of(truth, ["alpha"], bounds)
         fit = tt.fit_nlsq(MODEL, data, space)
-        if "D_offset" not in fit.at_bound:
-            continue
-        post = tt.fit_cmc(
-            MODEL, data, space, start=fit, width=width, key=jax.random.key(seed), **CHAINS
-        )
-        for name, true in (("D0", truth[0]), ("D_offset", offset)):
-            hits[name].append(covered(post.samples[name], true))
-        held += 1
-        if held == movies:
-            break
-    print(f"{held} of {seed + 1} fits ended on a bound", flush=True)
-    return {name: np.mean(x, axis=0) for name, x in hits.items()}
+        if "D_offset" in fit.at_bound:
+            key = jax.random.key(seed)
+            yield tt.fit_cmc(MODEL, data, space, start=fit, key=key, **CHAINS), fit, truth
+
+
+def on_bound(movies):
+    """Coverage of D0 and D_offset where the fit ends on a bound of D_offset."""
+    hits = [
+        [covered(post.samples[name], truth[k]) for name, k in (("D0", 0), ("D_offset", 2))]
+        for post, _, truth in itertools.islice(held_movies(movies), movies)
+    ]
+    return dict(zip(("D0", "D_offset"), np.mean(hits, axis=0), strict=True))
 
 
 def starved(movies):

@@ -280,6 +280,7 @@ def two_component_free_case():
 )
 def test_shards_give_what_all_points_give(case, noise):
     model, values, space, q, phi = case()
+    space = space.with_priors(space.priors)  # the registry's, given
     data = tt.simulate(
         model, jnp.asarray(list(values.values())), t=jnp.arange(1, 101) * 0.1, q=q,
         phi=jnp.asarray(phi), contrast=0.3, offset=1.0, noise=noise, key=jax.random.key(0),
