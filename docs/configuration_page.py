@@ -51,8 +51,9 @@ _PARAMETERS = """\
 
 A parameter stands under its group (`parameters.reference.D0_ref`) or directly under
 `parameters`; a bare number in its place is its value. Give both `min` and `max`, or neither. The
-value must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). The
-default prior is cut to the bounds; it matters for sampling only.
+value must lie between them, except that a fixed velocity or shear rate may be 0 (no flow). Priors
+matter for sampling only. A parameter without one is sampled as uniform between its bounds, in the
+logarithm where the tables say so; their default priors take effect where you write them down.
 
 Constant parts (`D_offset`, `v_offset`, …), `f2` and `f3` can hardly be told from the parameters
 beside them. They are 0 and fixed unless they have a value, `vary: true`, bounds or a prior.

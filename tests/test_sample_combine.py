@@ -1,31 +1,16 @@
-"""Products of shards, importance weights, and the corrections of the width."""
+"""Products of shards, and importance weights."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sampling import static_case
 
-import twotime as tt
-from twotime.sample.combine import (
-    COMBINATIONS,
-    WIDTHS,
-    Importance,
-    Product,
-    Widths,
-    open_faced_map,
-    product_of_shards,
-    temper_power,
-    widths,
-)
-from twotime.sample.coordinates import parameter_coordinates
+from twotime.sample.combine import COMBINATIONS, Importance, Product, product_of_shards
 from twotime.sample.density import Guide
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
-NAIVE = np.array([[4.0, 1e3], [1e3, 1e6]]) * np.array([[1.0, 0.3], [0.3, 1.0]])
-ROBUST = np.array([[90.0, -4e3], [-4e3, 2e7]])
 
 
 def combined(draws, method, seed=0, guide=None):
@@ -153,44 +138,3 @@ def test_importance_weights_make_draws_exact(mean, width):
     for power in (1, 2, 3):
         expected = np.average(grid**power, weights=weight)
         assert np.mean(x**power) == pytest.approx(expected, abs=0.02 * power**2)
-
-
-def test_the_map_turns_one_covariance_into_the_other():
-    m = np.asarray(open_faced_map(jnp.asarray(NAIVE), jnp.asarray(ROBUST)))
-    np.testing.assert_allclose(m @ NAIVE @ m.T, ROBUST, rtol=1e-9)
-
-
-def test_draws_keep_their_mean_and_what_follows_them_is_carried_along():
-    mean = np.array([1.0, 2.0])
-    draws = RNG.multivariate_normal(mean, NAIVE, size=(1, 20_000))
-    own = RNG.normal(size=(1, 20_000, 1))
-    joint = np.concatenate([draws, 3 * draws[..., :1] + own], axis=-1)
-    wide = WIDTHS["sandwich"].corrected(joint, Widths(NAIVE, ROBUST))[0]
-    size = np.sqrt(np.diag(ROBUST))
-    np.testing.assert_allclose(np.cov(wide[:, :2].T) / np.outer(size, size),
-                               ROBUST / np.outer(size, size), atol=0.05)  # fmt: skip
-    np.testing.assert_allclose(wide.mean(0), joint[0].mean(0), rtol=1e-9)
-    np.testing.assert_allclose(np.std(wide[:, 2] - 3 * wide[:, 0]), 1.0, atol=0.05)
-
-
-def test_equal_covariances_change_nothing():
-    same = jnp.asarray(NAIVE)
-    np.testing.assert_allclose(open_faced_map(same, same), np.eye(2), atol=1e-9)
-    assert temper_power(same, same) == pytest.approx(1.0)
-
-
-def test_the_power_is_the_ratio_of_information_and_at_most_one():
-    assert temper_power(jnp.asarray(NAIVE), 9 * jnp.asarray(NAIVE)) == pytest.approx(1 / 9)
-    tempering = WIDTHS["tempering"]
-    assert tempering.power(Widths(NAIVE, 9 * NAIVE)) == pytest.approx(1 / 9)
-    assert tempering.power(Widths(NAIVE, NAIVE / 4)) == 1.0
-    assert WIDTHS["sandwich"].power(Widths(NAIVE, 9 * NAIVE)) == 1.0
-
-
-def test_what_the_prior_determines_is_not_widened():
-    model, data, space = static_case(24)
-    fit = tt.fit_nlsq(model, data, space)
-    tight = space.with_priors({"alpha": tt.PriorDistribution.normal(-0.3, 1e-4)})
-    found, free = (widths(parameter_coordinates(x), fit) for x in (tight, space))
-    assert found.robust[1, 1] == pytest.approx(found.naive[1, 1], rel=0.01)
-    assert free.robust[1, 1] > free.naive[1, 1]

@@ -10,7 +10,12 @@ from sampling import static_case
 import twotime as tt
 from twotime.gram import choose_evaluator
 from twotime.models.scaling import Fourier, Frozen, Individual
-from twotime.sample.coordinates import choose_scaling, parameter_coordinates
+from twotime.sample.coordinates import (
+    choose_scaling,
+    leans,
+    normal_prior,
+    parameter_coordinates,
+)
 from twotime.sample.density import NOISES, make_posterior
 from twotime.sample.shards import listed
 
@@ -55,13 +60,13 @@ def test_contrast_and_offset_are_integrated_exactly():
     """The closed form against a sum over a grid of contrasts and offsets."""
     marginal = posterior("marginal")
     model, data, _ = static_case(FRAMES, noise=0.03)
-    log_noise, scale = -3.4, np.array([0.25, 0.25])
+    log_noise, scale = -3.4, np.array([1.0, 1.0])  # no prior: as wide as the bounds
     c, o = np.meshgrid(np.linspace(0.1, 0.9, 1601), np.linspace(0.4, 1.3, 1801), indexing="ij")
     i, j = np.triu_indices(FRAMES, 1)
     points = np.asarray(data.c2[0])[i, j]
 
     def by_hand(z):
-        params = marginal.params(z)
+        params = jnp.append(marginal.coordinates.to_values(z), 0.0)
         m = np.asarray(tt.correlation(model, params, t=data.t, q=data.q, phi=data.phi))[0, i, j]
         chi2 = points @ points - 2 * c * (points @ m) - 2 * o * points.sum() + c**2 * (m @ m)
         chi2 += 2 * c * o * m.sum() + o**2 * len(points)
@@ -157,6 +162,8 @@ def test_coordinates_go_there_and_back_and_carry_the_prior():
     assert np.allclose(coordinates.to_values(z), values, rtol=1e-12)
     slope = jax.jacfwd(coordinates.to_values)(z)
     assert np.allclose(np.diag(slope), coordinates.slope(z))
+    space = space.with_priors({"alpha": tt.PriorDistribution.normal(0.0, 0.5)})
+    coordinates = parameter_coordinates(space)
     prior = sum(
         float(space.priors[n].log_prob(x)) for n, x in zip(("D0", "alpha"), values, strict=True)
     )
@@ -167,15 +174,54 @@ def test_coordinates_go_there_and_back_and_carry_the_prior():
 
 def test_priors_decide_how_contrast_and_offset_are_treated():
     space = static_case()[2]
-    assert choose_scaling(space, None, Individual(), "auto") == "marginal"
+
+    def chosen(space, mode=Individual(), asked="auto", near=False):  # noqa: B008
+        return choose_scaling(space, mode, asked, leans=near)
+
+    assert chosen(space) == "marginal" and chosen(space, near=True) == "sampled"
     flat = space.with_priors({"contrast": tt.PriorDistribution.uniform(0.0, 1.0)})
-    assert choose_scaling(flat, None, Individual(), "auto") == "sampled"
-    assert choose_scaling(flat, None, Frozen(), "auto") == "marginal"
+    assert chosen(flat) == "sampled" and chosen(flat, Frozen()) == "marginal"
     with pytest.raises(ValueError, match="contrast has a uniform prior"):
-        choose_scaling(flat, None, Individual(), "marginal")
+        chosen(flat, asked="marginal")
     with pytest.raises(ValueError, match="fourier"):
-        choose_scaling(space, None, Fourier(), "sampled")
+        chosen(space, Fourier(), "sampled")
     with pytest.raises(ValueError, match="expected 'auto'"):
-        choose_scaling(space, None, Individual(), "some")
+        chosen(space, asked="some")
     with pytest.raises(ValueError, match="no closed form"):
         posterior("marginal", "marginal")
+
+
+def test_bounds_count_where_contrast_or_offset_may_reach_them():
+    """Five deviations of data and prior together, within bounds and the prior's support."""
+    space = static_case()[2]
+
+    def near(contrast, sd, space=space):
+        return leans(space, ("contrast",), np.array([contrast]), np.array([sd]))
+
+    assert not near(0.3, 0.05) and near(0.3, 0.07) and near(0.97, 0.01) and near(0.3, np.inf)
+    tight = space.with_priors({"contrast": tt.PriorDistribution.normal(0.3, 0.05)})
+    assert not near(0.3, 0.07, tight)
+    cut = space.with_priors({"contrast": tt.PriorDistribution.truncated_normal(0.3, 1, 0.28, 1)})
+    assert near(0.3, 0.01, cut) and not near(0.4, 0.01, cut)
+
+
+def test_parameters_without_a_prior_are_uniform_between_their_bounds():
+    """In the logarithm for an amplitude: the density of log D0 and of alpha is flat."""
+    space = tt.ParameterSpace(registry=tt.REGISTRIES["static"]).with_vary({"D_offset": False})
+    coordinates = parameter_coordinates(space)
+    assert coordinates.priors == (None, None)
+    z = jnp.asarray([[-2.0, 0.3], [0.4, 3.0]])
+    values = jax.vmap(coordinates.to_values)(z)
+    by_s = [jnp.log(jnp.diag(jax.jacfwd(coordinates.to_logarithms)(x))).sum() for x in z]
+    found = [coordinates.log_prior(x) for x in z]
+    assert float(found[0] - found[1]) == pytest.approx(float(by_s[0] - by_s[1]), rel=1e-12)
+    assert np.all((values[:, 0] > 100) & (values[:, 0] < 1e5))
+    given = space.with_priors({"alpha": tt.PriorDistribution.normal(0.0, 0.1)})
+    assert parameter_coordinates(given).priors[0] is None
+
+
+def test_contrast_without_a_prior_is_integrated_as_wide_as_its_bounds():
+    space = static_case()[2].with_bounds({"contrast": (0.1, 0.5)})
+    assert normal_prior(space, "contrast") == (pytest.approx(0.3), pytest.approx(0.4))
+    given = space.with_priors({"contrast": tt.PriorDistribution.normal(0.2, 0.01)})
+    assert normal_prior(given, "contrast") == (0.2, 0.01)

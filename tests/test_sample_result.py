@@ -53,6 +53,21 @@ def test_default_limits_of_weights():
     assert (Limits().max_pareto_k, Limits().max_reduced_chi2) == (0.7, None)
 
 
+def test_posteriors_at_another_optimum_or_against_a_prior_say_so(post):
+    """Three standard deviations, and one chance in a hundred of all priors together."""
+    good = dataclasses.replace(post, limits=Limits(max_r_hat=1.2, min_ess=20))
+    for misplaced, agrees in ((4.4, True), (4.6, False)):
+        found = dataclasses.replace(good, misplaced=np.asarray(misplaced))
+        assert found.converged == agrees == found.status.startswith("converged")
+    one = np.ones(2)
+    for chance, is_told in ((0.004, True), (0.006, False)):
+        found = dataclasses.replace(
+            good, prior_names=("D0", "noise"), prior_means=one, prior_deviations=one,
+            prior_chances=np.array([chance, 0.5]), data_estimates=4 * one, data_errors=one,
+        )  # fmt: skip
+        assert found.converged and ("3.0 prior deviations above" in found.status) == is_told
+
+
 def test_predictions_cover_the_data(post):
     from twotime.sample.result import predictive
 

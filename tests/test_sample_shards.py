@@ -18,9 +18,11 @@ from twotime.sample.shards import (
     find_shape,
     listed,
     make_guide,
+    missed,
     position_of_fit,
     prior_shape,
     shard_posteriors,
+    stacked,
 )
 
 RNG = np.random.default_rng(0)
@@ -151,3 +153,14 @@ def test_chains_may_start_from_the_prior(prior):
     spread = np.average((z - mean) ** 2, weights=weight) ** 0.5
     assert shape.root[0, 0] == pytest.approx(spread, rel=2e-2)
     assert shape.mode.shape == (5,) and np.exp(shape.mode[-1]) == pytest.approx(0.1, abs=0.1)
+
+
+def test_chains_that_miss_the_mode_are_found():
+    """The best draw against the mode, less what typical draws are below it."""
+    case = static_case(16)
+    p = listed(posterior(case=case))
+    shape = find_shape(p, *position_of_fit(p, tt.fit_nlsq(*case)))
+    height = float(p.log_density(jnp.asarray(shape.mode)))
+    for away in (0.4, 30.0):
+        draws = height - away - np.linspace(0, 5, 8).reshape(1, 2, 4)
+        assert missed(stacked([p]), shape, draws) == pytest.approx(away - 1.5)

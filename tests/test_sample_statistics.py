@@ -218,7 +218,7 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
             "alpha": tt.PriorDistribution.normal(0.0, 2.0),
         }
     )
-    model, inside = tt.StaticDiffusion(), {"sandwich": [], "none": []}
+    model, inside = tt.StaticDiffusion(), {"curvature": [], "none": []}
     for seed in range(repeats):
         data = tt.simulate_speckle(
             model, jnp.asarray(list(truth.values())), t=jnp.arange(1, frames + 1) * 0.1, q=q,
@@ -235,7 +235,7 @@ def test_intervals_cover_on_speckle_with_the_width_correction():
             hits.append((low < true) & (true < high))
     covered = {width: np.mean(hits, axis=0) for width, hits in inside.items()}
     print({width: x.round(3).tolist() for width, x in covered.items()})
-    assert np.all((covered["sandwich"] > 0.60) & (covered["sandwich"] < 0.76))
+    assert np.all((covered["curvature"] > 0.60) & (covered["curvature"] < 0.76))
     assert np.all(covered["none"] < 0.3)
 
 
@@ -281,6 +281,7 @@ def two_component_free_case():
 )
 def test_shards_give_what_all_points_give(case, noise):
     model, values, space, q, phi = case()
+    space = space.with_priors(space.priors)  # the registry's, given
     data = tt.simulate(
         model, jnp.asarray(list(values.values())), t=jnp.arange(1, 101) * 0.1, q=q,
         phi=jnp.asarray(phi), contrast=0.3, offset=1.0, noise=noise, key=jax.random.key(0),

@@ -42,7 +42,8 @@ class ParameterSpace(eqx.Module):
         values: Name to value.
         vary: Name to whether it is fitted.
         bounds: Name to (lower, upper).
-        priors: Name to prior; others have the default prior, cut to their bounds.
+        priors: Name to prior. Others are sampled as uniform between their bounds, in the logarithm
+            where `log_space`; `priors` lists the registry's default priors for them.
         registry: The model's parameters; left out: the first of two_component, static and
             laminar_flow that knows all the names given.
         base: A space that gives everything the arguments leave out, instead of the registry.
@@ -314,29 +315,25 @@ class ParameterSpace(eqx.Module):
 
     # What is wrong with it
 
-    def validate(self, *, sampling: bool = False) -> list[str]:
+    def validate(self) -> list[str]:
         """What is wrong with values, bounds and priors, one sentence each; empty if nothing.
 
         All parameters are looked at, fixed ones and scaling too. A velocity or shear rate that
-        is fixed may be 0 (no flow) though its lower bound is above.
-
-        Args:
-            sampling: Whether default priors matter too. Bounds far from the default make them
-                unusable, which a least-squares fit need not care about.
+        is fixed may be 0 (no flow) though its lower bound is above. Default priors do not matter:
+        sampling does not use them.
         """
-        found = self.faults(sampling=sampling).items()
+        found = self.faults().items()
         return [f"{name}: {fault}" for name, faults in found for fault in faults]
 
-    def faults(self, *, sampling: bool = False) -> dict[str, list[str]]:
+    def faults(self) -> dict[str, list[str]]:
         """What `validate` finds, by parameter; parameters without faults are left out."""
         unset = [name for name, given in zip(self.names, self.given, strict=True) if given == 0]
         values, bounds, vary, found = self.values, self.bounds, self.vary, {}
         own = dict(zip(self.all_names, self.own_priors, strict=True))
-        priors = self.priors if sampling else own
         for info in self.registry.infos:
             name = info.name
             is_no_flow = info.log_space and info.is_flow and not vary[name] and values[name] == 0
-            prior = priors[name] if vary[name] else None
+            prior = own[name] if vary[name] else None
             faults = _faults(values[name], bounds[name], prior, name in unset)
             if faults and not is_no_flow:
                 found[name] = faults

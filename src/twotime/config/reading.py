@@ -18,7 +18,7 @@ from twotime.config.keys import Key, discard, fields, lookup, store, walk
 from twotime.config.parameter_names import DEFAULT_MODE, PARAMETER_ALIASES, nearest
 from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
-from twotime.config.rules import SAMPLED, check_rules
+from twotime.config.rules import check_rules
 from twotime.config.types import HeterodyneConfig
 from twotime.errors import Mistakes, Path, show
 from twotime.models import findings
@@ -339,26 +339,13 @@ def asked_parameters(
 
 def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:
     """Note what is wrong with a space and its physics; whether its numbers are right."""
-    sampling = any(lookup(config, tuple(path.split("."))) in words for path, words in SAMPLED)
     paths = {info.name: ("parameters", info.group, info.name) for info in space.registry.infos}
-    for name, faults in space.faults(sampling=sampling).items():
+    for name, faults in space.faults().items():
         if not found.is_wrong(paths[name]):
             found.add(paths[name], *faults)
     if found.is_wrong(("parameters",)):
         return False
-    values, priors, vary = space.values, space.priors, space.vary
-    owners = zip(space.all_names, space.own_priors, strict=True)
-    for name in (name for name, own in owners if sampling and own is None and vary[name]):
-        value, prior = values[name], priors[name].params
-        location, scale = prior["loc"], prior["scale"]
-        if abs(value - location) > 5 * scale:
-            found.remark(
-                paths[name],
-                f"the value {value:g} is {abs(value - location) / scale:.3g} widths from its "
-                f"default prior ({location:g} ± {scale:g}), which will pull the samples; give a "
-                "prior.",
-            )
-    for severity, sentence in findings(values, _known_times(config)):
+    for severity, sentence in findings(space.values, _known_times(config)):
         if severity == "error":
             found.add(("parameters",), sentence)
         elif severity == "warning":

@@ -25,6 +25,7 @@ Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
 Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
 _ACCEPT = AliasChoices("target_accept_prob", "target_accept")
 Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
+Width = Literal["curvature", "tempering", "none", "sandwich"]
 _R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
 Frames = int | str
@@ -57,7 +58,7 @@ class ParameterConfig(TypedDict, total=False):
     """Upper bound. Give both min and max, or neither."""
     vary: Annotated[bool, key(otherwise=_VARIES)]
     """Whether the parameter is fitted (true) or fixed (false)."""
-    prior: Annotated[PriorName, key(otherwise="the parameter's default prior")]
+    prior: Annotated[PriorName, key(otherwise="uniform between the bounds")]
     """Prior distribution for sampling."""
     prior_params: dict[str, Number]
     """Numbers of the prior, see Priors. low and high default to the bounds."""
@@ -286,8 +287,9 @@ class CMCOptimizationConfig(TypedDict, total=False):
     max_r_hat: Annotated[RHat, key(same="optimization.cmc.validation.max_r_hat")]
     seed: Annotated[int, key(0, ge=0, lt=2**32)]
     """Seed of the sampler."""
-    width_correction: Annotated[Literal["sandwich", "tempering", "none"], key("sandwich")]
-    """How the posterior's width is corrected for the correlations of speckle noise."""
+    width_correction: Annotated[Width, key("curvature")]
+    """How the posterior's width is corrected for the correlations of speckle noise. sandwich is
+    the former word for curvature."""
     sharding: CMCShardingConfig
     initialization: CMCInitializationConfig
     backend: CMCBackendConfig

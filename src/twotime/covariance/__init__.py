@@ -83,7 +83,7 @@ def known_noise_covariance(at: LinearisedFit, pixels: ArrayLike, photons: ArrayL
         photons: Mean counts per pixel and frame; infinite for no shot noise.
     """
     pixels = jnp.broadcast_to(jnp.asarray(pixels, float), at.grams.shape[0])
-    return speckle_covariance(at, Noise(pixels, jnp.asarray(photons, float)))[0]
+    return speckle_covariance(at, Noise(pixels, jnp.asarray(photons, float))).covariance
 
 
 def spectrum(hessian: Matrix, held: Held) -> tuple[Free, Matrix, Free]:
@@ -121,8 +121,23 @@ class _Angle(NamedTuple):
     moments: Moments
 
 
-def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[Matrix, Noise]:
-    """Covariance H⁻¹ B H⁻¹ of a fit, and the noise that it was computed with.
+class Sandwich(NamedTuple):
+    """The covariance of a fit, and the noise that it was computed with.
+
+    Attributes:
+        covariance: Covariance H⁻¹ B H⁻¹ of the free parameters.
+        noise: Detector pixels and photons.
+        scores: Covariance of the scores of each angle: along directions in which H is 1, then of
+            contrast and offset, turned so that their normal matrix is 1.
+    """
+
+    covariance: Matrix
+    noise: Noise
+    scores: Float[Array, "angle score score"]
+
+
+def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwich:
+    """Covariance of a fit under speckle and photon noise.
 
     All is computed along directions in which H is 1, so that single precision is enough for the
     matrix products that B takes.
@@ -136,11 +151,12 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[M
     root = unit_directions(at.inverse)
     angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(n_angles))
     level = problem.data.light_level(reduced.scaling.offset + problem.shift)
-    of_theta = angles.scores.coefficients[:, :, :n_free, :n_free]
+    coefficients = angles.scores.coefficients
+    of_theta = coefficients[:, :, :n_free, :n_free]
     if known is None:
         # What parameters and, in each angle's share, contrast and offset take of the noise.
         share = jnp.sum(reduced.scaling.free) / (2 * n_angles)
-        of_scaling = angles.scores.coefficients[:, :, n_free:, n_free:]
+        of_scaling = coefficients[:, :, n_free:, n_free:]
         taken, by_scaling = (jnp.trace(x, axis1=-2, axis2=-1) for x in (of_theta, of_scaling))
         weight = at.grams[:, ONE, ONE]
         inverse_photons, pixels, left = solve_noise(
@@ -150,11 +166,12 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> tuple[M
         inverse_photons, pixels = 1.0 / known.photons, known.pixels / level**2
         left = jnp.ones_like(pixels)
     powers = inverse_photons ** jnp.arange(3)
-    meat = jnp.einsum("a,k,akpq->pq", 1.0 / (left * pixels), powers, of_theta)
-    covariance = root @ meat @ root.T
+    scores = jnp.einsum("a,k,akpq->apq", 1.0 / (left * pixels), powers, coefficients)
+    covariance = root @ jnp.sum(scores[:, :n_free, :n_free], axis=0) @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
-    return 0.5 * (covariance + covariance.T), Noise(pixels * level**2, photons)
+    covariance = 0.5 * (covariance + covariance.T)
+    return Sandwich(covariance, Noise(pixels * level**2, photons), scores)
 
 
 def unit_directions(inverse: Matrix) -> Float[Array, "free direction"]:

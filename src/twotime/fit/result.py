@@ -148,12 +148,12 @@ def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
-    covariance, noise = uncertainty.speckle_covariance(uncertainty.LinearisedFit(*parts))
+    found = uncertainty.speckle_covariance(uncertainty.LinearisedFit(*parts))
     return {
         "uncertainty_kind": uncertainty.SPECKLE,
-        "covariance": covariance,
+        "covariance": found.covariance,
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,
-        **vars(noise),
+        **vars(found.noise),
     }

@@ -128,7 +128,7 @@ def energy(post: CMCResult) -> Figure:
 
 
 def shards(post: CMCResult) -> Figure:
-    """68 % intervals of each shard and of their combination, before and after widening."""
+    """68 % intervals of each shard and of their combination."""
     figure, axes = fit_plots.panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
     place = np.arange(post.n_shards)
     left_out = np.isin(place, post.excluded)

@@ -38,11 +38,11 @@ def posterior_summary(post: CMCResult) -> dict[str, Any]:
     for name, value, unit, free in facts:
         parameters[name] = {"value": value, "unit": unit, "sampled": free}
     for name, x in post.samples.items():
-        low, median, high = np.quantile(x, _LEVELS)
-        numbers = {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
-        parameters[name] |= numbers
+        parameters[name] |= _numbers(x)
     return {name: getattr(post, name) for name in _FACTS} | {
         "parameters": parameters,
+        "judged": {name: _numbers(x) for name, x in post.judged.items()},
+        "prior_conflicts": post.prior_conflicts,
         "width": {"kind": post.width_kind, "meaning": post.width_text},
         "width_ratio": dict(zip(post.names, post.width_ratio, strict=True)),
         "shards": {
@@ -66,14 +66,21 @@ def posterior_summary(post: CMCResult) -> dict[str, Any]:
     }
 
 
+def _numbers(x: np.ndarray) -> dict[str, Any]:
+    low, median, high = np.quantile(x, _LEVELS)
+    return {"mean": x.mean(), "median": median, "sd": x.std(), "q16": low, "q84": high}
+
+
 def posterior_table(post: CMCResult) -> Table:
-    """Medians with standard deviations, intervals and diagnostics of the parameters."""
-    rows = []
-    for name, unit, value in zip(post.all_names, post.units, post.values, strict=True):
-        if name not in post.samples:
-            rows.append((name, f"{value:.6g}", "fixed", "", "", "", unit))
+    """Medians with standard deviations, intervals and diagnostics of all that was sampled."""
+    rows, units = [], dict(zip(post.all_names, post.units, strict=True))
+    names = dict.fromkeys((*post.all_names, *post.judged))
+    for name in names:
+        unit = units.get(name, "")
+        if name not in post.judged:
+            rows.append((name, f"{post.params[name]:.6g}", "fixed", "", "", "", unit))
             continue
-        x = post.samples[name]
+        x = post.judged[name]
         sd = float(x.std())
         low, median, high = (with_error(float(q), sd) for q in np.quantile(x, _LEVELS))
         quality = f"{post.r_hat[name]:.4f}", f"{post.ess_bulk[name]:.0f}"
@@ -133,6 +140,13 @@ def shard_table(post: CMCResult) -> Table:
 def remarks(post: CMCResult) -> tuple[str, ...]:
     """Sentences that belong under the tables."""
     found = [f"Width of the posterior: {post.width_text}."]
+    if post.prior_names is not None:
+        flat = [name for name in post.names if name not in post.prior_names]
+        if flat:
+            found.append(
+                f"No prior was given for {', '.join(flat)}: uniform between the bounds, in the "
+                "logarithm for amplitudes."
+            )
     if post.width_kind != "none":
         ratio = ", ".join(f"{n} {r:.2f}" for n, r in zip(post.names, post.width_ratio, strict=True))
         found.append(f"Standard deviations relative to those for independent points: {ratio}.")

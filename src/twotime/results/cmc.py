@@ -10,6 +10,10 @@ from jaxtyping import Bool, Float
 from twotime.results import storage
 
 Array = np.ndarray
+_MISPLACED = 4.5
+"""Log likelihood by which another optimum rejects that of the chains: 3 standard deviations."""
+_CONFLICT = 0.01
+"""Prior predictive p value of all priors together below which one is said to disagree."""
 
 
 class Limits(eqx.Module):
@@ -48,7 +52,7 @@ class CMCResult(storage.AbstractModelResult):
         noise_kind: Noise level "known", "sampled" or "marginal".
         combination: How shards were combined; empty for one shard.
         strategy: How points were divided into shards; empty for one shard.
-        width_kind: "sandwich", "tempering" or "none".
+        width_kind: "curvature", "tempering" or "none"; "sandwich" in results of version 0.1.
         width_text: What `width_kind` means, in words.
         coordinate_names: Names of the coordinates in which chains ran.
         limits: Limits of the diagnostics for convergence.
@@ -72,16 +76,26 @@ class CMCResult(storage.AbstractModelResult):
         shard_bfmi: BFMI of each chain.
         shard_divergences: Divergent draws.
         shard_converged: Whether each shard is within the limits.
-        shard_draws: Some draws of each shard, before the width was corrected.
+        shard_draws: Some draws of each shard.
         disagreement: Distance of each shard's mean from the combined one [standard deviations].
         pareto_k: Tail shape of the importance weights, not reliable above 0.7; NaN without
             weights.
         ess_weights: Effective sample size of the weighted draws; NaN without weights.
         power: Power of the likelihood: below 1 if it was tempered.
-        width_ratio: Standard deviations after the width correction divided by those before.
+        width_ratio: Standard deviations that the data give after the width correction divided by
+            those before.
         n_points: Elements of c2 that were used.
         n_gradients: Evaluations of density and gradient.
         seconds: Time for sampling, compilation included [s].
+        prior_names: Coordinates to which priors were given; other priors are uniform between the
+            bounds. None where it is not known, as are the next six, in results of version 0.1.
+        prior_means: Means of these priors.
+        prior_deviations: Their standard deviations.
+        prior_chances: Prior predictive p value of the fit, which uses no priors.
+        data_estimates: What the fit says.
+        data_errors: Its standard deviations.
+        misplaced: How much more likely another optimum is than where the chains are, as a
+            logarithm; not positive if none is.
     """
 
     ARRAYS: ClassVar[str] = "posterior.npz"
@@ -126,6 +140,13 @@ class CMCResult(storage.AbstractModelResult):
     n_points: Float[Array, ""]
     n_gradients: Float[Array, ""]
     seconds: Float[Array, ""]
+    prior_names: tuple[str, ...] | None = eqx.field(static=True, default=None)
+    prior_means: Float[Array, " prior"] | None = None
+    prior_deviations: Float[Array, " prior"] | None = None
+    prior_chances: Float[Array, " prior"] | None = None
+    data_estimates: Float[Array, " prior"] | None = None
+    data_errors: Float[Array, " prior"] | None = None
+    misplaced: Float[Array, ""] | None = None
 
     n_pixels = storage.former("n_pixels", "n_points")
 
@@ -138,6 +159,15 @@ class CMCResult(storage.AbstractModelResult):
     def samples(self) -> dict[str, Float[Array, "chain draw"]]:
         """Draws of the sampled parameters by name."""
         return {name: self.draws[..., i] for i, name in enumerate(self.names)}
+
+    @property
+    def judged(self) -> dict[str, Float[Array, "chain draw"]]:
+        """Draws of every coordinate that chains moved in and R-hat judges, in their own units."""
+        draws = dict(self.samples)
+        for name in self.coordinate_names[len(self.names) :]:
+            kind, _, number = name.rstrip("]").partition("[")
+            draws[name] = getattr(self, kind)[..., int(number)] if number else self.noise
+        return draws
 
     @property
     def uncertainties(self) -> dict[str, float]:
@@ -171,9 +201,36 @@ class CMCResult(storage.AbstractModelResult):
 
     @property
     def converged(self) -> bool:
-        """Whether sampling is complete, and shards and weights are within the limits."""
+        """Whether sampling is complete, at the best optimum, and shards and weights in limits."""
         kept = np.delete(self.shard_converged, list(self.excluded))
-        return self.is_complete and bool(np.all(kept)) and self.weights_hold
+        whole = self.is_complete and not self.is_misplaced
+        return whole and bool(np.all(kept)) and self.weights_hold
+
+    @property
+    def is_misplaced(self) -> bool:
+        """Whether another optimum is far more likely than where the chains are."""
+        return self.misplaced is not None and float(self.misplaced) > _MISPLACED
+
+    @property
+    def prior_conflicts(self) -> tuple[str, ...]:
+        """Priors that the data contradict, a sentence each.
+
+        Of the priors that agree with the data one in a hundred posteriors has one named here.
+        """
+        found = []
+        for i, name in enumerate(self.prior_names or ()):
+            chance, estimate = self.prior_chances[i], self.data_estimates[i]
+            if chance * len(self.prior_names) >= _CONFLICT:
+                continue
+            mean, width = self.prior_means[i], self.prior_deviations[i]
+            away, where = abs(estimate - mean) / width, "below" if estimate < mean else "above"
+            said = f"; the posterior is {self._of_coordinate(name)}" if name in self.names else ""
+            found.append(
+                f"prior and data disagree on {name}: the data alone give {estimate:.4g} ± "
+                f"{self.data_errors[i]:.2g}, {away:.1f} prior deviations {where} the prior "
+                f"{mean:.4g} ± {width:.2g} (prior predictive p = {chance:.1e}){said}"
+            )
+        return tuple(found)
 
     @property
     def weights_hold(self) -> bool:
@@ -192,7 +249,14 @@ class CMCResult(storage.AbstractModelResult):
 
     @property
     def status(self) -> str:
-        """Whether the chains converged, and the reasons if not, as a sentence."""
+        """Whether the chains converged, the reasons if not, and priors that the data contradict."""
+        return "; ".join((self._convergence(), *self.prior_conflicts))
+
+    def _of_coordinate(self, name: str) -> str:
+        draws = self.samples[name]
+        return f"{draws.mean():.4g} ± {draws.std():.2g}"
+
+    def _convergence(self) -> str:
         keep, diverged = self.limits, self.shard_divergences
         worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
         r_hat, ess = self.r_hat[worst], float(np.min([self.shard_ess_bulk, self.shard_ess_tail]))
@@ -209,6 +273,9 @@ class CMCResult(storage.AbstractModelResult):
                 (f"Pareto k {pareto_k:.2f}", keep.max_pareto_k, pareto_k <= keep.max_pareto_k),
                 (f"weights worth {weighted:.0f} draws", keep.min_ess, weighted >= keep.min_ess),
             ]
+        if self.is_misplaced:
+            better = f"another optimum is more likely by {float(self.misplaced):.1f} in logarithm"
+            checks.append((f"{better} than where the chains are", _MISPLACED, False))
         facts = ", ".join(fact for fact, _, _ in checks)
         faults = "; ".join(f"{fact}, limit {limit:g}" for fact, limit, kept in checks if not kept)
         where = f" in {self.n_shards} shards" if self.n_shards > 1 else ""

@@ -15,22 +15,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from twotime.config.parameter_space import ParameterSpace, PriorDistribution
+from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.fit import check_inputs, fit_nlsq
-from twotime.gram import choose_evaluator
+from twotime.gram import Tiled, choose_evaluator
+from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
-from twotime.sample import chains, combine, density, driver, result, shards
-from twotime.sample.coordinates import choose_scaling
+from twotime.sample import chains, combine, coordinates, density, driver, result, shards
+from twotime.sample.inputs import check_space, checked_fit, informed
+from twotime.sample.width import WIDTHS, Independent, Information, linearise
 
 NUTS, WHOLE, LIMITS = chains.Nuts(), shards.Sharding(), Limits()
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
 _SHOWN = 400
+_STARTS = 4
+"""Starts of a fit that is made to sample from, and to see whether one that was given is best."""
 OnProgress = Callable[[driver.Progress], None]
 T = TypeVar("T")
 
@@ -40,14 +44,15 @@ def fit_cmc(
     start: NLSQResult | str | None = None, sampler: chains.AbstractSampler | str = NUTS,
     sharding: shards.Sharding = WHOLE, limits: Limits = LIMITS,
     per_angle_mode: str | Individual = "auto", evaluator: str = "auto", scaling: str = "auto",
-    noise: str = "sampled", width: combine.Independent | str = "sandwich",
+    noise: str = "sampled", width: Independent | str = "curvature",
     prior_from_fit: float | None = None, checkpoint: str | Path | None = None,
     resume: bool = False, progress: OnProgress | None = None, **short: Any,
 ) -> CMCResult:  # fmt: skip
     """Sample the posterior of a model's parameters.
 
-    The likelihood is Gaussian in the points with t1 < t2, the priors are those of the space, an
-    unknown noise level has the prior 1/noise. Draws depend on the key and the arguments alone,
+    The likelihood is Gaussian in the points with t1 < t2. Priors are those that were given to the
+    space; a parameter without one is uniform between its bounds, in the logarithm for amplitudes.
+    An unknown noise level has the prior 1/noise. Draws depend on the key and the arguments alone,
     not on how many devices there are.
 
     Args:
@@ -55,7 +60,8 @@ def fit_cmc(
         data: The data; masked and non-finite points do not count.
         space: Bounds, priors and which parameters vary.
         key: Random key.
-        start: A fit to start from; None fits first; "prior" starts chains at draws of the prior.
+        start: A fit to start from; None fits first, from several starts; "prior" starts chains at
+            draws of the prior, and fits to know where they should end.
         sampler: `Nuts` or `Hmc`, or the word for it.
         sharding: How points are dealt to shards, these combined and placed on devices.
         limits: What fit and chains must keep.
@@ -63,11 +69,11 @@ def fit_cmc(
         evaluator: "tiled" or "factored" as in a fit; "auto" is factored where that is possible,
             else lists of points up to two millions, tiles above. Shards are lists of points.
         scaling: Contrast and offset "marginal" (integrated out, normal priors, bounds left
-            aside), "sampled", or "auto": marginal unless a prior is not normal or the fit ended
-            on their bounds. The result says which it was.
+            aside), "sampled", or "auto": marginal unless a prior is not normal or they may reach
+            their bounds. The result says which it was.
         noise: The noise level "sampled", or "marginal": integrated out, `scaling` "sampled".
-        width: "sandwich" corrects the width for the noise that points share by a map of the
-            draws, "tempering" by a power of the likelihood, "none" takes points as independent.
+        width: "curvature" corrects the likelihood for the noise that points share, "tempering"
+            does so by one power for all directions, "none" takes points as independent.
         prior_from_fit: Replace priors by normals about the fit, so many robust deviations wide.
         checkpoint: Folder in which a run is kept block by block.
         resume: Go on with the run that is kept there.
@@ -90,7 +96,7 @@ def fit_cmc(
     job = Job(
         model, data, space, key, start, sampler, sharding, limits,
         mode, evaluator, scaling, prior_from_fit,
-        resolved("noise", noise, density.NOISES), resolved("width", width, combine.WIDTHS),
+        resolved("noise", noise, density.NOISES), resolved("width", width, WIDTHS),
         resolved("combine", sharding.combine, combine.COMBINATIONS),
     )  # fmt: skip
     return _run(job, None if checkpoint is None else (Path(checkpoint), resume), progress)
@@ -112,7 +118,7 @@ class Job(NamedTuple):
     scaling: str
     prior_from_fit: float | None
     noise: density.KnownNoise
-    width: combine.Independent
+    width: Independent
     combine: combine.Combination
 
 
@@ -124,7 +130,9 @@ class Setup(NamedTuple):
         whole: The same, by the evaluator that is fastest.
         evaluator: What computes the likelihood.
         guide: What shards are guided by.
-        widths: The covariances by which the width is corrected.
+        found: What the data alone say about the parameters.
+        priors: The priors that were given, held against that.
+        misplaced: How much more likely another optimum is than where the chains are.
         seed: Seed of what NumPy draws.
     """
 
@@ -132,7 +140,9 @@ class Setup(NamedTuple):
     whole: density.Posterior
     evaluator: str
     guide: density.Guide | None
-    widths: combine.Widths | None
+    found: Information
+    priors: coordinates.PriorCheck
+    misplaced: float
     seed: int
 
 
@@ -140,25 +150,16 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     """Sample and keep blocks in a folder, from those that are there if that is asked for."""
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
-    if fit is not None and job.prior_from_fit is not None:
+    if job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
-    plain, evaluator = choose_evaluator(job.model, job.data, job.evaluator)
-    scaling = choose_scaling(space, fit, job.mode, job.scaling)
-    posterior = density.make_posterior(
-        job.model, plain, space, job.mode, evaluator, scaling=scaling, noise=job.noise
-    )
-    widths = None
-    if fit is not None and job.width.needs_fit:
-        widths = combine.widths(posterior.coordinates, fit)
-        posterior = replace(posterior, power=jnp.asarray(job.width.power(widths)))
-    whole, word = _as_list(posterior, n, evaluator.word, is_asked=job.evaluator != "auto")
-    if fit is None or job.start == "prior":
+    posterior, evaluator, found, checked = _posterior(job, space, fit)
+    whole, word = _as_list(posterior, n, evaluator, is_asked=job.evaluator != "auto")
+    shape = at_fit = shards.find_shape(posterior, *shards.position_of_fit(posterior, fit))
+    if job.start == "prior":
         shape, guide = shards.prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
     else:
-        place = shards.position_of_fit(posterior, fit)
-        shape, jitter = shards.find_shape(posterior, *place), sampler.jitter
-        guide, wider = shards.make_guide(shape, n)
+        (guide, wider), jitter = shards.make_guide(shape, n), sampler.jitter
     seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, 1))))
     if n == 1:
         parts = shards.stacked([whole])
@@ -175,8 +176,42 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     drawn = driver.sample(
         parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
     )
-    setup = Setup(posterior, whole, word, guide, widths, seed)
+    missed = shards.missed(parts, at_fit, drawn.trace.log_density)
+    misplaced = max(missed, _rival(job, fit, found))
+    setup = Setup(posterior, whole, word, guide, found, checked, misplaced, seed)
     return _result(job, setup, drawn, time.perf_counter() - begun)
+
+
+def _posterior(
+    job: Job, space: ParameterSpace, fit: NLSQResult
+) -> tuple[density.Posterior, str, Information, coordinates.PriorCheck]:
+    """The posterior of all points, what evaluates it, and what the data alone and priors say."""
+    plain, evaluator = choose_evaluator(job.model, job.data, job.evaluator)
+    problem = make_problem(job.model, job.data, space, job.mode, Tiled())
+    own = coordinates.parameter_coordinates(space)
+    found, n = linearise(problem, own, fit), len(own.names)
+    varies = np.asarray(problem.scaling.lower < problem.scaling.upper).T
+    kinds = tuple(np.repeat(("contrast", "offset"), varies.sum(axis=1)).tolist())
+    shift = np.where(np.asarray(kinds) == "offset", float(problem.shift), 0.0)
+    errors, checks = found.deviations, []
+    checks.append(coordinates.check_priors(own, own.names, found.centre, errors[:n]))
+    leans = False
+    if kinds and not job.mode.is_series:  # coefficients of a series are no contrasts
+        near = found.coefficients + shift, errors[n:]
+        leans = coordinates.leans(space, kinds, *near)
+        both = coordinates.make_coordinates(space, kinds)
+        checks.append(coordinates.check_priors(both, _numbered(kinds), *near))
+    scaling = coordinates.choose_scaling(space, job.mode, job.scaling, leans=leans)
+    posterior = density.make_posterior(
+        job.model, plain, space, job.mode, evaluator, scaling=scaling, noise=job.noise
+    )
+    posterior = replace(posterior, **job.width.changes(found))
+    return posterior, evaluator.word, found, coordinates.joined(checks)
+
+
+def _numbered(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the coordinates of contrast and offset."""
+    return tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
 
 
 def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCResult:
@@ -195,9 +230,7 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
             "combine all of them with exclude=False."
         )
     combined, disagreement = _combined(job, setup, trace.joint, used)
-    joint = job.width.corrected(combined.draws, setup.widths)
-    deviation, before = (x[..., :n].std(axis=(0, 1)) for x in (joint, combined.draws))
-    draws, contrast, offset, noise = result.physical(posterior, joint)
+    draws, contrast, offset, noise = result.physical(posterior, combined.draws)
     values = np.array(posterior.start)
     values[np.flatnonzero(posterior.varying)] = np.median(draws, axis=(0, 1))
     flat = trace.joint[..., :n].reshape(len(kept), -1, n)
@@ -228,10 +261,16 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
         pareto_k=np.asarray(combined.pareto_k),
         ess_weights=np.asarray(combined.effective),
         power=np.asarray(float(posterior.power)),
-        width_ratio=deviation / before * float(posterior.power) ** -0.5,
+        width_ratio=job.width.ratio(setup.found),
         n_points=np.asarray(float(posterior.source.n_points)),
         n_gradients=np.asarray(float(drawn.n_gradients)),
         seconds=np.asarray(seconds),
+        prior_means=setup.priors.means,
+        prior_deviations=setup.priors.deviations,
+        prior_chances=setup.priors.chances,
+        data_estimates=setup.priors.estimates,
+        data_errors=setup.priors.errors,
+        misplaced=np.asarray(setup.misplaced),
     )
 
 
@@ -240,8 +279,7 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
     posterior, is_cut = setup.posterior, job.sharding.n_shards > 1
     sampled = posterior.scaling.sampled
     kinds = () if sampled is None else sampled.names
-    names = posterior.coordinates.names
-    names += tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+    names = posterior.coordinates.names + _numbered(kinds)
     return {
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
@@ -258,6 +296,7 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "width_text": job.width.text,
         "coordinate_names": names + ("noise",) * posterior.noise.size,
         "limits": job.limits,
+        "prior_names": setup.priors.names,
         "phi": np.asarray(posterior.plane.data.phi, float),
     }
 
@@ -279,28 +318,45 @@ def _combined(
     return job.combine.draw(product, setup.whole, key, setup.seed), product.disagreement
 
 
-def _fit_to_start(job: Job) -> NLSQResult | None:
-    """The fit that was given or has to be made; None where none is needed.
+def _fit_to_start(job: Job) -> NLSQResult:
+    """The fit that was given, or one that is made.
 
     Raises:
         ValueError: If the start is another word, or the fit is of something else or too bad.
     """
-    start, mode, largest = job.start, job.mode, job.limits.max_reduced_chi2
+    start, largest = job.start, job.limits.max_reduced_chi2
     if isinstance(start, NLSQResult):
-        fit = checked_fit(start, job.space, mode.word)
+        fit = checked_fit(start, job.space, job.mode.word)
     elif start not in (None, "prior"):
         raise ValueError(f"start is {start!r}; expected 'prior', an NLSQResult or None.")
-    elif start == "prior" and not job.width.needs_fit and job.prior_from_fit is None:
-        return None
     else:
-        of = job.model, job.data, job.space
-        fit = fit_nlsq(*of, per_angle_mode=mode, evaluator=job.evaluator)
+        fit = _fit_from_several(job)
     if largest is not None and float(fit.reduced_chi2) > largest:
         raise ValueError(
             f"The fit has reduced chi-squared {float(fit.reduced_chi2):.4g}; expected at most "
             f"{largest:g} (nlsq_chi2_threshold); improve the fit or raise the limit."
         )
     return fit
+
+
+def _fit_from_several(job: Job) -> NLSQResult:
+    return fit_nlsq(
+        job.model, job.data, job.space, per_angle_mode=job.mode, evaluator=job.evaluator,
+        starts=_STARTS, key=jax.random.fold_in(job.key, 5),
+    )  # fmt: skip
+
+
+def _rival(job: Job, fit: NLSQResult, found: Information) -> float:
+    """Log likelihood of the best optimum of several starts less that of the fit.
+
+    In units in which deviations are as large as the noise that points share makes them. A fit
+    from one start says nothing about other optima, so others are tried.
+    """
+    best, own = float(np.min(fit.ends_chi2)), float(fit.chi2 if fit.cost is None else fit.cost)
+    if len(fit.ends_chi2) == 1 and fit.cost is None:
+        best = float(_fit_from_several(job).chi2)
+    variance = best / float(fit.dof) if job.data.sigma is None else 1.0
+    return 0.5 * (own - best) / variance / float(np.mean(np.diag(found.spread)))
 
 
 def _as_list(
@@ -366,77 +422,3 @@ def gathered(
 
 def _fields(*classes: type) -> list[str]:
     return [field.name for kind in classes for field in fields(kind)]
-
-
-def check_space(data: TwoTimeData, space: ParameterSpace) -> None:
-    """Refuse priors without mass, starts outside of them, and data that are not finite.
-
-    Raises:
-        ValueError: If there is such a one.
-    """
-    faults = space.validate(sampling=True)
-    if faults:
-        raise ValueError(faults[0])
-    for name, value in space.values.items():
-        low, high = space.domain(name)
-        if space.vary[name] and not low <= value <= high:
-            raise ValueError(
-                f"Parameter {name!r} starts at {value:g}, outside the support [{low:g}, {high:g}] "
-                "of its prior and bounds; move the value, the bounds or the prior."
-            )
-    for name in ("q", "phi"):
-        if not np.isfinite(np.asarray(getattr(data, name))).all():
-            raise ValueError(f"The data's {name} is not finite everywhere; repair it.")
-    if data.sigma is not None:
-        sigma = np.asarray(data.sigma)
-        good = np.broadcast_to(np.isfinite(sigma) & (sigma > 0), data.c2.shape)
-        if not all(np.all(good[k] | ~np.asarray(data.usable(k))) for k in range(len(good))):
-            raise ValueError(
-                "The data's sigma is not finite and positive everywhere that counts; mask those "
-                "points or repair it."
-            )
-
-
-def checked_fit(fit: NLSQResult, space: ParameterSpace, mode: str) -> NLSQResult:
-    """A fit given as a start, if it is of this space and mode.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if fit.all_names != space.names or fit.varying != space.varying:
-        varying = (n for n, v in zip(space.names, space.varying, strict=True) if v)
-        raise ValueError(
-            f"The start is a fit of {', '.join(fit.names)}; the space varies "
-            f"{', '.join(varying)}; fit with the same space."
-        )
-    if fit.per_angle_mode != mode:
-        raise ValueError(
-            f"The start was fitted with per_angle_mode {fit.per_angle_mode!r}; expected {mode!r}; "
-            "use the same in both."
-        )
-    for name, (low, high) in space.bounds.items():
-        slack = 1e-9 * (high - low)
-        if name in fit.names and not low - slack <= fit.params[name] <= high + slack:
-            raise ValueError(
-                f"The start has {name} = {fit.params[name]:g}, outside the bounds "
-                f"[{low:g}, {high:g}]; fit again with these bounds."
-            )
-    return fit
-
-
-def informed(space: ParameterSpace, fit: NLSQResult, factor: float) -> ParameterSpace:
-    """The space with normal priors about a fit, `factor` robust deviations wide, in the bounds.
-
-    Raises:
-        ValueError: If the fit gives a parameter no deviation.
-    """
-    priors = {}
-    for name, deviation in fit.uncertainties.items():
-        if not np.isfinite(deviation) or deviation <= 0:
-            raise ValueError(
-                f"prior_from_fit needs the deviation of every fitted parameter; that of {name!r} "
-                f"is {deviation}; fix it, or keep the priors."
-            )
-        width, ends = factor * deviation, space.bounds[name]
-        priors[name] = PriorDistribution.truncated_normal(fit.params[name], width, *ends)
-    return space.with_priors(priors)

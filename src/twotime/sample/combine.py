@@ -1,14 +1,10 @@
-"""Draws of shards combined into draws of the posterior, and its width corrected.
+"""Draws of shards combined into draws of the posterior.
 
 Every shard's density is taken as the Gaussian with its draws' mean and covariance, in unbounded
 coordinates; what guided it is divided out. All ways have the mean and covariance of the product
 and so keep the correlations between parameters: `Consensus` averages draws, which passes on part
 of the shards' skewness; `Gaussian` draws from the Gaussian; `Importance` corrects draws of it by
 the posterior of all points.
-
-The likelihood takes the points as independent, so widths are too small for speckle. `Sandwich`
-maps draws afterwards, which also gets the correlations right; `Tempering` flattens the likelihood
-by one number before sampling. Both need the fit's two covariances.
 """
 
 from dataclasses import dataclass
@@ -20,15 +16,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from twotime.compilation import compiled
-from twotime.models.rates import AnyArray
-from twotime.results.nlsq import NLSQResult
-from twotime.sample.coordinates import Coordinates
 from twotime.sample.density import Density, Guide
 
 Joint = Float[np.ndarray, "chain draw joint"]
 ShardDraws = Float[np.ndarray, "shard chain draw joint"]
 Matrix = Float[np.ndarray, "*shard joint joint"]
-Covariance = Float[AnyArray, "free free"]
 
 
 class Product(NamedTuple):
@@ -209,127 +201,6 @@ def _evaluated(posterior: Density, places: Array, keys: Array) -> tuple[Array, A
         return posterior.log_density(x[0]), posterior.complete(*x)
 
     return jax.lax.map(one, (places, keys))
-
-
-class Widths(NamedTuple):
-    """Covariances of the parameters' coordinates, from independent points and robust."""
-
-    naive: Covariance
-    robust: Covariance
-
-
-@dataclass(frozen=True)
-class Independent:
-    """No correction."""
-
-    word: ClassVar[str] = "none"
-    text: ClassVar[str] = (
-        "not corrected: points are taken as independent, so widths are too small for speckle"
-    )
-
-    needs_fit: ClassVar[bool] = False
-
-    def power(self, found: Widths) -> float:
-        """Power of the likelihood that is sampled."""
-        return 1.0
-
-    def corrected(self, joint: Joint, found: Widths | None) -> Joint:
-        """Draws of (parameters, scaling, noise) with their width corrected."""
-        return joint
-
-
-@dataclass(frozen=True)
-class Tempering(Independent):
-    """The likelihood to a power, so that the posterior has the volume of the robust covariance."""
-
-    word = "tempering"
-    needs_fit = True
-    text = (
-        "widened by tempering: the likelihood raised to a power below 1, for the speckle noise "
-        "that points share"
-    )
-
-    def power(self, found: Widths) -> float:
-        return min(1.0, float(temper_power(*map(jnp.asarray, found))))
-
-
-@dataclass(frozen=True)
-class Sandwich(Independent):
-    """Draws mapped about their mean; contrast, offset and noise follow the parameters linearly.
-
-    Reference:
-        Shaby, Bayesian Analysis 9, 585 (2014).
-    """
-
-    word = "sandwich"
-    needs_fit = True
-    text = (
-        "widened by the open-faced sandwich: draws mapped about their mean so that their "
-        "covariance takes the speckle noise that points share into account"
-    )
-
-    def corrected(self, joint: Joint, found: Widths | None) -> Joint:
-        assert found is not None
-        flat, n = joint.reshape(-1, joint.shape[-1]), len(found.naive)
-        linear = np.asarray(open_faced_map(*map(jnp.asarray, found)))
-        change = (flat - flat.mean(axis=0))[:, :n] @ (linear - np.eye(n)).T
-        covariance = np.atleast_2d(np.cov(flat, rowvar=False))
-        follow = np.linalg.lstsq(covariance[:n, :n], covariance[:n, n:], rcond=None)[0]
-        moved = np.concatenate([change, change @ follow], axis=-1)
-        return (flat + moved).reshape(joint.shape)
-
-
-WIDTHS = {width.word: width for width in (Sandwich(), Tempering(), Independent())}
-
-
-def widths(coordinates: Coordinates, fit: NLSQResult) -> Widths:
-    """Covariances of a fit in the sampler's coordinates, with the prior's curvature."""
-    free = np.flatnonzero(fit.varying)
-    z = coordinates.from_values(np.asarray(fit.values)[free])
-    slope = np.asarray(coordinates.slope(z))
-    unit = np.outer(slope, slope)
-    iid, robust = (np.asarray(c) / unit for c in (fit.covariance_iid, fit.covariance))
-    prior = -np.diag(np.asarray(jax.hessian(coordinates.log_prior)(z)))
-    curvature = np.diag(np.maximum(prior, 1e-3))
-    size = np.sqrt(np.maximum(np.diag(iid), 0.0))
-    size = np.where(size > 0, size, 1.0)
-    unit = np.outer(size, size)
-    # Directions without variance stay out.
-    information = np.linalg.pinv(iid / unit, rcond=1e-13, hermitian=True) / unit
-    naive = np.linalg.inv(information + curvature)
-    wide = naive @ (information @ robust @ information + curvature) @ naive
-    return Widths(0.5 * (naive + naive.T), 0.5 * (wide + wide.T))
-
-
-def temper_power(naive: Covariance, robust: Covariance) -> Float[AnyArray, ""]:
-    """Power of the likelihood that gives the posterior the volume of the robust covariance.
-
-    It is (det naive / det robust)^(1/n): the ratio of robust to naive information.
-    """
-    ratio = jnp.linalg.slogdet(naive)[1] - jnp.linalg.slogdet(robust)[1]
-    return jnp.exp(ratio / naive.shape[0])
-
-
-def open_faced_map(naive: Covariance, robust: Covariance) -> Covariance:
-    """Linear map of deviations from the mode that turns the naive covariance into the robust.
-
-    With Q the naive information and P = Q robust Q, the map is Q⁻¹ P^½ Q^½ (symmetric roots, in
-    units of the naive standard deviations).
-
-    Reference:
-        Shaby, Bayesian Analysis 9, 585 (2014).
-    """
-    size = jnp.sqrt(jnp.diag(naive))
-    unit = jnp.outer(size, size)
-    q = jnp.linalg.inv(naive / unit)
-    p = q @ (robust / unit) @ q
-    linear = (naive / unit) @ _root(p) @ _root(q)
-    return size[:, None] * linear / size[None, :]
-
-
-def _root(matrix: Covariance) -> Covariance:
-    values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
-    return (vectors * jnp.sqrt(jnp.maximum(values, 0.0))) @ vectors.T
 
 
 def _inverse(matrices: Matrix) -> Matrix:

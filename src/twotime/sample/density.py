@@ -29,6 +29,7 @@ from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual
 from twotime.sample import coordinates as coords
 from twotime.sample.coordinates import Coordinates, Free, Values
+from twotime.sample.width import Adjustment, System
 
 Real = Float[AnyArray, ""]
 Params = Float[Array, " param"]
@@ -107,18 +108,6 @@ class PointList(eqx.Module):
         return jax.lax.map(one, jnp.arange(self.phi.shape[0]))
 
 
-class System(eqx.Module):
-    """chi2(s) = square - 2 linear·s + s·normal s, for the free coefficients s."""
-
-    square: Float[Array, ""]
-    linear: Free
-    normal: Float[Array, "free free"]
-
-    def chi2(self, s: Free) -> Float[Array, ""]:
-        """Chi-squared at given coefficients."""
-        return self.square - 2 * self.linear @ s + s @ (self.normal @ s)
-
-
 class LinearScaling(eqx.Module):
     """Contrasts and offsets as coefficients on which the data depend linearly.
 
@@ -187,12 +176,11 @@ def linear_scaling(problem: Problem, space: ParameterSpace, how: str) -> LinearS
     else:
         # Waves along the angles have no share in the mean of contrast and offset.
         is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
-        priors = [space.priors[kind].params for kind in kinds]
+        loc, scale = np.asarray([coords.normal_prior(space, kind) for kind in kinds]).T
         moved = np.where(is_wave, 0.0, moved)
-        centre = np.where(is_wave, 0.0, np.asarray([p["loc"] for p in priors]) - moved)
-        precision = np.asarray([p["scale"] for p in priors]) ** -2.0
-    fixed, loc, weight, shift = (jnp.asarray(x) for x in (lower, centre, precision, moved))
-    return LinearScaling(scaling.basis, fixed, loc, weight, sampled, shift, tuple(free.tolist()))
+        centre, precision = np.where(is_wave, 0.0, loc - moved), scale**-2.0
+    fixed, mean, weight, shift = (jnp.asarray(x) for x in (lower, centre, precision, moved))
+    return LinearScaling(scaling.basis, fixed, mean, weight, sampled, shift, tuple(free.tolist()))
 
 
 @dataclass(frozen=True)
@@ -266,6 +254,7 @@ class Posterior(eqx.Module):
         share: Power of the prior: 1 / shards.
         power: Power of the likelihood: 1, or less where it is tempered.
         guide: What a shard is multiplied by, if anything.
+        adjustment: Where the likelihood is evaluated in place of a position, if elsewhere.
     """
 
     model: AbstractTwoTimeModel
@@ -278,6 +267,7 @@ class Posterior(eqx.Module):
     varying: Flags = eqx.field(static=True)
     noise: KnownNoise = eqx.field(static=True)
     guide: Guide | None = None
+    adjustment: Adjustment | None = None
 
     @property
     def plane(self) -> Plane:
@@ -330,15 +320,16 @@ class Posterior(eqx.Module):
         noise = self.noise.draw(chi2, log_noise, self.power * self.source.n_points, key)
         return jnp.concatenate([z, zs, noise])
 
-    def params(self, z: Float[Array, " free"]) -> Params:
-        """All parameters from the coordinates of the free ones."""
-        index = np.flatnonzero(self.varying)
-        return jnp.asarray(self.start).at[index].set(self.coordinates.to_values(z))
-
     def system(self, z: Float[Array, " free"]) -> System:
         """Chi-squared as a function of contrasts and offsets."""
-        moments = self.source.moments(self.model, self.params(z), self.varying)
-        return self.scaling.system(moments)
+        s = self.coordinates.to_logarithms(z)
+        there = s if self.adjustment is None else self.adjustment.parameters(s)
+        params = jnp.asarray(self.start).at[np.flatnonzero(self.varying)]
+        params = params.set(self.coordinates.without_logarithms(there))
+        system = self.scaling.system(self.source.moments(self.model, params, self.varying))
+        if self.adjustment is None:
+            return system
+        return self.adjustment.system(system, s, self.share)
 
     def _split(self, position: Array) -> tuple[Array, Array, Array]:
         n, m, k = self.sizes

@@ -25,7 +25,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.chains import check_counts
 from twotime.sample.combine import Combination
-from twotime.sample.coordinates import Coordinates
+from twotime.sample.coordinates import Coordinates, prior_on_grid
 from twotime.sample.density import Density, Guide, Plane, PointList, Posterior
 
 _REACH = 0.5
@@ -33,8 +33,6 @@ _REACH = 0.5
 _STEEPEST, _FLATTEST = 1e4, 0.05
 _FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.02, 0.004)
 _NEAR, _MOST_STEPS = 0.3, 20
-_WIDEST = 40.0
-"""Largest coordinate at which priors are looked at."""
 
 Points = tuple[int, np.ndarray, np.ndarray]
 """An angle's position with the frames t1 and t2 of some of its points."""
@@ -288,21 +286,10 @@ def _prior_moments(coordinates: Coordinates) -> Float[np.ndarray, "2 free"]:
     """Mean and standard deviation of the prior of each coordinate, by sums over a grid."""
     found = np.zeros((2, len(coordinates.names)))
     for i in range(found.shape[1]):
-        middle, reach, spread, step = 0.0, _WIDEST, 0.0, 1.0
-        while spread < 4 * step:  # a grid too coarse is made finer about the mean
-            grid, step = np.linspace(middle - reach, middle + reach, 401, retstep=True)
-            weight = np.asarray(_along(coordinates, jnp.asarray(grid), jnp.asarray(i)))
-            middle = float(weight @ grid)
-            spread, reach = float(weight @ (grid - middle) ** 2) ** 0.5, 40 * step
-        found[:, i] = middle, spread
+        grid, weight = prior_on_grid(coordinates, i)
+        mean = weight @ grid
+        found[:, i] = mean, (weight @ (grid - mean) ** 2) ** 0.5
     return found
-
-
-@compiled
-def _along(coordinates: Coordinates, grid: Array, i: Array) -> Array:
-    """Relative density of the prior along one coordinate."""
-    others = jnp.zeros(len(coordinates.names))
-    return jax.nn.softmax(jax.vmap(lambda z: coordinates.log_prior(others.at[i].set(z)))(grid))
 
 
 @compiled
@@ -322,3 +309,22 @@ def _local(posterior: Density, place: Array, root: Array) -> tuple[Array, Array,
 @compiled
 def _heights(posterior: Density, places: Array) -> Array:
     return jax.lax.map(posterior.log_density, places)
+
+
+def missed(
+    parts: Posterior, mode: Shape, log_density: Float[np.ndarray, "shard chain draw"]
+) -> float:
+    """How much more likely the mode is than typical draws would be below the best of the draws.
+
+    At a typical draw the log density is half the number of coordinates below that at the mode.
+    """
+    heights = np.asarray(_heights_of_shards(parts, jnp.asarray(mode.mode)))
+    return float(np.max(heights - log_density.max(axis=(1, 2)))) - 0.5 * len(mode.mode)
+
+
+@compiled
+def _heights_of_shards(parts: Posterior, place: Array) -> Float[Array, " shard"]:
+    """Log density of each of several stacked posteriors at a place."""
+    arrays, static = eqx.partition(parts, eqx.is_array_like)
+    arrays = jax.tree.map(jnp.asarray, arrays)
+    return jax.lax.map(lambda x: eqx.combine(x, static).log_density(place), arrays)
