@@ -139,6 +139,8 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     """Sample and keep blocks in a folder, from those that are there if that is asked for."""
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
+    if fit is not None and job.mode.is_decided:
+        job = job._replace(mode=resolve_mode(fit.per_angle_mode, len(job.data.phi)))
     if fit is not None and job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
     plain, evaluator = choose_evaluator(job.model, job.data, job.evaluator)
@@ -289,7 +291,9 @@ def _fit_to_start(job: Job) -> NLSQResult | None:
         fit = checked_fit(start, job.space, mode.word)
     elif start not in (None, "prior"):
         raise ValueError(f"start is {start!r}; expected 'prior', an NLSQResult or None.")
-    elif start == "prior" and not job.width.needs_fit and job.prior_from_fit is None:
+    elif start == "prior" and not (
+        job.width.needs_fit or job.prior_from_fit is not None or mode.is_decided
+    ):
         return None
     else:
         of = job.model, job.data, job.space
@@ -408,7 +412,7 @@ def checked_fit(fit: NLSQResult, space: ParameterSpace, mode: str) -> NLSQResult
             f"The start is a fit of {', '.join(fit.names)}; the space varies "
             f"{', '.join(varying)}; fit with the same space."
         )
-    if fit.per_angle_mode != mode:
+    if mode not in (fit.per_angle_mode, "auto"):
         raise ValueError(
             f"The start was fitted with per_angle_mode {fit.per_angle_mode!r}; expected {mode!r}; "
             "use the same in both."
