@@ -9,6 +9,8 @@ import pytest
 
 import twotime as tt
 from twotime.covariance import misfit
+from twotime.covariance.modes import Modes
+from twotime.results.judgement import FALSE_ALARMS, Structure
 
 T, Q, TRUTH = jnp.arange(1, 61) * 0.1, 0.01, jnp.array([1e4, 0.0, 0.0])
 MODEL = tt.StaticDiffusion()
@@ -32,7 +34,7 @@ def judged(data):
 def structure(chance=0.5, **changes):
     ones = np.ones((2, 3))
     return dataclasses.replace(
-        misfit.Structure(
+        Structure(
             lag=np.array([0.1, 0.2, 0.4]), by_lag=ones, lag_deviation=ones,
             age=np.array([0.0, 2.0, 4.0]), by_age=ones, age_deviation=ones, phi=np.array([0.0, 60]),
             neighbours=np.zeros(2), chance=np.asarray(chance), share=np.asarray(0.01),
@@ -53,25 +55,65 @@ def test_the_sentence_names_the_place_the_effect_and_usual_causes():
     by_age[1, 2] = -9.0
     text = structure(1e-4, by_age=by_age).sentence
     assert "9.0 standard deviations" in text and "frames (stripes) from 4 s on, φ = 60°" in text
-    assert "1.00% of the signal's variance" in text and "bad frames" in text
+    assert "1.00% of the signal's variance" in text and "bad_frames" in text
+    drift = np.array([[9.0, 1.0, -8.0], [8.0, 0.0, -9.0]])
+    assert "a drift of the beam" in structure(1e-4, by_age=drift).sentence
     by_lag = np.ones((2, 3))
-    by_lag[0, 1] = 9.0
+    by_lag[:, 1] = 9.0
     text = structure(1e-4, by_lag=by_lag).sentence
     assert "lags from 0.2 s on, φ = 0°" in text and "static scattering" in text
+    by_lag[1, 1] = -9.0
+    assert "contrast that varies with the angle" in structure(1e-4, by_lag=by_lag).sentence
+
+
+def noise_of_many_modes(rng, n=400, n_groups=6):
+    """Functions of 400 points, and the covariance of points that are noise of 40 modes."""
+    functions = rng.normal(size=(n_groups, n))
+    root = rng.normal(size=(n, 40)) * np.geomspace(3, 0.3, 40)
+    covariance = root @ root.T
+    squares = np.trace(covariance)
+    modes = Modes.of(*map(jnp.asarray, (functions @ functions.T,
+                     functions @ covariance @ functions.T, squares)))  # fmt: skip
+    return functions, root, modes, squares
+
+
+def test_amplitudes_and_sums_are_the_same_and_noise_is_what_functions_follow():
+    functions, root, modes, squares = noise_of_many_modes(np.random.default_rng(0))
+    np.testing.assert_allclose(modes.root @ modes.inverse, np.eye(6), atol=1e-9)
+    covariance = functions @ root @ root.T @ functions.T
+    np.testing.assert_allclose(modes.root @ modes.root.T, covariance, rtol=1e-6)
+    followed = np.trace(np.linalg.solve(functions @ functions.T, covariance)) / squares
+    assert float(jnp.sum(modes.noise)) == pytest.approx(followed, rel=5e-3)
+    assert np.all(np.diff(modes.noise) >= 0)
+
+
+def test_a_misfit_does_not_enlarge_the_noise_by_which_it_is_judged():
+    rng = np.random.default_rng(1)
+    functions, root, modes, squares = noise_of_many_modes(rng)
+    noise = root @ rng.normal(size=40)
+    wrong = 5 * np.sqrt(squares / 400) * functions[0]
+    for added, largest in ((0 * wrong, 1.0), (wrong, 0.04)):
+        residual = noise + added
+        total = residual @ residual / squares
+        size = float(modes.size(modes.inverse @ (functions @ residual) / np.sqrt(total)))
+        assert size <= largest
+        assert size * total == pytest.approx(noise @ noise / squares, rel=0.25)
 
 
 def test_the_largest_mean_of_noise_is_exceeded_as_often_as_is_said():
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(2, 5, 5))
-    covariance = root @ root.swapaxes(1, 2)
-    deviation = np.sqrt(np.diagonal(covariance, 0, 1, 2))
-    draws = np.einsum("agh,dah->dag", root, rng.normal(size=(40_000, 2, 5))) / deviation
-    largest = np.abs(draws).max(axis=(1, 2))
+    rng = np.random.default_rng(2)
+    functions, root, modes, squares = noise_of_many_modes(rng)
+    deviation = np.sqrt(np.diag(functions @ root @ root.T @ functions.T))
+    residual = rng.normal(size=(20_000, 40)) @ root.T
+    found = np.sum(residual**2, axis=1) / squares
+    sums = residual @ functions.T
+    size = modes.size(sums @ modes.inverse.T, found)
+    largest = np.max(np.abs(sums) / deviation, axis=1) / np.sqrt(size)
+    said = np.asarray(modes.heights(jnp.asarray(deviation)))
     for chance in (0.3, 0.05, 0.01):
-        height = np.quantile(largest, 1 - chance)
-        got = misfit._chance(jnp.asarray(height), jnp.asarray(covariance), jnp.asarray(deviation))
-        assert float(got) == pytest.approx(chance, rel=0.2)
-    assert misfit.FALSE_ALARMS == 0.01  # stated in docs/uncertainty.md
+        height = np.quantile(said, 1 - chance)
+        assert 0.4 * chance < np.mean(largest > height) < 1.3 * chance
+    assert FALSE_ALARMS == 0.01  # stated in docs/uncertainty.md
 
 
 @pytest.mark.parametrize("masked", [False, True])

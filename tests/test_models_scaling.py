@@ -68,9 +68,10 @@ def test_frozen_values_stay():
     assert not np.any(got.free)
 
 
-def test_auto_means_averaged_from_three_angles_on():
+def test_auto_is_decided_by_the_data_from_three_angles_on():
     found = [scaling.resolve_mode("auto", n) for n in (1, 2, 3, 9)]
-    assert [mode.word for mode in found] == ["individual"] * 2 + ["averaged"] * 2
+    assert [mode.word for mode in found] == ["individual"] * 2 + ["auto"] * 2
+    assert [mode.is_decided for mode in found] == [False] * 2 + [True] * 2
     with pytest.raises(ValueError, match="per_angle_mode is 'both'"):
         scaling.resolve_mode("both", 1)
 

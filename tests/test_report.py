@@ -11,6 +11,7 @@ from test_results import make
 import twotime as tt
 from twotime.models.base import Curve
 from twotime.report import Description, error_text, with_error
+from twotime.results.judgement import Structure
 from twotime.results.storage import Provenance, describe
 
 
@@ -85,15 +86,24 @@ def test_every_kind_of_result_has_a_description():
         assert isinstance(found, Description) and len(found.tables) == tables
         assert result.table == found.table and result.remarks == found.remarks
     assert len(describe(fit).tables[1].rows) == 2 and len(both.table.rows) == 2
-    assert len(make(per_angle_mode="averaged").report().split("| all ")) == 2
+    assert len(make(asked_mode="averaged").report().split("| all ")) == 2
     with pytest.raises(TypeError, match="int has no description"):
         describe(3)
 
 
 def test_the_judgement_stands_under_the_tables_and_the_curves_after_the_parameters():
+    one = np.ones((2, 1))
+    judged = Structure(
+        lag=np.ones(1), by_lag=9 * one, lag_deviation=one, age=np.ones(1), by_age=one,
+        age_deviation=one, phi=np.zeros(2), neighbours=np.zeros(2), chance=np.asarray(1e-4),
+        share=np.asarray(0.02),
+    )  # fmt: skip
     curves = {"J": Curve(np.array([1.0, 2.0, 3.0]), "Å²/s", "J", "Growth rate")}
-    text = make().report(curves, Provenance(judgement="the residuals are noise"))
-    assert "* The residuals are noise." in text
+    fit = make(structure=judged)
+    text = fit.report(curves)
+    assert "* The model does not describe the data" in text
+    assert fit.summary()["judgement"]["is_right"] is False
+    assert make().summary()["judgement"] is None
     assert "| J        | 1           | 2      | 3          | Å²/s | Growth rate |" in text
     assert text.index("**Parameters**") < text.index("**Functions of time**")
     assert text.index("**Functions of time**") < text.index("**Contrast and offset")

@@ -18,6 +18,7 @@ import twotime as tt
 from twotime.models.base import Curve
 from twotime.results import storage
 from twotime.results.cmc import Limits
+from twotime.results.judgement import Structure
 from twotime.results.nlsq import fitted_arrays
 from twotime.results.storage import Provenance
 
@@ -29,7 +30,7 @@ def make(**changes):
         "varying": (True, True, True, False),
         "units": ("Å²/s^(1+α)", "", "Å²/s", ""),
         "model": "StaticDiffusion",
-        "per_angle_mode": "individual",
+        "asked_mode": "individual",
         "evaluator": "tiled",
         "uncertainty_kind": "independent pixels",
         "values": jnp.array([1234.567890123456, 0.1 + 0.2, -1e5, 0.5]),
@@ -76,8 +77,21 @@ def same(a, b):
     return True
 
 
-def test_load_restores_every_bit(tmp_path):
-    fit = make()
+JUDGED = Structure(
+    lag=np.ones(2), by_lag=np.ones((2, 2)), lag_deviation=np.full((2, 2), np.inf), age=np.ones(2),
+    by_age=np.ones((2, 2)), age_deviation=np.ones((2, 2)), phi=np.zeros(2), neighbours=np.zeros(2),
+    chance=np.asarray(0.5), share=np.asarray(0.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"asked_mode": "auto", "is_shared": True, "own_scaling": np.eye(2), "structure": JUDGED}],
+)
+def test_load_restores_every_bit(tmp_path, fields):
+    words = {k: x for k, x in fields.items() if isinstance(x, str)}
+    arrays = {k: x for k, x in fields.items() if k not in words}
+    fit = make(**words, **jax.tree.map(jnp.asarray, arrays))
     fit.save(tmp_path / "out")
     assert same(tt.load_result(tmp_path / "out"), fit)
 

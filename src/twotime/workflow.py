@@ -19,7 +19,6 @@ import numpy as np
 from twotime.config.manager import ConfigManager, build_model
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.bands import functions_of_time as functions_of_time
-from twotime.covariance.misfit import residual_structure
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
 from twotime.errors import ResultError
@@ -303,13 +302,12 @@ def write(job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: boo
 def _write_fit(
     job: Job, data: TwoTimeData, result: NLSQResult, folder: Path, provenance: Provenance
 ) -> None:
-    structure = residual_structure(job.model, data, job.space, result)
-    origin = dataclasses.replace(provenance, judgement=structure.sentence)
     arrays = fitted_arrays(result, job.model, data)
     curves = curves_of(job, result)
     saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
     figures = fit_plots.save_figures(folder, result, arrays, curves)
-    storage.write(folder, result, arrays=saved, curves=curves, provenance=origin, figures=figures)
+    given = {"curves": curves, "provenance": provenance, "figures": figures}
+    storage.write(folder, result, arrays=saved, **given)
 
 
 def curves_of(job: Job, result: Fit | CMCResult) -> dict[str, Curve]:

@@ -192,7 +192,8 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     """Start at the values, at estimates from the data, or (auto) estimates where none are given."""
     per_angle_mode: Annotated[PerAngleMode, key("auto")]
     """Contrast and offset: a pair per angle, one pair, frozen estimates, or a Fourier series in the
-    angle; auto is averaged from 3 angles on, else individual. The same in fitting and sampling."""
+    angle; auto is, from 3 angles on, one pair where those of the angles agree within their errors;
+    else a pair per angle. The same in fitting and sampling."""
     evaluator: Annotated[Literal["auto", "tiled", "factored"], key("auto")]
     """How sums over c2 are computed; factored is faster, for separable models and loss: linear."""
     loss: Annotated[Literal["linear", "soft_l1", "huber"], key("linear")]

@@ -65,7 +65,9 @@ def optimum(
         space: The space that was fitted.
         fit: The result.
     """
-    problem = make_problem(model, data, space, fit.per_angle_mode, Tiled())
+    problem = make_problem(model, data, space, fit.asked_mode, Tiled())
+    if fit.is_shared is not None:
+        problem = eqx.tree_at(lambda p: p.scaling, problem, problem.scaling.shared(fit.is_shared))
     settings = problem.varying, problem.shift, problem.prepared
     grams = problem.evaluator.gram(model, data, fit.values, *settings)
     reduced = reduce_gram(grams, problem.scaling)
@@ -114,8 +116,8 @@ def inverse(eigenvalues: Free, eigenvectors: Matrix, scale: Free, held: Held) ->
     return (whitened * weights) @ whitened.T
 
 
-class _Angle(NamedTuple):
-    """What one angle adds: covariance of scores, and sums over residuals."""
+class AngleNoise(NamedTuple):
+    """What one angle adds: covariance of scores, those of parameters and scaling last, and sums."""
 
     scores: speckle.ScoreCovariance
     moments: Moments
@@ -127,13 +129,14 @@ class Sandwich(NamedTuple):
     Attributes:
         covariance: Covariance H⁻¹ B H⁻¹ of the free parameters.
         noise: Detector pixels and photons.
-        scores: Covariance of the scores of each angle: along directions in which H is 1, then of
-            contrast and offset, turned so that their normal matrix is 1.
+        scores: Covariance of the scores of each angle: B, of further scores before it.
+        squares: Sum of squares of the residuals of each angle, by means over few frames.
     """
 
     covariance: Matrix
     noise: Noise
     scores: Float[Array, "angle score score"]
+    squares: Float[Array, " angle"]
 
 
 def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwich:
@@ -146,17 +149,31 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwic
         at: The fit.
         known: The noise where pixels and photons are known; estimated from the residuals if not.
     """
+    root = unit_directions(at.inverse)
+    angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(at.grams.shape[0]))
+    return sandwich(at, root, angles, known)
+
+
+def sandwich(
+    at: LinearisedFit, root: Matrix, angles: AngleNoise, known: Noise | None = None
+) -> Sandwich:
+    """The covariance of a fit from what its angles add.
+
+    Args:
+        at: The fit.
+        root: Directions in which H is 1, as columns.
+        angles: What each angle adds.
+        known: The noise where pixels and photons are known; estimated from the residuals if not.
+    """
     problem, reduced = at.problem, at.reduced
     n_angles, n_free = problem.data.phi.shape[0], at.inverse.shape[0]
-    root = unit_directions(at.inverse)
-    angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(n_angles))
     level = problem.data.light_level(reduced.scaling.offset + problem.shift)
     coefficients = angles.scores.coefficients
-    of_theta = coefficients[:, :, :n_free, :n_free]
+    own = slice(-2 - n_free, -2)
+    of_theta, of_scaling = coefficients[:, :, own, own], coefficients[:, :, -2:, -2:]
     if known is None:
         # What parameters and, in each angle's share, contrast and offset take of the noise.
         share = jnp.sum(reduced.scaling.free) / (2 * n_angles)
-        of_scaling = coefficients[:, :, n_free:, n_free:]
         taken, by_scaling = (jnp.trace(x, axis1=-2, axis2=-1) for x in (of_theta, of_scaling))
         weight = at.grams[:, ONE, ONE]
         inverse_photons, pixels, left = solve_noise(
@@ -167,11 +184,12 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwic
         left = jnp.ones_like(pixels)
     powers = inverse_photons ** jnp.arange(3)
     scores = jnp.einsum("a,k,akpq->apq", 1.0 / (left * pixels), powers, coefficients)
-    covariance = root @ jnp.sum(scores[:, :n_free, :n_free], axis=0) @ root.T
+    covariance = root @ jnp.sum(scores[:, own, own], axis=0) @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
     covariance = 0.5 * (covariance + covariance.T)
-    return Sandwich(covariance, Noise(pixels * level**2, photons), scores)
+    squares = angles.moments.squares / angles.moments.weight * at.grams[:, ONE, ONE]
+    return Sandwich(covariance, Noise(pixels * level**2, photons), scores, squares)
 
 
 def unit_directions(inverse: Matrix) -> Float[Array, "free direction"]:
@@ -221,22 +239,22 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
     return AngleOfFit(slopes, (contrast, offset), beta, jacobian, blocks)
 
 
-def scores_of(
+def angle_noise(
     at: LinearisedFit, angle: AngleOfFit, k: Array, jacobian: speckle.Jacobian
-) -> tuple[speckle.ScoreCovariance, Rows]:
-    """Covariance of scores of one angle, and the rows of its data that were read."""
+) -> AngleNoise:
+    """What one angle adds; `jacobian` gives further scores before those of the fit."""
     frames, rows = speckle.Frames.of(angle.blocks), Rows.of(at.problem.data, k, angle.blocks)
     model, data = at.problem.model, at.problem.data
     weight = rows.between_groups(angle.blocks)
     matrices = speckle.split_matrices(model, data, k, angle.slopes, frames, weight, jacobian)
-    return speckle.score_covariance(matrices, frames, single(angle.contrast)), rows
-
-
-def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> _Angle:
-    angle = angle_of_fit(at, root, k)
-    scores, rows = scores_of(at, angle, k, lambda planes, *_: angle.jacobian(planes))
+    scores = speckle.score_covariance(matrices, frames, single(angle.contrast))
     inputs = angle.slopes[0], angle.blocks, rows, angle.scaling, angle.contrast
-    return _Angle(scores, residual_moments(at.problem, *inputs))
+    return AngleNoise(scores, residual_moments(at.problem, *inputs))
+
+
+def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleNoise:
+    angle = angle_of_fit(at, root, k)
+    return angle_noise(at, angle, k, lambda planes, *_: angle.jacobian(planes))
 
 
 def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 *pair"]:

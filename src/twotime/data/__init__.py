@@ -164,7 +164,10 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         n_masked=phi.size * t.size * (t.size - 1) // 2 - n_points,
         baseline=baseline,
         notes=(
-            *file.notes, *_notes(file, selection, q), *read.notes, *told,
+            *file.notes,
+            *_notes(file, selection, q),
+            *read.notes,
+            *told,
             *stripe_notes(data, first),
         ),  # fmt: skip
     )

@@ -17,19 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
+from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData
 from twotime.data.level import check_level
 from twotime.data.scales import space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
-from twotime.fit.result import make_result
+from twotime.fit.result import Size, Starts, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE
-from twotime.gram.problem import make_problem
+from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, resolve_mode
@@ -53,6 +54,7 @@ def fit_nlsq(
     devices: Sequence[Any] | None = None,
     max_steps: int = 300,
     tolerance: float = 3e-2,
+    judge: bool = True,
     throw: bool = False,
     progress: Callable[[Any], None] | None = None,
 ) -> NLSQResult:
@@ -65,7 +67,8 @@ def fit_nlsq(
         model: The model.
         data: The data.
         space: Start, bounds and which parameters vary.
-        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto".
+        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto": from three angles
+            on averaged where contrasts and offsets agree within their errors, else individual.
         evaluator: "tiled" takes any model, mask and sigma; "factored" is faster, for separable
             models on complete data; "auto" is factored where that is possible.
         loss: "linear" for squares; "soft_l1" or "huber" limit the influence of outliers, with
@@ -77,6 +80,7 @@ def fit_nlsq(
         devices: Devices that share the work, the same in all processes; None takes the default.
         max_steps: Largest number of evaluations, for each start.
         tolerance: Converged when gradient and step left are below it [standard deviations].
+        judge: Hold the residuals against what noise leaves (`structure` of the result).
         throw: Raise if the fit does not converge.
         progress: Called on the host with half of chi2 after every evaluation.
 
@@ -93,7 +97,7 @@ def fit_nlsq(
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
-    settings = mode, evaluator, mesh, *limits, progress
+    settings = mode, evaluator, mesh, *limits, progress, judge
     result = fetch(mesh, _fit(data, model, space, points, chosen, *settings))
     if throw and not result.converged:
         raise RuntimeError(result.status)
@@ -113,6 +117,7 @@ def _fit(
     max_steps: Int[Array, ""],
     tolerance: Float[Array, ""],
     progress: Callable[[Any], None] | None,
+    is_judged: bool,
 ) -> NLSQResult:
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
@@ -130,11 +135,53 @@ def _fit(
     )
     log_space = np.asarray(space.log_space)[index]
 
-    def from_start(start: Array) -> robust.End:
-        y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
-        return loss.minimise(problem, solver, y)
+    def search(problem: Problem, begin: Starts) -> tuple[NLSQResult, Size]:
+        def from_start(start: Array) -> robust.End:
+            y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
+            return loss.minimise(problem, solver, y)
 
-    return make_result(given, space, starts, ends_of_starts(problem, from_start, starts), loss)
+        ends = ends_of_starts(problem, from_start, begin)
+        return make_result(problem, space, starts, ends, loss, is_judged)
+
+    if not mode.is_decided:
+        return with_derivatives(*search(problem, starts), given)
+    result, size = _decide(search, problem, starts)
+    scaling = given.problem.scaling.shared(result.is_shared)
+    given = eqx.tree_at(lambda g: g.problem.scaling, given, scaling)
+    return with_derivatives(result, size, given)
+
+
+def _decide(
+    search: Callable[[Problem, Starts], tuple[NLSQResult, Size]], problem: Problem, starts: Starts
+) -> tuple[NLSQResult, Size]:
+    """Fit with contrast and offset that all angles share; where they differ, with those of each."""
+    State = tuple[NLSQResult, Size, Bool[Array, ""], Int[Array, ""]]
+    count = starts.shape[0]
+
+    def one_round(state: State) -> State:
+        before, _, is_shared, rounds = state
+        scaling = problem.scaling.shared(is_shared)
+        here = eqx.tree_at(lambda p: p.scaling, problem, scaling)
+        found, size = search(here, before.ends[:count])
+        deviations = jnp.where(is_shared, found.own_scaling, before.own_scaling)
+        total = before.n_evaluations + found.n_evaluations
+        fields = is_shared, deviations, total
+        found = dataclasses.replace(
+            found, **dict(zip(("is_shared", "own_scaling", "n_evaluations"), fields, strict=True))
+        )
+        return found, size, is_shared & agree(found.own_scaling), rounds + 1
+
+    def running(state: State) -> Array:
+        return (state[3] == 0) | ((state[3] == 1) & ~state[2])
+
+    # Nothing is found before the first round, which begins at the starts. It is one of the loop:
+    # compiled once, it costs half of what two would.
+    shape, size = eqx.filter_eval_shape(search, problem, starts)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape, size))
+    ends = empty[0].ends.at[:count].set(starts)
+    none = dataclasses.replace(empty[0], ends=ends, is_shared=jnp.asarray(True))
+    first = none, empty[1], jnp.asarray(True), jnp.asarray(0)
+    return jax.lax.while_loop(running, one_round, first)[:2]
 
 
 def check_inputs(

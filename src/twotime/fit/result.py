@@ -1,5 +1,6 @@
 """The result of a fit: which of several ends it is, and what is known of it."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +9,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
-from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
+from twotime.covariance.agreement import own_scaling
+from twotime.covariance.misfit import judged
+from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
+from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
@@ -19,6 +23,7 @@ from twotime.solver import RESULTS
 
 Starts = Float[Array, "start param"]
 Flags = Bool[Array, " start"]
+Size = Float[Array, " free"]
 
 _EQUAL = 1e-6
 
@@ -69,36 +74,48 @@ def choose_basin(
 
 
 def make_result(
-    given: Given, space: ParameterSpace, starts: Starts, ends: End, loss: AbstractLoss
-) -> NLSQResult:
-    """The result of a fit from its starts and their ends, to be differentiated by its inputs."""
-    problem = constant(given.problem)
+    problem: Problem,
+    space: ParameterSpace,
+    starts: Starts,
+    ends: End,
+    loss: AbstractLoss,
+    is_judged: bool,
+) -> tuple[NLSQResult, Size]:
+    """The result of a fit from its starts and their ends; roots of the curvatures at the optimum.
+
+    Without derivatives by the inputs of the fit: `with_derivatives` gives them.
+    """
     cost = jnp.where(jnp.isfinite(ends.cost), ends.cost, jnp.inf)
     params = jax.vmap(problem.params)(ends.y)
     variance = jnp.min(cost) / problem.n_points if problem.data.sigma is None else 1.0
     converged = jnp.asarray(ends.result == RESULTS.successful)
     basins = choose_basin(problem.model, problem.data.t, params, cost, converged, variance)
     end = jax.tree.map(lambda x: x[basins.best], ends)
-    dof = problem.n_points - jnp.sum(~end.optimality.held) - jnp.sum(end.reduced.scaling.free)
+    scaling = end.reduced.scaling
+    dof = problem.n_points - jnp.sum(~end.optimality.held) - jnp.sum(scaling.free)
     squares = loss.equivalent(problem, end, dof)
     count = starts.shape[0]  # one more end where labels were exchanged
     led = jnp.where(basins.best < count, basins.best, jnp.argmin(cost[:count]))
-    return NLSQResult(
+    result = NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
         units=tuple(space.units),
         model=type(problem.model).__name__,
-        per_angle_mode=problem.scaling.mode.word,
+        asked_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator.word,
+        values=problem.params(end.y),
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
         start=jnp.where(jnp.asarray(problem.varying), starts[led], problem.start),
         phi=jnp.asarray(problem.data.phi),
-        scaling_at_bound=_scaling_at_bound(problem.scaling, end.reduced.scaling),
+        contrast=scaling.contrast,
+        offset=scaling.offset + problem.shift,
+        scaling_at_bound=_scaling_at_bound(problem.scaling, scaling),
+        chi2=squares.chi2,
         n_points=problem.n_points,
         dof=dof,
         total=squares.total,
-        result=_judged(end.result, squares),
+        result=_ended(end.result, squares),
         n_evaluations=end.n_evaluations,
         starts=starts,
         ends=params[:count],
@@ -110,27 +127,26 @@ def make_result(
         loss_scale=loss.scale,
         noise_level=squares.noise,
         cost=None if loss.scale is None else end.cost,
-        **vars(_answer(given, end, squares, loss)),
         **vars(end.optimality),
-        **_errors(end, squares),
+        **_errors(end, squares, is_judged),
     )
+    return result, jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
 
 
-def _judged(result: RESULTS, squares: Equivalent) -> RESULTS:
+def _ended(result: RESULTS, squares: Equivalent) -> RESULTS:
     """How the fit ended: no success if a constant for each angle would be better."""
     is_worse = (result == RESULTS.successful) & (squares.chi2 > squares.total * (1 + _EQUAL))
     return RESULTS.where(is_worse, RESULTS.worse_than_constant, result)
 
 
-def _answer(given: Given, end: End, squares: Equivalent, loss: AbstractLoss) -> Answer:
-    """The parts of the result that have derivatives."""
-    problem, scaling = constant(given.problem), end.reduced.scaling
-    offset = scaling.offset + problem.shift
-    answer = Answer(problem.params(end.y), scaling.contrast, offset, squares.chi2)
-    if loss.scale is not None:
-        return refuse(answer, given)
-    size = jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
-    return differentiable(answer, size, end.optimality.held, given)
+def with_derivatives(result: NLSQResult, size: Size, given: Given) -> NLSQResult:
+    """The result with derivatives of values, contrast, offset and chi2 by the inputs of the fit."""
+    answer = Answer(result.values, result.contrast, result.offset, result.chi2)
+    if result.loss_scale is not None:
+        answer = refuse(answer, given)
+    else:
+        answer = differentiable(answer, size, result.held, given)
+    return dataclasses.replace(result, **vars(answer))
 
 
 def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array, "angle 2"]:
@@ -141,19 +157,23 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
-def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
+def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
     values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
-    found = uncertainty.speckle_covariance(uncertainty.LinearisedFit(*parts))
+    at = uncertainty.LinearisedFit(*parts)
+    found, structure = judged(at) if is_judged else (uncertainty.speckle_covariance(at), None)
+    is_decided = squares.problem.scaling.mode.is_decided
     return {
         "uncertainty_kind": uncertainty.SPECKLE,
         "covariance": found.covariance,
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,
+        "own_scaling": own_scaling(at, found) if is_decided else None,
+        "structure": structure,
         **vars(found.noise),
     }

@@ -67,6 +67,13 @@ class Scaling(eqx.Module):
     upper: Float[Array, "coefficient 2"]
     mode: "Individual" = eqx.field(static=True)
 
+    def shared(self, is_shared: Bool[Array, ""]) -> "Scaling":
+        """One pair for all angles where `is_shared`, else this one, of a pair for each angle."""
+        first = jnp.arange(self.basis.shape[1]) == 0
+        basis = jnp.where(is_shared, first.astype(self.basis.dtype), self.basis)
+        upper = jnp.where(is_shared & ~first[:, None], self.lower, self.upper)
+        return Scaling(basis, self.lower, upper, self.mode)
+
     def solve(self, moments: Moments) -> "ScalingSolution":
         """Contrast and offset inside their bounds that minimise the squared residuals.
 
@@ -98,15 +105,17 @@ class Individual:
         word: The configuration's word, which results keep.
         is_frozen: Whether contrast and offset are estimates from the data that do not vary.
         is_series: Whether coefficients belong to a series over the angles.
+        is_decided: Whether the data decide if the angles share one pair.
     """
 
     word: ClassVar[str] = "individual"
     is_frozen: ClassVar[bool] = False
     is_series: ClassVar[bool] = False
+    is_decided: ClassVar[bool] = False
 
     @property
     def varying(self) -> "Individual":
-        """The mode in which nothing is frozen, for searching starts."""
+        """The mode for searching starts: nothing is frozen, nothing to be decided."""
         return Individual() if self.is_frozen else self
 
     def basis(self, phi: Angles) -> Basis:
@@ -152,6 +161,18 @@ class Averaged(Individual):
 
     def basis(self, phi: Angles) -> Basis:
         return jnp.ones((phi.shape[0], 1), phi.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Decided(Individual):
+    """One contrast and one offset for all angles where the data agree with it, else their own."""
+
+    word: ClassVar[str] = "auto"
+    is_decided: ClassVar[bool] = True
+
+    @property
+    def varying(self) -> Individual:
+        return Averaged()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +231,7 @@ _MODES = {mode.word: mode for mode in (Individual(), Averaged(), Frozen(), Fouri
 
 
 def resolve_mode(mode: str | Individual, n_angles: int) -> Individual:
-    """The object of a word; "auto" is averaged from 3 angles on and individual below.
+    """The object of a word; "auto" lets the data decide from 3 angles on, individual below.
 
     Raises:
         ValueError: If the mode is unknown.
@@ -218,7 +239,7 @@ def resolve_mode(mode: str | Individual, n_angles: int) -> Individual:
     if isinstance(mode, Individual):
         return mode
     if mode == "auto":
-        return Averaged() if n_angles >= 3 else Individual()
+        return Decided() if n_angles >= 3 else Individual()
     if mode not in _MODES:
         raise ValueError(
             f"per_angle_mode is {mode!r}; expected one of {', '.join(get_args(PerAngleMode))}."

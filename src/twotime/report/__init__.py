@@ -67,9 +67,8 @@ class Description:
         """
         origin = provenance or Provenance()
         tables = *self.main_tables(curves), *self.tables[1:]
-        remarks = *self.remarks, *([sentence(origin.judgement)] if origin.judgement else [])
         parts = [f"# {self.title}", *self.lead, *map(markdown_table, tables)]
-        parts.append("\n".join(f"* {remark}" for remark in remarks))
+        parts.append("\n".join(f"* {remark}" for remark in self.remarks))
         facts = dict(origin.source) | dict(origin.metadata)
         if origin.wall_time is not None:
             facts["time for the fit"] = f"{origin.wall_time:.1f} s, compilation included"

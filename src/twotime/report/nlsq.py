@@ -71,6 +71,8 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
         "loss": loss | {"robust_cost": fit.cost},
         "detector_pixels": fit.pixels,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
+        "own_scaling": fit.own_scaling,
+        "judgement": None if fit.structure is None else fit.structure.summary(),
     }
 
 
@@ -135,6 +137,8 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
         *map(sentence, fit.null_directions + fit.sloppy_directions),
         *_trades(fit),
         *_where_starts_ended(fit),
+        *_how_shared(fit),
+        *([] if fit.structure is None else [sentence(fit.structure.sentence)]),
     )
 
 
@@ -192,6 +196,27 @@ def _loss_sentence(fit: NLSQResult) -> str:
     return (
         f" The robust loss {fit.loss} was minimised instead of the sum of squares. It departs from "
         f"squares at {float(fit.loss_scale):g} times the noise level, which is {level}."
+    )
+
+
+def _how_shared(fit: NLSQResult) -> tuple[str, ...]:
+    """What is to be known about contrast and offset of the angles."""
+    if fit.asked_mode == "constant":
+        return (
+            "Contrast and offset are frozen at quantiles of the data (per_angle_mode: constant), "
+            "which may be far off; ± does not include that. Compare with individual.",
+        )
+    if fit.own_scaling is None:
+        return ()
+    deviations = np.abs(np.asarray(fit.own_scaling))
+    angle, which = np.unravel_index(np.argmax(deviations), deviations.shape)
+    place = f"{('contrast', 'offset')[which]} at φ = {float(fit.phi[angle]):g}°"
+    far = f"{deviations.max():.1f} standard deviations ({place})"
+    if fit.is_shared:
+        return (f"All angles share contrast and offset: they agree, the farthest within {far}.",)
+    return (
+        f"Every angle has its own contrast and offset (individual): with shared ones they would "
+        f"be up to {far} away.",
     )
 
 

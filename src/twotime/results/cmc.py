@@ -106,6 +106,7 @@ class CMCResult(storage.AbstractModelResult):
     scaling_kind: str = eqx.field(static=True)
     noise_kind: str = eqx.field(static=True)
     combination: str = eqx.field(static=True)
+    per_angle_mode: str = eqx.field(static=True)
     strategy: str = eqx.field(static=True)
     width_kind: str = eqx.field(static=True)
     width_text: str = eqx.field(static=True)

@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel, Curve
+from twotime.models.base import AbstractTwoTimeModel, Curve, is_concrete
 from twotime.models.correlation import correlation
 from twotime.results import storage
+from twotime.results.judgement import Structure
 from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
@@ -41,10 +42,16 @@ def _as_result(result: Any) -> RESULTS:
     return result if isinstance(result, RESULTS) else results_at(result)
 
 
+def _as_structure(structure: Any) -> Structure | None:
+    """A judgement from what folders hold of it."""
+    return Structure(**structure) if isinstance(structure, dict) else structure
+
+
 class NLSQResult(storage.AbstractModelResult):
     """A least-squares fit: a PyTree of numbers, with names attached.
 
     Attributes:
+        asked_mode: How contrast and offset may be shared between angles, as it was asked for.
         uncertainty_kind: What `uncertainties` assume, in words.
         values: All parameters.
         lower: Their lower bounds.
@@ -83,6 +90,10 @@ class NLSQResult(storage.AbstractModelResult):
             for least squares, as are the next two.
         noise_level: Noise level of each angle [sigma, or c2 without sigma].
         cost: Robust cost, which was minimised instead of chi2.
+        is_shared: Whether all angles share contrast and offset; None where nothing was decided.
+        own_scaling: How far contrast and offset of its own would move each angle where all share
+            them [standard deviations]; None where nothing was decided.
+        structure: What the residuals say about the model; None where they were not judged.
     """
 
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
@@ -90,7 +101,9 @@ class NLSQResult(storage.AbstractModelResult):
         "n_steps": "n_evaluations",
         "code": "result",
         "ends_code": "ends_result",
+        "per_angle_mode": "asked_mode",
     }
+    asked_mode: str = eqx.field(static=True)
     uncertainty_kind: str = eqx.field(static=True)
     values: Float[Array, " param"]
     lower: Float[Array, " param"]
@@ -125,6 +138,16 @@ class NLSQResult(storage.AbstractModelResult):
     loss_scale: Float[Array, ""] | None = None
     noise_level: Float[Array, " angle"] | None = None
     cost: Float[Array, ""] | None = None
+    is_shared: Bool[Array, ""] | None = None
+    own_scaling: Float[Array, "angle 2"] | None = None
+    structure: Structure | None = eqx.field(default=None, converter=_as_structure)
+
+    @property
+    def per_angle_mode(self) -> str:  # type: ignore[override]
+        """How contrast and offset are shared between angles; "auto" while the data are traced."""
+        if self.is_shared is None or not is_concrete(self.is_shared):
+            return self.asked_mode
+        return "averaged" if self.is_shared else "individual"
 
     @property
     def optima(self) -> tuple[Optimum, ...]:

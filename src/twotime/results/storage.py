@@ -43,7 +43,6 @@ class Provenance:
         notes: Sentences about the data and the settings that a reader should know.
         metadata: The user's own notes about the experiment.
         wall_time: Time the fit took, compilation included [s].
-        judgement: What the residuals say about the model, as a sentence.
     """
 
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -51,7 +50,6 @@ class Provenance:
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
     wall_time: float | None = None
-    judgement: str = ""
 
 
 @functools.singledispatch
@@ -145,7 +143,7 @@ class AbstractModelResult(AbstractResult):
     varying: tuple[bool, ...] = eqx.field(static=True)
     units: Names = eqx.field(static=True)
     model: str = eqx.field(static=True)
-    per_angle_mode: str = eqx.field(static=True)
+    per_angle_mode: eqx.AbstractVar[str]
     evaluator: str = eqx.field(static=True)
     values: eqx.AbstractVar[Any]
 

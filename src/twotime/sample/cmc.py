@@ -150,6 +150,8 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     """Sample and keep blocks in a folder, from those that are there if that is asked for."""
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
+    if job.mode.is_decided:
+        job = job._replace(mode=resolve_mode(fit.per_angle_mode, len(job.data.phi)))
     if job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
     posterior, evaluator, found, checked = _posterior(job, space, fit)

@@ -48,7 +48,7 @@ def checked_fit(fit: NLSQResult, space: ParameterSpace, mode: str) -> NLSQResult
             f"The start is a fit of {', '.join(fit.names)}; the space varies "
             f"{', '.join(varying)}; fit with the same space."
         )
-    if fit.per_angle_mode != mode:
+    if mode not in (fit.per_angle_mode, "auto"):
         raise ValueError(
             f"The start was fitted with per_angle_mode {fit.per_angle_mode!r}; expected {mode!r}; "
             "use the same in both."

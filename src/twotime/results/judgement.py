@@ -1,0 +1,108 @@
+"""The judgement of a fit: what its residuals say about the model, in numbers and in words."""
+
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float
+
+from twotime.models.rates import AnyArray
+
+FALSE_ALARMS = 0.01
+"""Part of the fits of right models that are said not to describe the data."""
+
+
+class Structure(eqx.Module):
+    """Mean residuals of groups of points, and how far noise alone would move them.
+
+    Attributes:
+        lag: First lag of each group of lags [s].
+        by_lag: Mean residual of each angle at these lags.
+        lag_deviation: Standard deviation that the noise gives it.
+        age: First time of each group of frames [s].
+        by_age: Mean residual of each angle in the rows and columns of these frames (stripes).
+        age_deviation: Standard deviation that the noise gives it.
+        phi: Detector angles [degree].
+        neighbours: Correlation of residuals one frame apart in a row, of each angle.
+        chance: Probability that noise alone leaves a mean as far from zero as the largest.
+        share: Variance of the means by lag beyond their noise, as part of the variance of the
+            fitted correlation by lag.
+    """
+
+    lag: Float[AnyArray, " group"]
+    by_lag: Float[AnyArray, "angle group"]
+    lag_deviation: Float[AnyArray, "angle group"]
+    age: Float[AnyArray, " period"]
+    by_age: Float[AnyArray, "angle period"]
+    age_deviation: Float[AnyArray, "angle period"]
+    phi: Float[AnyArray, " angle"]
+    neighbours: Float[AnyArray, " angle"]
+    chance: Float[AnyArray, ""]
+    share: Float[AnyArray, ""]
+
+    @property
+    def deviations(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means by lag and by age [standard deviations]."""
+        by_lag, by_age = self.by_lag / self.lag_deviation, self.by_age / self.age_deviation
+        return np.abs(by_lag), np.abs(by_age)
+
+    @property
+    def worst(self) -> tuple[float, float]:
+        """Largest mean by lag and by age [standard deviations]."""
+        by_lag, by_age = self.deviations
+        return float(by_lag.max()), float(by_age.max())
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the residuals are such as noise leaves them."""
+        return bool(self.chance >= FALSE_ALARMS)
+
+    @property
+    def place(self) -> str:
+        """Where the largest mean residual is, in words."""
+        lags, ages = self.deviations
+        is_lag = lags.max() >= ages.max()
+        found, starts, kind = (
+            (lags, self.lag, "lags") if is_lag else (ages, self.age, "frames (stripes)")
+        )
+        k, group = np.unravel_index(np.argmax(found), found.shape)
+        return f"{kind} from {float(starts[group]):.3g} s on, φ = {float(self.phi[k]):g}°"
+
+    @property
+    def causes(self) -> str:
+        """What usually leaves residuals as these, in words."""
+        lags, ages = self.deviations
+        if ages.max() > lags.max():
+            # Of one period alone, or rising and falling along the record.
+            others = np.sort(ages.max(axis=0))[:-1]
+            if others.size and others[-1] < 0.5 * ages.max():
+                return "bad frames, which analyzer_parameters.bad_frames leaves out"
+            return "a drift of the beam or the detector, or a law that ages otherwise"
+        signed = np.asarray(self.by_lag / self.lag_deviation)
+        group = np.argmax(lags.max(axis=0))
+        common = np.abs(signed[:, group].mean())
+        if len(signed) > 1 and signed[:, group].std() > common:
+            return "contrast that varies with the angle, or a law with another direction of flow"
+        return "static scattering, a further component, or a decay of another shape"
+
+    @property
+    def sentence(self) -> str:
+        """What the residuals say about the model."""
+        lags, ages = self.worst
+        if self.is_right:
+            return (
+                f"the residuals are no larger than noise explains (lags within {lags:.1f}, frames "
+                f"within {ages:.1f} standard deviations)"
+            )
+        return (
+            f"the model does not describe the data: the mean residual is {max(lags, ages):.1f} "
+            f"standard deviations of the noise from zero ({self.place}); {self.share:.2%} of the "
+            f"signal's variance is left. Usual causes: {self.causes}. The error bars do not "
+            "include this misfit"
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The findings by name, for other programs to read."""
+        names = "sentence", "is_right", "chance", "share", "place", "causes"
+        found = {name: getattr(self, name) for name in names}
+        return found | dict(zip(("worst_by_lag", "worst_by_age"), self.worst, strict=True))
