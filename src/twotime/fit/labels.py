@@ -16,7 +16,7 @@ from twotime.models.rates import Times
 Starts = Float[Array, "start param"]
 
 
-def ends_of_starts(problem: Problem, fit: Callable[[Params], End], starts: Starts) -> End:
+def ends_of_starts(problem: Problem, fit: Callable[[Array], End], starts: Starts) -> End:
     """Where fits from some starts end, and for laws with labels where one more ends.
 
     This one starts at the best end with its components exchanged, if their labels are not the
@@ -54,7 +54,9 @@ def _components(problem: Problem, params: Params) -> Components | None:
 
 
 def _is_usual(problem: Problem, params: Params) -> Bool[Array, ""]:
-    return problem.model.is_canonical(_components(problem, params))
+    found = _components(problem, params)
+    assert found is not None
+    return problem.model.is_canonical(found)
 
 
 def _exchanged(problem: Problem, params: Params) -> Params:

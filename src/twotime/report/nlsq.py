@@ -154,9 +154,9 @@ def _at_bounds(fit: NLSQResult) -> tuple[str, ...]:
         advice = "the limit of a share" if is_share else f"widen parameters.{name}.{end}"
         found.append(f"{name} is on its {side} bound {bound:g}: {advice}.")
     flags = np.asarray(fit.scaling_at_bound)
-    for column, (name, values) in enumerate((("contrast", fit.contrast), ("offset", fit.offset))):
+    for column, (name, found_at) in enumerate((("contrast", fit.contrast), ("offset", fit.offset))):
         if name in fit.at_bound:
-            ends = dict.fromkeys(f"{x:g}" for x in np.asarray(values)[flags[:, column]])
+            ends = dict.fromkeys(f"{x:g}" for x in np.asarray(found_at)[flags[:, column]])
             widen = f"widen parameters.{name}.min or parameters.{name}.max"
             found.append(f"{name} is on its bound {', '.join(ends)}: {widen}.")
     return tuple(found)
