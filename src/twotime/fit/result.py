@@ -4,13 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
 from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
 from twotime.fit.robust import AbstractLoss, End, Equivalent
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.gram.pairs import FIRST
+from twotime.gram.problem import Problem
+from twotime.models.base import AbstractTwoTimeModel, Params
+from twotime.models.correlation import correlation_at
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
@@ -20,6 +24,8 @@ Starts = Float[Array, "start param"]
 Flags = Bool[Array, " start"]
 
 _EQUAL = 1e-6
+_LEFT = 1e-10
+"""Part of a curvature below which it is rounding, once contrast and offset are projected out."""
 
 
 class Basins(NamedTuple):
@@ -108,10 +114,23 @@ def make_result(
         loss_scale=loss.scale,
         noise_level=squares.noise,
         cost=None if loss.scale is None else end.cost,
+        correlation_ends=_correlation_ends(problem, params[basins.best]),
         **vars(_answer(given, end, squares, loss)),
         **vars(end.optimality),
         **_errors(end, squares),
     )
+
+
+def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2"]:
+    """Fitted correlation of neighbouring frames in the middle, and of the first and last frame."""
+    t = jnp.asarray(problem.data.t)
+    middle = t.shape[0] // 2
+    pairs = t[np.array([middle - 1, 0])], t[np.array([middle, -1])]
+
+    def of_angle(phi: Scalar) -> Array:
+        return correlation_at(problem.model, params, *pairs, t=t, q=problem.data.q, phi=phi)
+
+    return jax.vmap(of_angle)(jnp.asarray(problem.data.phi))
 
 
 def _judged(result: RESULTS, squares: Equivalent) -> RESULTS:
@@ -139,10 +158,18 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
+def _determined(squares: Equivalent) -> Float[Array, "free free"]:
+    """The Gauss-Newton matrix, 0 for parameters that contrast and offset hide but for rounding."""
+    hessian, contrast = squares.reduced.hessian, squares.reduced.scaling.contrast
+    slopes = jnp.diagonal(squares.grams, axis1=1, axis2=2)[:, FIRST:]
+    is_seen = jnp.diagonal(hessian) > _LEFT * (contrast**2 @ slopes)
+    return jnp.where(is_seen[:, None] & is_seen, hessian, 0.0)
+
+
 def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
-    values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
+    values, vectors, scale = uncertainty.spectrum(_determined(squares), held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse

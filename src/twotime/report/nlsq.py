@@ -11,8 +11,8 @@ from twotime.results.storage import describe
 
 _FACTS = (
     "converged", "status", "uncertainty_kind", "per_angle_mode", "evaluator", "contrast", "offset",
-    "at_bound", "null_directions", "sloppy_directions", "chi2", "n_points", "dof", "reduced_chi2",
-    "r_squared", "photons", "n_evaluations",
+    "at_bound", "null_directions", "sloppy_directions", "unseen", "chi2", "n_points", "dof",
+    "reduced_chi2", "r_squared", "photons", "n_evaluations",
 )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
     return (
         f"± is one standard deviation; {fit.uncertainty_kind}.",
         *(f"{name} ended on a bound." for name in fit.at_bound),
-        *map(sentence, fit.null_directions + fit.sloppy_directions),
+        *map(sentence, fit.null_directions + fit.sloppy_directions + fit.unseen),
         *_where_starts_ended(fit),
     )
 

@@ -18,6 +18,8 @@ from twotime.solver import RESULTS, places, results_at
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
+_WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
+"""The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
 
 class Optimum(NamedTuple):
@@ -83,6 +85,8 @@ class NLSQResult(storage.AbstractModelResult):
             for least squares, as are the next two.
         noise_level: Noise level of each angle [sigma, or c2 without sigma].
         cost: Robust cost, which was minimised instead of chi2.
+        correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
+            of the record, and between the first and the last frame.
     """
 
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
@@ -125,6 +129,7 @@ class NLSQResult(storage.AbstractModelResult):
     loss_scale: Float[Array, ""] | None = None
     noise_level: Float[Array, " angle"] | None = None
     cost: Float[Array, ""] | None = None
+    correlation_ends: Float[Array, "angle 2"] | None = None
 
     @property
     def optima(self) -> tuple[Optimum, ...]:
@@ -231,6 +236,27 @@ class NLSQResult(storage.AbstractModelResult):
             "of them"
             for part in self.undetermined
         )
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What the record cannot show of the decay, in words: its beginning or its end."""
+        if self.correlation_ends is None:
+            return ()
+        within, left = np.asarray(self.correlation_ends).T
+        found, n_fast = [], int(np.sum(within < _WITHIN_A_FRAME))
+        if n_fast:
+            found.append(
+                f"at {n_fast} of {within.size} angles the fitted correlation falls to "
+                f"{within.min():.2g} within one frame: what happens in that time is not seen, and "
+                "contrast and rate rest on what little is left; take shorter frames or a smaller q"
+            )
+        if left.min() > _DECAYED:
+            found.append(
+                f"the record ends before the correlation does: {left.min():.2g} of it is left "
+                "between the first and the last frame, so offset, contrast and rate can hardly be "
+                "told apart; measure for longer, or fix the offset where it is known"
+            )
+        return tuple(found)
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:
