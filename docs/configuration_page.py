@@ -59,10 +59,10 @@ Constant parts (`D_offset`, `v_offset`, …), `f2` and `f3` can hardly be told f
 beside them. They are 0 and fixed unless they have a value, `vary: true`, bounds or a prior.
 
 The numbers below apply where you give none. Bounds of amplitudes are then widened for the data:
-down to a tenth of the rate that decorrelates the light in the whole record, up to ten times the rate
-that does so within a frame (both times the change that exponents of ±1 bring until the end of the
-record). Bounds of the offset lie about the baseline (`experimental_data.baseline`). The result lists
-the bounds that were used; bounds that you give are never changed.
+down to a tenth of the rate that decorrelates the light in the whole record, up to ten times the
+rate that does so within a frame (both times the change that exponents of ±1 bring until the end of
+the record). Bounds of the offset lie about the baseline (`experimental_data.baseline`). The result
+lists the bounds that were used; bounds that you give are never changed.
 """
 
 _OLDER = """\

@@ -318,3 +318,33 @@ def test_a_colloid_in_water_is_fitted_from_a_space_without_bounds():
     rate = fit.params["D0"] * middle ** fit.params["alpha"]
     assert fit.converged and fit.names == ("D0", "alpha")
     assert rate == pytest.approx(4e8, rel=0.1)
+
+
+# What a record cannot show
+
+
+def stationary(tau, n=N, contrast=0.3, noise=1e-3):
+    asked = tt.ParameterSpace(
+        values={"D0": 1 / (1e-4 * 0.1 * tau), "alpha": 0.0},
+        vary={"alpha": False},
+        bounds={"D0": (1e-4, 1e7)},
+    )
+    return tt.fit_nlsq(tt.StaticDiffusion(), decaying(tau, contrast, noise, n=n), asked)
+
+
+def test_what_the_record_does_not_show_is_said_with_numbers():
+    fast, good, slow = stationary(0.3), stationary(6.0), stationary(100.0)
+    assert good.unseen == ()
+    (within,), (left,) = fast.unseen, slow.unseen
+    assert f"falls to {float(fast.correlation_ends[0, 0]):.2g} within one frame" in within
+    assert f"{float(slow.correlation_ends[0, 1]):.2g} of it is left" in left
+    assert left[1:] in slow.report() and fast.summary()["unseen"] == fast.unseen
+    assert fast.correlation_ends[0] == pytest.approx(
+        [np.exp(-1e-5 * fast.params["D0"]), np.exp(-39e-5 * fast.params["D0"])], abs=1e-9
+    )
+
+
+def test_a_rate_that_contrast_and_offset_hide_has_no_error_bar():
+    fit = stationary(1e7, contrast=0.5, noise=0.0)
+    assert np.isinf(fit.uncertainties["D0"]) and "not determined" in fit.report()
+    assert np.isfinite(stationary(100.0).uncertainties["D0"])

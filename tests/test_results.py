@@ -208,7 +208,7 @@ def test_arrays_hold_data_model_and_residual(tmp_path):
     fit.save(tmp_path / "out", model, data)
     arrays = storage.read_arrays(tmp_path / "out")
     assert set(arrays) == {
-        "t", "q", "phi", "c2", "mask", "model", "residual", "contrast", "offset",
+        "t", "q", "phi", "baseline", "c2", "mask", "model", "residual", "contrast", "offset",
     }  # fmt: skip
     expected = 0.25 * tt.correlation(model, fit.values, t=t, q=0.01, phi=phi)[1] + 1.1
     np.testing.assert_allclose(arrays["model"][1], expected, rtol=1e-6)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
@@ -14,8 +15,10 @@ from twotime.covariance.misfit import judged
 from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
+from twotime.gram.pairs import FIRST
 from twotime.gram.problem import Problem
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, Params
+from twotime.models.correlation import correlation_at
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
@@ -26,6 +29,8 @@ Flags = Bool[Array, " start"]
 Size = Float[Array, " free"]
 
 _EQUAL = 1e-6
+_LEFT = 1e-10
+"""Part of a curvature below which it is rounding, once contrast and offset are projected out."""
 
 
 class Basins(NamedTuple):
@@ -127,10 +132,23 @@ def make_result(
         loss_scale=loss.scale,
         noise_level=squares.noise,
         cost=None if loss.scale is None else end.cost,
+        correlation_ends=_correlation_ends(problem, params[basins.best]),
         **vars(end.optimality),
         **_errors(end, squares, is_judged),
     )
     return result, jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
+
+
+def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2"]:
+    """Fitted correlation of neighbouring frames in the middle, and of the first and last frame."""
+    t = jnp.asarray(problem.data.t)
+    middle = t.shape[0] // 2
+    pairs = t[np.array([middle - 1, 0])], t[np.array([middle, -1])]
+
+    def of_angle(phi: Scalar) -> Array:
+        return correlation_at(problem.model, params, *pairs, t=t, q=problem.data.q, phi=phi)
+
+    return jax.vmap(of_angle)(jnp.asarray(problem.data.phi))
 
 
 def _ended(result: RESULTS, squares: Equivalent) -> RESULTS:
@@ -157,10 +175,18 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
+def _determined(squares: Equivalent) -> Float[Array, "free free"]:
+    """The Gauss-Newton matrix, 0 for parameters that contrast and offset hide but for rounding."""
+    hessian, contrast = squares.reduced.hessian, squares.reduced.scaling.contrast
+    slopes = jnp.diagonal(squares.grams, axis1=1, axis2=2)[:, FIRST:]
+    is_seen = jnp.diagonal(hessian) > _LEFT * (contrast**2 @ slopes)
+    return jnp.where(is_seen[:, None] & is_seen, hessian, 0.0)
+
+
 def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
-    values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
+    values, vectors, scale = uncertainty.spectrum(_determined(squares), held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse

@@ -12,8 +12,8 @@ from twotime.results.storage import describe
 _TRADE = 0.95  # correlation of two parameters from which each alone says little
 _FACTS = (
     "converged", "status", "uncertainty_kind", "per_angle_mode", "evaluator", "contrast", "offset",
-    "at_bound", "null_directions", "sloppy_directions", "chi2", "n_points", "dof", "reduced_chi2",
-    "r_squared", "photons", "n_evaluations",
+    "at_bound", "null_directions", "sloppy_directions", "unseen", "chi2", "n_points", "dof",
+    "reduced_chi2", "r_squared", "photons", "n_evaluations",
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
     return (
         f"± is one standard deviation; {fit.uncertainty_kind}.",
         *_at_bounds(fit),
-        *map(sentence, fit.null_directions + fit.sloppy_directions),
+        *map(sentence, fit.null_directions + fit.sloppy_directions + fit.unseen),
         *_trades(fit),
         *_where_starts_ended(fit),
         *_how_shared(fit),

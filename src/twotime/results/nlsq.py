@@ -19,6 +19,8 @@ from twotime.solver import RESULTS, places, results_at
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
+_WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
+"""The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
 
 class Optimum(NamedTuple):
@@ -94,6 +96,8 @@ class NLSQResult(storage.AbstractModelResult):
         own_scaling: How far contrast and offset of its own would move each angle where all share
             them [standard deviations]; None where nothing was decided.
         structure: What the residuals say about the model; None where they were not judged.
+        correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
+            of the record, and between the first and the last frame.
     """
 
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
@@ -138,6 +142,7 @@ class NLSQResult(storage.AbstractModelResult):
     loss_scale: Float[Array, ""] | None = None
     noise_level: Float[Array, " angle"] | None = None
     cost: Float[Array, ""] | None = None
+    correlation_ends: Float[Array, "angle 2"] | None = None
     is_shared: Bool[Array, ""] | None = None
     own_scaling: Float[Array, "angle 2"] | None = None
     structure: Structure | None = eqx.field(default=None, converter=_as_structure)
@@ -254,6 +259,27 @@ class NLSQResult(storage.AbstractModelResult):
             "of them"
             for part in self.undetermined
         )
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """What the record cannot show of the decay, in words: its beginning or its end."""
+        if self.correlation_ends is None:
+            return ()
+        within, left = np.asarray(self.correlation_ends).T
+        found, n_fast = [], int(np.sum(within < _WITHIN_A_FRAME))
+        if n_fast:
+            found.append(
+                f"at {n_fast} of {within.size} angles the fitted correlation falls to "
+                f"{within.min():.2g} within one frame: what happens in that time is not seen, and "
+                "contrast and rate rest on what little is left; take shorter frames or a smaller q"
+            )
+        if left.min() > _DECAYED:
+            found.append(
+                f"the record ends before the correlation does: {left.min():.2g} of it is left "
+                "between the first and the last frame, so offset, contrast and rate can hardly be "
+                "told apart; measure for longer, or fix the offset where it is known"
+            )
+        return tuple(found)
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:
