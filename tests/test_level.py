@@ -345,8 +345,7 @@ def test_what_the_record_does_not_show_is_said_with_numbers():
 
 
 def test_a_rate_that_contrast_and_offset_hide_has_no_error_bar():
-    # What is left of the curvature is rounding, of either sign.
-    for tau in (2e7, 3e7, 5e7, 7e7, 1e8, 2e8):
+    for tau in (1e7, 3e7):
         fit = stationary(tau, contrast=0.5, noise=0.0)
         assert np.isinf(fit.uncertainties["D0"]) and "not determined" in fit.report(), tau
     assert np.isfinite(stationary(100.0).uncertainties["D0"])
