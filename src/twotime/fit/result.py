@@ -11,7 +11,6 @@ from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
 from twotime.fit.implicit import Answer, Given, constant, differentiable, refuse
 from twotime.fit.robust import AbstractLoss, End, Equivalent
-from twotime.gram.pairs import FIRST
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation_at
@@ -24,8 +23,6 @@ Starts = Float[Array, "start param"]
 Flags = Bool[Array, " start"]
 
 _EQUAL = 1e-6
-_LEFT = 1e-10
-"""Part of a curvature below which it is rounding, once contrast and offset are projected out."""
 
 
 class Basins(NamedTuple):
@@ -158,18 +155,10 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
-def _determined(squares: Equivalent) -> Float[Array, "free free"]:
-    """The Gauss-Newton matrix, 0 for parameters that contrast and offset hide but for rounding."""
-    hessian, contrast = squares.reduced.hessian, squares.reduced.scaling.contrast
-    slopes = jnp.diagonal(squares.grams, axis1=1, axis2=2)[:, FIRST:]
-    is_seen = jnp.diagonal(hessian) > _LEFT * (contrast**2 @ slopes)
-    return jnp.where(is_seen[:, None] & is_seen, hessian, 0.0)
-
-
 def _errors(end: End, squares: Equivalent) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
-    values, vectors, scale = uncertainty.spectrum(_determined(squares), held)
+    values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
