@@ -15,7 +15,6 @@ from twotime.covariance.misfit import judged
 from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
-from twotime.gram.pairs import FIRST
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation_at
@@ -29,8 +28,6 @@ Flags = Bool[Array, " start"]
 Size = Float[Array, " free"]
 
 _EQUAL = 1e-6
-_LEFT = 1e-10
-"""Part of a curvature below which it is rounding, once contrast and offset are projected out."""
 
 
 class Basins(NamedTuple):
@@ -175,18 +172,10 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
-def _determined(squares: Equivalent) -> Float[Array, "free free"]:
-    """The Gauss-Newton matrix, 0 for parameters that contrast and offset hide but for rounding."""
-    hessian, contrast = squares.reduced.hessian, squares.reduced.scaling.contrast
-    slopes = jnp.diagonal(squares.grams, axis1=1, axis2=2)[:, FIRST:]
-    is_seen = jnp.diagonal(hessian) > _LEFT * (contrast**2 @ slopes)
-    return jnp.where(is_seen[:, None] & is_seen, hessian, 0.0)
-
-
 def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
-    values, vectors, scale = uncertainty.spectrum(_determined(squares), held)
+    values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
