@@ -218,18 +218,23 @@ class CMCResult(storage.AbstractModelResult):
 
         Of the priors that agree with the data one in a hundred posteriors has one named here.
         """
-        found = []
-        for i, name in enumerate(self.prior_names or ()):
-            chance, estimate = self.prior_chances[i], self.data_estimates[i]
-            if chance * len(self.prior_names) >= _CONFLICT:
+        names, found = self.prior_names or (), []
+        numbers = (
+            self.prior_means, self.prior_deviations, self.prior_chances, self.data_estimates,
+            self.data_errors,
+        )  # fmt: skip
+        columns = (np.asarray(x).tolist() for x in numbers) if names else ()
+        for name, mean, width, chance, estimate, error in zip(names, *columns, strict=True):
+            if chance * len(names) >= _CONFLICT:
                 continue
-            mean, width = self.prior_means[i], self.prior_deviations[i]
             away, where = abs(estimate - mean) / width, "below" if estimate < mean else "above"
-            said = f"; the posterior is {self._of_coordinate(name)}" if name in self.names else ""
+            draws = self.judged.get(name)
+            said = "" if draws is None else f"{draws.mean():.4g} ± {draws.std():.2g}"
             found.append(
                 f"prior and data disagree on {name}: the data alone give {estimate:.4g} ± "
-                f"{self.data_errors[i]:.2g}, {away:.1f} prior deviations {where} the prior "
-                f"{mean:.4g} ± {width:.2g} (prior predictive p = {chance:.1e}){said}"
+                f"{error:.2g}, {away:.1f} prior deviations {where} the prior {mean:.4g} ± "
+                f"{width:.2g} (prior predictive p = {chance:.1e})"
+                + (said and f"; the posterior is {said}")
             )
         return tuple(found)
 
@@ -253,10 +258,6 @@ class CMCResult(storage.AbstractModelResult):
         """Whether the chains converged, the reasons if not, and priors that the data contradict."""
         return "; ".join((self._convergence(), *self.prior_conflicts))
 
-    def _of_coordinate(self, name: str) -> str:
-        draws = self.samples[name]
-        return f"{draws.mean():.4g} ± {draws.std():.2g}"
-
     def _convergence(self) -> str:
         keep, diverged = self.limits, self.shard_divergences
         worst = max(self.r_hat, key=lambda n: np.nan_to_num(self.r_hat[n], nan=np.inf))
@@ -275,7 +276,8 @@ class CMCResult(storage.AbstractModelResult):
                 (f"weights worth {weighted:.0f} draws", keep.min_ess, weighted >= keep.min_ess),
             ]
         if self.is_misplaced:
-            better = f"another optimum is more likely by {float(self.misplaced):.1f} in logarithm"
+            ratio = float(np.asarray(self.misplaced))
+            better = f"another optimum is more likely by {ratio:.1f} in logarithm"
             checks.append((f"{better} than where the chains are", _MISPLACED, False))
         facts = ", ".join(fact for fact, _, _ in checks)
         faults = "; ".join(f"{fact}, limit {limit:g}" for fact, limit, kept in checks if not kept)

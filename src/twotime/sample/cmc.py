@@ -156,11 +156,11 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
         space = informed(space, fit, job.prior_from_fit)
     posterior, evaluator, found, checked = _posterior(job, space, fit)
     whole, word = _as_list(posterior, n, evaluator, is_asked=job.evaluator != "auto")
-    shape = at_fit = shards.find_shape(posterior, *shards.position_of_fit(posterior, fit))
     if job.start == "prior":
         shape, guide = shards.prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
     else:
+        shape = shards.find_shape(posterior, *shards.position_of_fit(posterior, fit))
         (guide, wider), jitter = shards.make_guide(shape, n), sampler.jitter
     seed = int(np.asarray(jax.random.bits(jax.random.fold_in(key, 1))))
     if n == 1:
@@ -178,8 +178,12 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     drawn = driver.sample(
         parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
     )
-    missed = shards.missed(parts, at_fit, drawn.trace.log_density)
-    misplaced = max(missed, _rival(job, fit, found))
+    rival = _rival(job, fit)
+    known = rival if posterior.adjustment is None else fit
+    place, _ = shards.position_of_fit(posterior, known)
+    misplaced = shards.missed(parts, place, drawn.trace.log_density)
+    if posterior.adjustment is not None:  # it knows the likelihood about its fit alone
+        misplaced = max(misplaced, _log_ratio(job, fit, rival, found))
     setup = Setup(posterior, whole, word, guide, found, checked, misplaced, seed)
     return _result(job, setup, drawn, time.perf_counter() - begun)
 
@@ -348,17 +352,22 @@ def _fit_from_several(job: Job) -> NLSQResult:
     )  # fmt: skip
 
 
-def _rival(job: Job, fit: NLSQResult, found: Information) -> float:
-    """Log likelihood of the best optimum of several starts less that of the fit.
+def _rival(job: Job, fit: NLSQResult) -> NLSQResult:
+    """The best fit of several starts: a fit from one start says nothing about other optima."""
+    if len(fit.ends_chi2) > 1 or fit.cost is not None:
+        return fit
+    other = _fit_from_several(job)
+    return other if float(other.chi2) < float(fit.chi2) else fit
 
-    In units in which deviations are as large as the noise that points share makes them. A fit
-    from one start says nothing about other optima, so others are tried.
+
+def _log_ratio(job: Job, fit: NLSQResult, rival: NLSQResult, found: Information) -> float:
+    """Log likelihood of another fit less that of the fit.
+
+    In units in which deviations are as large as the noise that points share makes them.
     """
-    best, own = float(np.min(fit.ends_chi2)), float(fit.chi2 if fit.cost is None else fit.cost)
-    if len(fit.ends_chi2) == 1 and fit.cost is None:
-        best = float(_fit_from_several(job).chi2)
-    variance = best / float(fit.dof) if job.data.sigma is None else 1.0
-    return 0.5 * (own - best) / variance / float(np.mean(np.diag(found.spread)))
+    variance = float(rival.reduced_chi2) if job.data.sigma is None else 1.0
+    gain = 0.5 * (float(fit.chi2) - float(rival.chi2)) / variance
+    return gain / float(np.mean(np.diag(found.spread)))
 
 
 def _as_list(

@@ -324,8 +324,8 @@ class Posterior(eqx.Module):
         """Chi-squared as a function of contrasts and offsets."""
         s = self.coordinates.to_logarithms(z)
         there = s if self.adjustment is None else self.adjustment.parameters(s)
-        params = jnp.asarray(self.start).at[np.flatnonzero(self.varying)]
-        params = params.set(self.coordinates.without_logarithms(there))
+        values = self.coordinates.without_logarithms(there)
+        params = jnp.asarray(self.start).at[np.flatnonzero(self.varying)].set(values)
         system = self.scaling.system(self.source.moments(self.model, params, self.varying))
         if self.adjustment is None:
             return system

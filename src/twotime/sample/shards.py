@@ -312,14 +312,14 @@ def _heights(posterior: Density, places: Array) -> Array:
 
 
 def missed(
-    parts: Posterior, mode: Shape, log_density: Float[np.ndarray, "shard chain draw"]
+    parts: Posterior, place: Position, log_density: Float[np.ndarray, "shard chain draw"]
 ) -> float:
-    """How much more likely the mode is than typical draws would be below the best of the draws.
+    """How much more likely a place is than the best draws, were these about the mode there.
 
     At a typical draw the log density is half the number of coordinates below that at the mode.
     """
-    heights = np.asarray(_heights_of_shards(parts, jnp.asarray(mode.mode)))
-    return float(np.max(heights - log_density.max(axis=(1, 2)))) - 0.5 * len(mode.mode)
+    heights = np.asarray(_heights_of_shards(parts, jnp.asarray(place)))
+    return float(np.max(heights - log_density.max(axis=(1, 2)))) - 0.5 * len(place)
 
 
 @compiled

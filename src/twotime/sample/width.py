@@ -31,7 +31,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from twotime import covariance as errors
 from twotime.compilation import compiled
@@ -44,6 +44,8 @@ from twotime.sample.coordinates import Coordinates, logarithms
 
 Free = Float[AnyArray, " free"]
 Both = Float[AnyArray, " both"]
+OfFit = Float[np.ndarray, " free"]
+OfBoth = Float[np.ndarray, " both"]
 Square = Float[AnyArray, "both both"]
 _NARROWEST = 1e-2
 """Least variance that is believed, in units of that from independent points."""
@@ -111,16 +113,16 @@ class Information(NamedTuple):
         variance: Variance of a point, in units of chi-squared.
     """
 
-    centre: Free
+    centre: OfFit
     coefficients: Float[np.ndarray, " coefficient"]
     unit: Square
     spread: Square
-    score: Both
-    is_null: AnyArray
+    score: OfBoth
+    is_null: Bool[np.ndarray, " both"]
     variance: float
 
     @property
-    def deviations(self) -> Both:
+    def deviations(self) -> OfBoth:
         """Standard deviations of parameters and coefficients; infinite where not determined."""
         back = np.linalg.inv(self.unit)
         size = np.sqrt(np.einsum("ij,jk,ik->i", back, self.spread, back))
@@ -189,15 +191,15 @@ class _Local(NamedTuple):
         variance: Chi-squared for each degree of freedom.
     """
 
-    hessian: Array
-    normal: Array
-    projection: Array
-    slope: Array
-    directions: Array
-    scores: Array
-    contrast: Array
-    offset: Array
-    variance: Array
+    hessian: AnyArray
+    normal: AnyArray
+    projection: AnyArray
+    slope: AnyArray
+    directions: AnyArray
+    scores: AnyArray
+    contrast: AnyArray
+    offset: AnyArray
+    variance: AnyArray
 
 
 @compiled
@@ -302,7 +304,7 @@ class Independent:
         """Fields of the posterior that the correction sets."""
         return {}
 
-    def ratio(self, found: Information) -> Free:
+    def ratio(self, found: Information) -> OfFit:
         """Deviations that the likelihood gives parameters, relative to independent points."""
         return np.ones(len(found.centre))
 
@@ -320,7 +322,7 @@ class Curvature(Independent):
     def changes(self, found: Information) -> dict[str, Any]:
         return {"adjustment": found.adjustment()}
 
-    def ratio(self, found: Information) -> Free:
+    def ratio(self, found: Information) -> OfFit:
         back, n = np.linalg.inv(found.unit), len(found.centre)
         robust = np.einsum("ij,jk,ik->i", back, found.spread, back)
         return np.sqrt(robust / np.sum(back**2, axis=1))[:n]
@@ -340,7 +342,7 @@ class Tempering(Independent):
         volume = np.linalg.slogdet(found.of_parameters)[1]
         return {"power": jnp.asarray(min(1.0, float(np.exp(-volume / len(found.centre)))))}
 
-    def ratio(self, found: Information) -> Free:
+    def ratio(self, found: Information) -> OfFit:
         return np.full(len(found.centre), float(self.changes(found)["power"]) ** -0.5)
 
 
