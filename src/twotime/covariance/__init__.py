@@ -17,8 +17,23 @@ from jaxtyping import Array, Bool, Float
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance import speckle
-from twotime.covariance.blocks import Blocks, Planes, Slopes, cut_blocks, single
-from twotime.covariance.noise import Moments, Noise, Rows, residual_moments, solve_noise
+from twotime.covariance.blocks import (
+    WHOLE,
+    Planes,
+    Slopes,
+    cut_blocks,
+    planes_between,
+    single,
+)
+from twotime.covariance.noise import (
+    Link,
+    Moments,
+    Noise,
+    Rows,
+    moments_of_frames,
+    residual_moments,
+    solve_noise,
+)
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Tiled
 from twotime.gram.pairs import MODEL, ONE, channel_slopes
@@ -175,14 +190,12 @@ class AngleOfFit(NamedTuple):
         contrast: Speckle contrast β: of data whose offset is 1.
         jacobian: Derivatives of c2 from a model at pairs of times, contrast and offset projected
             out; then by these two, turned so that their normal matrix is 1.
-        blocks: Blocks of frames.
     """
 
     slopes: Slopes
     scaling: tuple[Array, Array]
     contrast: Array
     jacobian: Callable[[Planes], Float[Array, "score *pair"]]
-    blocks: Blocks
 
 
 def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleOfFit:
@@ -199,26 +212,39 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
         return jnp.concatenate([of_theta, _by_scaling(at.grams[k], value)])
 
     beta = jnp.clip(contrast / (offset + problem.shift), 1e-6, 1.0)
-    blocks = cut_blocks(problem.model, slopes[0])
-    return AngleOfFit(slopes, (contrast, offset), beta, jacobian, blocks)
+    return AngleOfFit(slopes, (contrast, offset), beta, jacobian)
 
 
 def scores_of(
     at: LinearisedFit, angle: AngleOfFit, k: Array, jacobian: speckle.Jacobian
-) -> tuple[speckle.ScoreCovariance, Rows]:
-    """Covariance of scores of one angle, and the rows of its data that were read."""
-    frames, rows = speckle.Frames.of(angle.blocks), Rows.of(at.problem.data, k, angle.blocks)
-    model, data = at.problem.model, at.problem.data
-    weight = rows.between_groups(angle.blocks)
-    matrices = speckle.split_matrices(model, data, k, angle.slopes, frames, weight, jacobian)
-    return speckle.score_covariance(matrices, frames, single(angle.contrast)), rows
+) -> tuple[speckle.ScoreCovariance, Moments]:
+    """Covariance of scores of one angle, and sums over its residuals."""
+    problem, slopes, beta = at.problem, angle.slopes, angle.contrast
+    model, data, n = problem.model, problem.data, problem.data.t.shape[0]
+    if n > WHOLE:
+        blocks = cut_blocks(model, slopes[0])
+        frames, rows = speckle.Frames.of(blocks), Rows.of(data, k, blocks)
+        weight = rows.between_groups(blocks)
+        matrices = speckle.split_matrices(model, data, k, slopes, frames, weight, jacobian)
+        moments = residual_moments(problem, slopes[0], blocks, rows, angle.scaling, beta)
+        return speckle.score_covariance(matrices, frames, single(beta)), moments
+    index = jnp.arange(n)
+    first, second = (
+        jax.tree.map(put, slopes) for put in (lambda x: x[..., None], lambda x: x[..., None, :])
+    )
+    planes = planes_between(model, first, second, index[:, None] <= index)
+    c2, weight = data.stripes(k, index)
+    scores = 0.5 * weight * jacobian(planes, index[:, None], index)
+    residual = c2 - problem.shift - angle.scaling[0] * planes.value - angle.scaling[1]
+    residual = jnp.where(weight > 0, residual, 0.0)
+    moments = moments_of_frames(residual, weight, Link(planes.value, planes.field), beta)
+    whole = single((scores, planes.value, planes.field, beta))
+    return speckle.of_whole_matrices(*whole), moments
 
 
 def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> _Angle:
     angle = angle_of_fit(at, root, k)
-    scores, rows = scores_of(at, angle, k, lambda planes, *_: angle.jacobian(planes))
-    inputs = angle.slopes[0], angle.blocks, rows, angle.scaling, angle.contrast
-    return _Angle(scores, residual_moments(at.problem, *inputs))
+    return _Angle(*scores_of(at, angle, k, lambda planes, *_: angle.jacobian(planes)))
 
 
 def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 *pair"]:

@@ -15,6 +15,8 @@ from twotime.gram.pairs import ChannelDerivatives, slopes
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.correlation import pairs
 
+WHOLE = 128
+"""Largest number of frames that are not taken together."""
 TILE = 32
 """Blocks in a tile; pairs of blocks in neighbouring tiles count as close in time."""
 GROUPS = 64
