@@ -22,6 +22,7 @@ from twotime.covariance.blocks import (
     Planes,
     Slopes,
     cut_blocks,
+    pairs_between,
     planes_between,
     single,
 )
@@ -232,13 +233,18 @@ def scores_of(
     first, second = (
         jax.tree.map(put, slopes) for put in (lambda x: x[..., None], lambda x: x[..., None, :])
     )
-    planes = planes_between(model, first, second, index[:, None] <= index)
+    ahead = index[:, None] <= index
+    planes = planes_between(model, first, second, ahead, jnp.float32)
+    # Formed once: compilers would form them again for each score and product.
+    planes = jax.lax.optimization_barrier(planes)
+    # In double precision, for residuals may be small.
+    fitted = model.correlation(pairs_between(first[0], second[0], ahead))
     c2, weight = data.stripes(k, index)
     scores = 0.5 * weight * jacobian(planes, index[:, None], index)
-    residual = c2 - problem.shift - angle.scaling[0] * planes.value - angle.scaling[1]
+    residual = c2 - problem.shift - angle.scaling[0] * fitted - angle.scaling[1]
     residual = jnp.where(weight > 0, residual, 0.0)
     moments = moments_of_frames(residual, weight, Link(planes.value, planes.field), beta)
-    whole = single((scores, planes.value, planes.field, beta))
+    whole = jax.lax.optimization_barrier(single((scores, planes.value, planes.field, beta)))
     return speckle.of_whole_matrices(*whole), moments
 
 

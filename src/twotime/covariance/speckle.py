@@ -66,19 +66,21 @@ def of_whole_matrices(
     g: Num[Array, "time time"],
     contrast: Scalar,
 ) -> ScoreCovariance:
-    r"""Covariance of $\sum_{ij} W_{ij}\varepsilon_{ij}$ as `score_covariance`, all frames apart.
-
-    Args:
-        W: Weights of each score, half the derivatives times the weights of points.
-        G: Correlation.
-        g: Field correlation.
-        contrast: Speckle contrast β.
-    """
-    b, through, around = contrast, W @ G, _product(W * g, g)
-    loops, mean = jnp.real(around * jnp.conj(g)), jnp.diagonal(through, 0, 1, 2)
+    """`score_covariance` of frames that are all apart, from W, G and g."""
+    b, through = contrast, W @ G
+    if jnp.iscomplexobj(g):
+        # Compilers for CPUs are slow at complex numbers.
+        parts = jnp.concatenate([g.real, g.imag], axis=1)
+        x, y = (jnp.split(W * part @ parts, 2, axis=2) for part in (g.real, g.imag))
+        real, imag = x[0] - y[1], x[1] + y[0]
+        loops = real * g.real + imag * g.imag
+        around = _inner(real, real.mT) - _inner(imag, imag.mT)
+    else:
+        real = W * g @ g
+        loops, around = real * g, _inner(real, real.mT)
+    mean = jnp.diagonal(through, 0, 1, 2)
     with_mean = loops.sum(axis=1) @ mean.T
-    light = 2 * b**2 * _inner(through, through.mT)
-    light += 6 * b**3 * _inner(around, jnp.conj(around.mT))
+    light = 2 * b**2 * _inner(through, through.mT) + 6 * b**3 * around
     light += 4 * b**3 * (mean @ G @ mean.T - with_mean - with_mean.T)
     one_photon = 4 * _inner(b * through + 2 * b**2 * loops, W) - 4 * b**2 * mean @ mean.T
     two_photons = 2 * _inner(W * (1 + b * G), W)
