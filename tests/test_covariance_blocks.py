@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.covariance import LinearisedFit, Noise, speckle_covariance
+from twotime.covariance import (
+    LinearisedFit,
+    Noise,
+    angle_of_fit,
+    scores_of,
+    speckle_covariance,
+    unit_directions,
+)
 from twotime.covariance.blocks import (
     GROUPS,
     TILE,
@@ -110,7 +117,13 @@ def whole(problem, photons, pixels):
     return np.sqrt(np.diag(inverse @ meat @ inverse))
 
 
-FEW = [("static", 60, 1.0), ("static", 60, 10.0), ("flow", 50, 6.0), ("two", 50, 8.0)]
+FEW = [
+    ("static", 128, 3.0),
+    ("static", 60, 1.0),
+    ("static", 60, 10.0),
+    ("flow", 50, 6.0),
+    ("two", 50, 8.0),
+]
 MANY = [
     ("static", 150, 1.0), ("static", 150, 4.0), ("static", 400, 2.0), ("static", 400, 40.0),
     ("flow", 400, 8.0), ("two", 400, 6.0),
@@ -219,13 +232,18 @@ def test_pooled_planes_are_means_over_points(kind):
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-9, atol=1e-12)
 
 
-def test_moments_are_sums_over_all_rows_of_few_frames():
+@pytest.mark.parametrize("in_blocks", [True, False])
+def test_moments_are_sums_over_all_rows_of_few_frames(in_blocks):
     problem = set_up("static", 40, 5.0)
     at, slopes = at_truth(problem), channels_of(problem)
     scaling = at.reduced.scaling.contrast[0], at.reduced.scaling.offset[0]
-    blocks = cut_blocks(problem.model, slopes[0])
-    rows = Rows.of(problem.data, jnp.asarray(0), blocks)
-    got = residual_moments(problem, slopes[0], blocks, rows, scaling, 0.3)
+    if in_blocks:
+        blocks = cut_blocks(problem.model, slopes[0])
+        rows = Rows.of(problem.data, jnp.asarray(0), blocks)
+        got = residual_moments(problem, slopes[0], blocks, rows, scaling, 0.3)
+    else:
+        angle = angle_of_fit(at, unit_directions(at.inverse), jnp.asarray(0))
+        got = scores_of(at, angle, jnp.asarray(0), lambda planes, *_: angle.jacobian(planes))[1]
     value = correlation(
         problem.model, problem.start, t=problem.data.t, q=problem.data.q, phi=problem.data.phi
     )[0]

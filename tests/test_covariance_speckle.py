@@ -7,7 +7,13 @@ import pytest
 
 from twotime.covariance.blocks import TILE, Blocks
 from twotime.covariance.noise import Link, row_covariance
-from twotime.covariance.speckle import Frames, Matrices, Split, score_covariance
+from twotime.covariance.speckle import (
+    Frames,
+    Matrices,
+    Split,
+    of_whole_matrices,
+    score_covariance,
+)
 from twotime.data.simulate import simulate_speckle
 from twotime.models.correlation import field
 from twotime.models.two_component import TwoComponent
@@ -77,6 +83,14 @@ def of_frames(w, g, beta):
     return score_covariance(matrices, Frames.of(blocks), jnp.asarray(beta))
 
 
+def in_whole(w, g, beta):
+    """The same without strips."""
+    return of_whole_matrices(jnp.asarray(w), jnp.abs(g) ** 2, jnp.asarray(g), jnp.asarray(beta))
+
+
+both_ways = pytest.mark.parametrize("of_frames", [of_frames, in_whole])
+
+
 def in_rows(g, lag, beta=BETA):
     """`row_covariance` of all pairs of frames."""
 
@@ -89,7 +103,8 @@ def in_rows(g, lag, beta=BETA):
     return row_covariance(planes(g), own, planes(link), beta, lag, frames[:, None], frames)
 
 
-def test_light_part_equals_the_sum_over_all_pairs_of_pixels_but_for_one_cycle():
+@both_ways
+def test_light_part_equals_the_sum_over_all_pairs_of_pixels_but_for_one_cycle(of_frames):
     g, w = np.asarray(field_correlation()), weights()
     full = np.zeros((N,) * 4)
     for index in itertools.product(range(N), repeat=4):
@@ -135,7 +150,8 @@ def point_covariance(g, i, j, k, m):
     return total - np.array([a * b, 0.0, 0.0])
 
 
-def test_photons_equal_the_sum_over_all_pairs_of_points():
+@both_ways
+def test_photons_equal_the_sum_over_all_pairs_of_points(of_frames):
     """Both photon terms, to rounding; the light by itself is tested above."""
     n = 4
     g, w = np.asarray(field_correlation())[:n, :n], weights()[:, :n, :n]

@@ -17,8 +17,24 @@ from jaxtyping import Array, Bool, Float
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance import speckle
-from twotime.covariance.blocks import Blocks, Planes, Slopes, cut_blocks, single
-from twotime.covariance.noise import Moments, Noise, Rows, residual_moments, solve_noise
+from twotime.covariance.blocks import (
+    WHOLE,
+    Planes,
+    Slopes,
+    cut_blocks,
+    pairs_between,
+    planes_between,
+    single,
+)
+from twotime.covariance.noise import (
+    Link,
+    Moments,
+    Noise,
+    Rows,
+    moments_of_frames,
+    residual_moments,
+    solve_noise,
+)
 from twotime.data.dataset import TwoTimeData
 from twotime.gram import Tiled
 from twotime.gram.pairs import MODEL, ONE, channel_slopes
@@ -210,14 +226,12 @@ class AngleOfFit(NamedTuple):
         contrast: Speckle contrast β: of c2 with offset and baseline 1.
         jacobian: Derivatives of c2 from a model at pairs of times, contrast and offset projected
             out; then by these two, turned so that their normal matrix is 1.
-        blocks: Blocks of frames.
     """
 
     slopes: Slopes
     scaling: tuple[Array, Array]
     contrast: Array
     jacobian: Callable[[Planes], Float[Array, "score *pair"]]
-    blocks: Blocks
 
 
 def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleOfFit:
@@ -235,21 +249,39 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
 
     level = problem.data.light_level(offset + problem.shift)
     beta = jnp.clip(contrast / level, 1e-6, 1.0)
-    blocks = cut_blocks(problem.model, slopes[0])
-    return AngleOfFit(slopes, (contrast, offset), beta, jacobian, blocks)
+    return AngleOfFit(slopes, (contrast, offset), beta, jacobian)
 
 
 def angle_noise(
     at: LinearisedFit, angle: AngleOfFit, k: Array, jacobian: speckle.Jacobian
 ) -> AngleNoise:
     """What one angle adds; `jacobian` gives further scores before those of the fit."""
-    frames, rows = speckle.Frames.of(angle.blocks), Rows.of(at.problem.data, k, angle.blocks)
-    model, data = at.problem.model, at.problem.data
-    weight = rows.between_groups(angle.blocks)
-    matrices = speckle.split_matrices(model, data, k, angle.slopes, frames, weight, jacobian)
-    scores = speckle.score_covariance(matrices, frames, single(angle.contrast))
-    inputs = angle.slopes[0], angle.blocks, rows, angle.scaling, angle.contrast
-    return AngleNoise(scores, residual_moments(at.problem, *inputs))
+    problem, slopes, beta = at.problem, angle.slopes, angle.contrast
+    model, data, n = problem.model, problem.data, problem.data.t.shape[0]
+    if n > WHOLE:
+        blocks = cut_blocks(model, slopes[0])
+        frames, rows = speckle.Frames.of(blocks), Rows.of(data, k, blocks)
+        weight = rows.between_groups(blocks)
+        matrices = speckle.split_matrices(model, data, k, slopes, frames, weight, jacobian)
+        moments = residual_moments(problem, slopes[0], blocks, rows, angle.scaling, beta)
+        return AngleNoise(speckle.score_covariance(matrices, frames, single(beta)), moments)
+    index = jnp.arange(n)
+    first, second = (
+        jax.tree.map(put, slopes) for put in (lambda x: x[..., None], lambda x: x[..., None, :])
+    )
+    ahead = index[:, None] <= index
+    planes = planes_between(model, first, second, ahead, jnp.float32)
+    # Formed once: compilers would form them again for each score and product.
+    planes = jax.lax.optimization_barrier(planes)
+    # In double precision, for residuals may be small.
+    fitted = model.correlation(pairs_between(first[0], second[0], ahead))
+    c2, weight = data.stripes(k, index)
+    scores = 0.5 * weight * jacobian(planes, index[:, None], index)
+    residual = c2 - problem.shift - angle.scaling[0] * fitted - angle.scaling[1]
+    residual = jnp.where(weight > 0, residual, 0.0)
+    moments = moments_of_frames(residual, weight, Link(planes.value, planes.field), beta)
+    whole = jax.lax.optimization_barrier(single((scores, planes.value, planes.field, beta)))
+    return AngleNoise(speckle.of_whole_matrices(*whole), moments)
 
 
 def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleNoise:

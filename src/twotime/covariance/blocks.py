@@ -9,12 +9,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Num, PyTree
 
 from twotime.gram.pairs import ChannelDerivatives, slopes
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair
 from twotime.models.correlation import pairs
 
+WHOLE = 128
+"""Largest number of frames that are not taken together."""
 TILE = 32
 """Blocks in a tile; pairs of blocks in neighbouring tiles count as close in time."""
 GROUPS = 64
@@ -119,17 +122,29 @@ class Planes(eqx.Module):
     field: Num[Array, "*pair"]
 
 
-def pairs_between(first: Channels, second: Channels, ahead: Bool[Array, "*pair"]) -> Pair:
+def pairs_between(
+    first: Channels,
+    second: Channels,
+    ahead: Bool[Array, "*pair"],
+    dtype: DTypeLike | None = None,
+) -> Pair:
     """Pairs of times from the channels at each, which are broadcast; `ahead` where first <= second.
 
     Sine and cosine of differences are products, so that few times make many pairs cheaply.
+    Differences of clocks are formed before they are converted to `dtype`.
     """
-    (sin1, cos1), (sin2, cos2) = ((jnp.sin(x.phase), jnp.cos(x.phase)) for x in (first, second))
-    sin, shift = sin2 * cos1 - cos2 * sin1, second.phase - first.phase
+
+    def convert(x: Array) -> Array:
+        return jnp.asarray(x, dtype)
+
+    (sin1, cos1), (sin2, cos2) = (
+        (convert(jnp.sin(x.phase)), convert(jnp.cos(x.phase))) for x in (first, second)
+    )
+    sin, shift = sin2 * cos1 - cos2 * sin1, convert(second.phase - first.phase)
     shape = jnp.broadcast_shapes(first.level.shape, second.level.shape)
-    level1, level2 = (jnp.broadcast_to(x.level, shape) for x in (first, second))
+    level1, level2 = (jnp.broadcast_to(convert(x.level), shape) for x in (first, second))
     return Pair(
-        decay=jnp.exp(-jnp.abs(second.decay - first.decay)),
+        decay=jnp.exp(-jnp.abs(convert(second.decay - first.decay))),
         shift=jnp.where(ahead, shift, -shift),
         sin=jnp.where(ahead, sin, -sin),
         cos=cos2 * cos1 + sin2 * sin1,
@@ -148,7 +163,11 @@ def field_of(
 
 
 def planes_between(
-    model: AbstractTwoTimeModel, first: Slopes, second: Slopes, ahead: Bool[Array, "*pair"]
+    model: AbstractTwoTimeModel,
+    first: Slopes,
+    second: Slopes,
+    ahead: Bool[Array, "*pair"],
+    dtype: DTypeLike | None = None,
 ) -> Planes:
     """A model and its derivatives at pairs of times in either order.
 
@@ -157,11 +176,15 @@ def planes_between(
         first: Channels at the first times and their derivatives, to be broadcast.
         second: Channels at the second times and their derivatives.
         ahead: Where the first time is not the later one.
+        dtype: Precision of the planes.
     """
-    pair = pairs_between(first[0], second[0], ahead)
+    pair = pairs_between(first[0], second[0], ahead, dtype)
     value, along = slopes(model, pair)
-    side, other = (ChannelDerivatives.of(x[1]) for x in (first, second))
-    derivative = jnp.zeros((first[1].level.shape[0], *value.shape))
+    side, other = (
+        ChannelDerivatives.of(jax.tree.map(lambda a: jnp.asarray(a, dtype), x[1]))
+        for x in (first, second)
+    )
+    derivative = jnp.zeros((first[1].level.shape[0], *value.shape), value.dtype)
     for k, g in enumerate(along):
         early = jnp.where(ahead, side.row[k], side.column[k])
         derivative += g * (early + jnp.where(ahead, other.column[k], other.row[k]))

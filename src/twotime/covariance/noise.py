@@ -10,17 +10,18 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from twotime.covariance.blocks import GROUPS, Blocks, field_of, pairs_between, read_at
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.problem import Problem
-from twotime.models.base import Channels
+from twotime.models.base import AbstractTwoTimeModel, Channels
 from twotime.models.rates import Scalar
 
-_ROW_BLOCKS, _ROWS = 64, 4
+_ROW_BLOCKS, _ROWS = 64, 2
 """Blocks of rows that are read, and frames in each."""
+_RUNS, _RUN = 8, 32
+"""Runs of blocks that columns are averaged over, and blocks in each."""
 _LAGS = 3
 """Residuals up to so many blocks apart in a row tell photon noise from speckle."""
 _MOST_NOISE = 1e6
@@ -98,11 +99,14 @@ class Rows(NamedTuple):
         is_used = ((which < count) & is_block[:, None]).reshape(-1, 1)
         return cls(block, frame, count, c2, weight * is_used)
 
-    def binned(self, x: Float[Array, "stripe time"], blocks: Blocks) -> Float[Array, "row block"]:
-        """Sums over the frames of each row and of each block of columns."""
-        ends = jnp.append(blocks.first, x.shape[1])
-        x = x.reshape(*self.frame.shape, -1).sum(axis=1)
-        return jnp.diff(jnp.pad(jnp.cumsum(x, axis=1), ((0, 0), (1, 0)))[:, ends], axis=1)
+    def binned(
+        self, x: Float[Array, "*kind stripe time"], blocks: Blocks, column: Int[Array, " column"]
+    ) -> Float[Array, "*kind row column"]:
+        """Sums over the frames of each row and of some blocks of columns."""
+        x = x.reshape(*x.shape[:-2], *self.frame.shape, -1).sum(axis=-2)
+        total = jnp.pad(jnp.cumsum(x, axis=-1), [(0, 0)] * (x.ndim - 1) + [(1, 0)])
+        first = blocks.first[column]
+        return total[..., first + blocks.size[column].astype(int)] - total[..., first]
 
     def between_groups(self, blocks: Blocks) -> Float[Array, "group group"]:
         """Sums of weights between the frames of groups of blocks, by these rows, either order."""
@@ -111,7 +115,8 @@ class Rows(NamedTuple):
         n_rows = self.block.shape[0]
         row = (blocks.middles() + 0.5) * n_rows / jnp.maximum(blocks.count, n_rows)
         row = jnp.clip(row.astype(int), 0, n_rows - 1)
-        weight = jax.ops.segment_sum(self.binned(self.weight, blocks).T, blocks.group, n_groups)
+        weight = self.binned(self.weight, blocks, jnp.arange(blocks.size.shape[0]))
+        weight = jax.ops.segment_sum(weight.T, blocks.group, n_groups)
         mean = weight[:, row] / jnp.maximum(self.n_frames[row].T * in_group[:, None], 1.0)
         return 0.5 * (mean + mean.T) * in_group[:, None] * in_group
 
@@ -140,39 +145,114 @@ def residual_moments(
     second = jax.tree.map(lambda x: x[:, None, :], channels)
     ahead = place[:, None] <= jnp.arange(n)
     fitted = scaling[0] * model.correlation(pairs_between(first, second, ahead)) + scaling[1]
-    residual = jnp.where(rows.weight > 0, rows.c2 - problem.shift - fitted, 0.0)
-    count = rows.binned((rows.weight > 0).astype(fitted.dtype), blocks)
-    mean = rows.binned(residual, blocks) / jnp.maximum(count, 1.0)
-    column = jnp.arange(blocks.size.shape[0])
-    weight = rows.binned(rows.weight, blocks)
+    is_used = rows.weight > 0
+    residual = jnp.where(is_used, rows.c2 - problem.shift - fitted, 0.0)
+    column = _columns(blocks)
+    sums = jnp.stack([residual, is_used.astype(fitted.dtype), rows.weight])
+    total, count, weight = rows.binned(sums, blocks, column)
+    mean = total / jnp.maximum(count, 1.0)
     weight = jnp.where(column == rows.block[:, None], 0.0, weight)
-    here = read_at(channels, blocks.points.reshape(-1))
+    near, link = _links(model, channels, blocks, rows.block, column)
+    # Frames of one block are apart by a third of it on average.
+    size = blocks.size[column]
+    apart = (1.0 - 1.0 / jnp.maximum(size, 1.0) ** 2) / 3.0
+    link = Link(*(jnp.concatenate([1 - apart + apart * x[:1], x]) for x in link))
+    own = Link(*(jnp.interp(rows.block, column, jnp.real(x[0])) for x in link))
+    frames = Residuals(mean, weight, column, rows.n_frames, size)
+    return moments_of(frames, near, own, link, contrast)
 
-    def between(first: Array, second: Array) -> Link:
-        """Means over the points of pairs of blocks."""
-        first, second = jnp.broadcast_arrays(first, second)
-        places = (2 * x[..., None, None] for x in (first, second))
-        one, other = (x + y for x, y in zip(places, np.ix_([0, 1], [0, 1]), strict=True))
-        ahead = one <= other
-        early, late = (jax.tree.map(lambda x, i=i: x[:, i], here) for i in (one, other))
-        pair = pairs_between(early, late, ahead)
-        value = model.correlation(pair)
-        return Link(value.mean((-2, -1)), field_of(model, pair, value, ahead).mean((-2, -1)))
 
-    near = between(rows.block[:, None], column)
-    own = between(rows.block, rows.block)
-    link = between(column, jnp.minimum(column + jnp.arange(_LAGS + 1)[:, None], column[-1]))
+class Residuals(NamedTuple):
+    """Means of residuals over blocks, and their weights.
+
+    Attributes:
+        mean: The means.
+        weight: Sums of weights; 0 where no mean counts.
+        column: Blocks of the columns.
+        rows: Frames that a row is the mean of.
+        columns: Frames that a column is the mean of.
+    """
+
+    mean: Float[Array, "row column"]
+    weight: Float[Array, "row column"]
+    column: Int[Array, " column"]
+    rows: Float[Array, "row 1"]
+    columns: Float[Array, " column"]
+
+
+def moments_of(r: Residuals, near: Link, own: Link, link: Link, contrast: Scalar) -> Moments:
+    """Sums over residuals and what is expected for them.
+
+    Args:
+        r: The residuals.
+        near: The model between rows and columns.
+        own: Between rows and themselves, below 1 where they are means over frames.
+        link: Between columns and the same, the next and so on.
+        contrast: Speckle contrast β.
+    """
 
     def products(lag: int) -> tuple[Array, Array]:
-        n_pairs = column.size - lag
+        n_pairs = r.column.size - lag
         linked = Link(*(x[lag, :n_pairs] for x in link))
-        expected = row_covariance(near, own, linked, contrast, lag, rows.n_frames, blocks.size)
-        both = jnp.sqrt(weight[:, :n_pairs] * weight[:, lag:])
-        found = jnp.sum(both * mean[:, :n_pairs] * mean[:, lag:])
+        expected = row_covariance(near, own, linked, contrast, lag, r.rows, r.columns)
+        both = jnp.sqrt(r.weight[:, :n_pairs] * r.weight[:, lag:])
+        both = jnp.where(r.column[lag:] - r.column[:n_pairs] == lag, both, 0.0)
+        found = jnp.sum(both * r.mean[:, :n_pairs] * r.mean[:, lag:])
         return found, jnp.sum(both * expected, axis=(1, 2))
 
     found, expected = zip(*(products(lag) for lag in range(_LAGS + 1)), strict=True)
-    return Moments(found[0], sum(found[1:]), expected[0], sum(expected[1:]), jnp.sum(weight))
+    return Moments(found[0], sum(found[1:]), expected[0], sum(expected[1:]), jnp.sum(r.weight))
+
+
+def moments_of_frames(
+    mean: Float[Array, "time time"],
+    weight: Float[Array, "time time"],
+    near: Link,
+    contrast: Scalar,
+) -> Moments:
+    """Moments of all residuals, no frames taken together, from both sides of the diagonal."""
+    n = mean.shape[0]
+    index, one = jnp.arange(n), jnp.ones(n)
+    later = jnp.minimum(index + jnp.arange(_LAGS + 1)[:, None], n - 1)
+    own, link = Link(one, one), Link(*(x[index, later] for x in near))
+    return moments_of(Residuals(mean, weight, index, one[:, None], one), near, own, link, contrast)
+
+
+def _columns(blocks: Blocks) -> Int[Array, " column"]:
+    """The blocks of columns: all, or of many some runs of neighbours along the record."""
+    n = blocks.size.shape[0]
+    if n <= _RUNS * _RUN:
+        return jnp.arange(n)
+    step = jnp.maximum((blocks.count - _RUN) / (_RUNS - 1), _RUN)
+    start = jnp.floor(jnp.arange(_RUNS) * step).astype(int)
+    return (start[:, None] + jnp.arange(_RUN)).reshape(-1)
+
+
+def _links(
+    model: AbstractTwoTimeModel,
+    channels: Channels,
+    blocks: Blocks,
+    row: Int[Array, " row"],
+    column: Int[Array, " column"],
+) -> tuple[Link, Link]:
+    """Correlation between rows and columns, and between each column and the blocks behind it."""
+    later = jnp.minimum(column + jnp.arange(1, _LAGS + 1)[:, None], blocks.count - 1)
+    rows, columns, behind = (
+        read_at(channels, blocks.points.mean(axis=1)[x])
+        for x in (row[:, None], column[None], later)
+    )
+    shape, n_rows = (row.size, column.size), row.size
+
+    def stacked(x: Array, y: Array) -> Array:
+        x, y = (jnp.broadcast_to(z, (z.shape[0], *s)) for z, s in ((x, shape), (y, later.shape)))
+        return jnp.concatenate([x, y], axis=1)
+
+    first, second = (jax.tree.map(stacked, *x) for x in ((rows, columns), (columns, behind)))
+    ahead = jnp.concatenate([row[:, None] <= column, jnp.ones(later.shape, bool)])
+    pair = pairs_between(first, second, ahead)
+    value = model.correlation(pair)
+    found = Link(value, field_of(model, pair, value, ahead))
+    return Link(*(x[:n_rows] for x in found)), Link(*(x[n_rows:] for x in found))
 
 
 def row_covariance(

@@ -8,8 +8,8 @@ correlation, and c2 is the mean over N of them. The covariance of a fit needs on
 variance of Σ W_ij ε_ij with W the weighted derivatives: a polynomial in 1/n̄ whose coefficients
 are traces of products of matrices over frames, W G W G and the like.
 
-Frames are taken together in blocks that follow the correlation time (`covariance.blocks`). Where
-there are few, the matrices are whole. Where there are many, the record is many correlation times
+Matrices of few frames are whole. Of more, frames are taken together in blocks that follow the
+correlation time (`covariance.blocks`). Where blocks are many, the record is many correlation times
 long, and every matrix is the sum of a narrow part, kept in strips about the diagonal, and of a
 smooth part, kept on groups of blocks: what C, its derivatives and their offsets tend to at long
 lags. Products of narrow parts are narrow; a narrow part acts on a smooth one as multiplication by
@@ -58,6 +58,33 @@ class ScoreCovariance(eqx.Module):
         """The covariance at 1/n̄, with n̄ the mean counts per pixel and frame; 0: no shot noise."""
         powers = inverse_photons ** jnp.arange(3)
         return jnp.einsum("k,kpq->pq", powers, self.coefficients)
+
+
+def of_whole_matrices(
+    W: Float[Array, "score time time"],
+    G: Float[Array, "time time"],
+    g: Num[Array, "time time"],
+    contrast: Scalar,
+) -> ScoreCovariance:
+    """`score_covariance` of frames that are all apart, from W, G and g."""
+    b, through = contrast, W @ G
+    if jnp.iscomplexobj(g):
+        # Compilers for CPUs are slow at complex numbers.
+        parts = jnp.concatenate([g.real, g.imag], axis=1)
+        x, y = (jnp.split(W * part @ parts, 2, axis=2) for part in (g.real, g.imag))
+        real, imag = x[0] - y[1], x[1] + y[0]
+        loops = real * g.real + imag * g.imag
+        around = _inner(real, real.mT) - _inner(imag, imag.mT)
+    else:
+        real = W * g @ g
+        loops, around = real * g, _inner(real, real.mT)
+    mean = jnp.diagonal(through, 0, 1, 2)
+    with_mean = loops.sum(axis=1) @ mean.T
+    light = 2 * b**2 * _inner(through, through.mT) + 6 * b**3 * around
+    light += 4 * b**3 * (mean @ G @ mean.T - with_mean - with_mean.T)
+    one_photon = 4 * _inner(b * through + 2 * b**2 * loops, W) - 4 * b**2 * mean @ mean.T
+    two_photons = 2 * _inner(W * (1 + b * G), W)
+    return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 
 
 class Split(NamedTuple):
