@@ -64,7 +64,7 @@ def judged(
     mode: str = "auto",
     truth: dict[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Fits of one law to movies of another, changed: how many are judged wrong, and their bias."""  # fmt: skip
+    """Fits of one law to movies of another, changed: how many are judged wrong, their bias."""
     law, numbers, _ = LAWS[made]
     model, asked, free = LAWS[fitted]
     params = jnp.array(list((numbers | (truth or {})).values()))

@@ -11,8 +11,8 @@ import twotime as tt
 from twotime.covariance import (
     LinearisedFit,
     Noise,
+    angle_noise,
     angle_of_fit,
-    scores_of,
     speckle_covariance,
     unit_directions,
 )
@@ -243,7 +243,9 @@ def test_moments_are_sums_over_all_rows_of_few_frames(in_blocks):
         got = residual_moments(problem, slopes[0], blocks, rows, scaling, 0.3)
     else:
         angle = angle_of_fit(at, unit_directions(at.inverse), jnp.asarray(0))
-        got = scores_of(at, angle, jnp.asarray(0), lambda planes, *_: angle.jacobian(planes))[1]
+        got = angle_noise(
+            at, angle, jnp.asarray(0), lambda planes, *_: angle.jacobian(planes)
+        ).moments
     value = correlation(
         problem.model, problem.start, t=problem.data.t, q=problem.data.q, phi=problem.data.phi
     )[0]

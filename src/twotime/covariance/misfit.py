@@ -31,7 +31,9 @@ from twotime.covariance.agreement import followed_scaling, left_by_fit
 from twotime.covariance.blocks import Planes, planes_between
 from twotime.covariance.modes import Modes
 from twotime.data.dataset import TwoTimeData
+from twotime.gram.pairs import ONE
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.rates import AnyArray
 from twotime.results.judgement import Structure
 from twotime.results.nlsq import NLSQResult
 
@@ -62,7 +64,6 @@ class _Means(NamedTuple):
         residual: Mean residual.
         signal: Mean of the fitted contrast times correlation.
         taken: Means of the derivatives that scores take.
-        normal: Sums of products of the groups' memberships.
         neighbours: Correlation of residuals one frame apart, of all points.
     """
 
@@ -70,7 +71,6 @@ class _Means(NamedTuple):
     residual: Array
     signal: Array
     taken: Array
-    normal: Array
     neighbours: Array
 
 
@@ -78,24 +78,26 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
     """The covariance of a fit, and the judgement of its residuals under the same noise."""
     data, root = at.problem.data, unit_directions(at.inverse)
     n, angles = data.t.shape[0], jnp.arange(data.phi.shape[0])
-    lags, ages = _lags(n), np.unique(np.linspace(0, n, _GROUPS + 1).astype(int))
+    groups = Groups.of(n)
 
     def one(k: Array) -> tuple[AngleNoise, _Means]:
         angle = angle_of_fit(at, root, k)
-        means = _means(at, angle, k, lags, ages)
+        means = _means(at, angle, k, groups)
 
         def jacobian(planes: Planes, first: Array, second: Array) -> Array:
-            group = _membership(first, second, lags, ages)
-            return jnp.concatenate([group / means.weight[:, None, None], angle.jacobian(planes)])
+            group = groups.of_pairs(first, second) / means.weight[:, None, None]
+            return jnp.concatenate([group, angle.jacobian(planes)])
 
         return angle_noise(at, angle, k, jacobian), means
 
     noise, means = jax.lax.map(one, angles)
     found = sandwich(at, root, noise)
-    groups = slice(0, lags.size + ages.size - 2)
-    covariance = left_by_fit(found.scores, groups, means.taken, followed_scaling(at))
+    chosen = slice(0, groups.count)
+    covariance = left_by_fit(found.scores, chosen, means.taken, followed_scaling(at))
     of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
-    modes = jax.vmap(Modes.of)(means.normal, of_sums, found.squares)
+    mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
+    normal = mean_weight[:, None, None] * groups.products()
+    modes = jax.vmap(Modes.of)(normal, of_sums, found.squares)
     sums = means.weight * means.residual
     size = jax.vmap(lambda m, x: m.size(m.inverse @ x))(modes, sums)
     variance = jnp.diagonal(of_sums, axis1=1, axis2=2)
@@ -106,41 +108,94 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
     largest = jnp.max(jnp.abs(means.residual) / deviation)
     # Angles are independent but for what they share through the parameters.
     below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
-    n_lags, t = lags.size - 1, jnp.asarray(data.t)
+    n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
     return found, Structure(
-        lag=t[lags[:-1]] - t[0], by_lag=means.residual[:, :n_lags],
+        lag=t[groups.lags[:-1]] - t[0],
+        by_lag=means.residual[:, :n_lags],
         lag_deviation=deviation[:, :n_lags],
-        age=t[ages[:-1]], by_age=means.residual[:, n_lags:], age_deviation=deviation[:, n_lags:],
-        phi=jnp.asarray(data.phi), neighbours=means.neighbours,
+        age=t[groups.ages[:-1]],
+        by_age=means.residual[:, n_lags:],
+        age_deviation=deviation[:, n_lags:],
+        phi=jnp.asarray(data.phi),
+        neighbours=means.neighbours,
         chance=1.0 - jnp.prod(below),
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
-    )  # fmt: skip
+    )
 
 
-def _lags(n_frames: int) -> np.ndarray:
-    """Ends of the groups of lags [frame], spaced evenly in their logarithm."""
-    return np.unique(np.round(np.geomspace(1, n_frames, _GROUPS + 1)).astype(int))
+class Groups(NamedTuple):
+    """Groups of points: of some lags, then of some frames, whose rows and columns they are.
+
+    Attributes:
+        lags: Ends of the groups of lags [frame], spaced evenly in their logarithm.
+        ages: Ends of the groups of frames.
+    """
+
+    lags: np.ndarray
+    ages: np.ndarray
+
+    @classmethod
+    def of(cls, n_frames: int) -> "Groups":
+        """The groups of a record."""
+        lags = np.round(np.geomspace(1, n_frames, _GROUPS + 1)).astype(int)
+        ages = np.linspace(0, n_frames, _GROUPS + 1).astype(int)
+        return cls(np.unique(lags), np.unique(ages))
+
+    @property
+    def count(self) -> int:
+        """Number of groups."""
+        return self.lags.size + self.ages.size - 2
+
+    def of_lag(self, lag: AnyArray) -> Float[Array, "lag group"]:
+        """Whether each lag belongs to each group of lags."""
+        lag = jnp.asarray(lag)[..., None]
+        return ((lag >= self.lags[:-1]) & (lag < self.lags[1:])).astype(float)
+
+    def of_age(self, frame: AnyArray) -> Float[Array, "frame period"]:
+        """Half of whether each frame belongs to each group: a point has two."""
+        frame = jnp.asarray(frame)[..., None]
+        return 0.5 * ((frame >= self.ages[:-1]) & (frame < self.ages[1:]))
+
+    def of_pairs(self, first: Array, second: Array) -> Float[Array, "group *pair"]:
+        """How much each pair of frames counts in each group."""
+        first, second = jnp.broadcast_arrays(first, second)
+        by_lag, by_age = self.of_lag(jnp.abs(first - second)), self.of_age(first)
+        return jnp.moveaxis(jnp.concatenate([by_lag, by_age + self.of_age(second)], -1), -1, 0)
+
+    def sums(self, planes: Float[Array, "kind row time"], first: Array) -> Float[Array, "group k"]:
+        """Sums of planes over each group; their rows are consecutive, `first` the first of them."""
+        n_rows, n = planes.shape[1:]
+        by_row, by_column = planes.sum(axis=2).T, planes.sum(axis=1).T
+        by_age = self.of_age(first + jnp.arange(n_rows)).T @ by_row
+        by_age += self.of_age(jnp.arange(n)).T @ by_column
+        # Each row is moved by one more place, so that equal lags stand below each other.
+        moved = jnp.pad(planes[..., ::-1], ((0, 0), (0, 0), (0, n_rows)))
+        moved = moved.reshape(-1, n_rows * (n + n_rows))[:, :-n_rows]
+        at_lag = moved.reshape(-1, n_rows, n + n_rows - 1).sum(axis=1)
+        by_lag = self.of_lag(n - 1 - jnp.arange(n + n_rows - 1) - first).T @ at_lag.T
+        return jnp.concatenate([by_lag, by_age])
+
+    def products(self) -> Float[np.ndarray, "group group"]:
+        """Sums of products of what pairs of frames count, all pairs alike."""
+        frame, n = np.arange(self.ages[-1]), int(self.ages[-1])
+        size = np.diff(self.ages)
+        of_age = np.repeat(np.eye(size.size), size, axis=0)
+        # Later and earlier partners of each frame at the lags of each group.
+        ends = [np.clip(n - frame[:, None] - self.lags, 0, None)]
+        ends += [np.clip(frame[:, None] + 1 - self.lags, 0, None)]
+        later, earlier = (-np.diff(x, axis=1) for x in ends)
+        found = np.zeros((self.count, self.count))
+        k = self.lags.size - 1
+        found[:k, :k] = np.diag(later.sum(axis=0))
+        found[:k, k:] = 0.5 * (later + earlier).T @ of_age
+        found[k:, :k] = found[:k, k:].T
+        found[k:, k:] = 0.25 * (np.outer(size, size) + np.diag(size * (n - 2.0)))
+        return found
 
 
-def _membership(
-    first: Array, second: Array, lags: np.ndarray, ages: np.ndarray
-) -> Float[Array, "group *pair"]:
-    """How much each pair of frames counts in each group of lags, then of ages."""
-    lag = jnp.abs(first - second)
-    by_lag = [(lag >= low) & (lag < high) for low, high in zip(lags[:-1], lags[1:], strict=True)]
-    by_age = [
-        0.5 * ((x >= low) & (x < high)) + 0.5 * ((y >= low) & (y < high))
-        for low, high in zip(ages[:-1], ages[1:], strict=True)
-        for x, y in [(first, second)]
-    ]
-    return jnp.stack([*(x.astype(float) for x in by_lag), *by_age])
-
-
-def _means(
-    at: LinearisedFit, angle: AngleOfFit, k: Array, lags: np.ndarray, ages: np.ndarray
-) -> _Means:
+def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _Means:
     data, n = at.problem.data, at.problem.data.t.shape[0]
     contrast, offset = angle.scaling
 
@@ -151,19 +206,18 @@ def _means(
         earlier = jax.tree.map(lambda x: x[..., jnp.minimum(rows, n - 1), None], angle.slopes)
         later = jax.tree.map(lambda x: x[..., None, :], angle.slopes)
         planes = planes_between(at.problem.model, earlier, later, early <= late)
+        # Formed once: compilers would form them again for each sum.
+        planes = jax.lax.optimization_barrier(planes)
         fitted = contrast * planes.value
         c2 = jnp.asarray(data.c2)[k, early, late] - at.problem.shift
         residual = jnp.where(weight > 0, c2 - fitted - offset, 0.0)
-        group = _membership(early, late, lags, ages)
-        kinds = [jnp.ones_like(fitted), residual, fitted, *group, *angle.jacobian(planes)]
-        flat = (group * weight).reshape(group.shape[0], -1)
+        kinds = jnp.stack([jnp.ones_like(fitted), residual, fitted, *angle.jacobian(planes)])
         beside = jnp.stack([jnp.sum(residual[:, 1:] * residual[:, :-1]), jnp.sum(residual**2)])
-        return flat @ jnp.stack(kinds).reshape(len(kinds), -1).T, beside
+        return groups.sums(kinds * weight, first), beside
 
     sums, beside = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
     sums, beside = jnp.sum(sums, axis=0), jnp.sum(beside, axis=0)
     weight = jnp.maximum(sums[:, 0], 1e-300)
-    n_groups = weight.size
-    normal, means = sums[:, 3 : 3 + n_groups], sums / weight[:, None]
+    means = sums[:, 1:] / weight[:, None]
     neighbours = beside[0] / jnp.maximum(beside[1], 1e-300)
-    return _Means(weight, means[:, 1], means[:, 2], means[:, 3 + n_groups :], normal, neighbours)
+    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], neighbours)

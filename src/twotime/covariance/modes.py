@@ -5,8 +5,8 @@ of lag and age do not follow tells the size of noise alone.
 """
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float
 
@@ -79,7 +79,7 @@ class Modes(eqx.Module):
             deviation: Standard deviation of the sums; infinite for those that are not judged.
         """
         count = self.noise.size
-        white = jax.random.normal(jax.random.key(0), (_DRAWS, count + 1), self.noise.dtype)
+        white = np.random.default_rng(0).normal(size=(_DRAWS, count + 1))
         along, other = white[:, :count], white[:, count]
         # What no function follows has modes no larger than those that are taken.
         taken = self.noise * self.taken
