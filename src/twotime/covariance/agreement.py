@@ -21,7 +21,7 @@ Followed = Float[Array, "angle 2 angle 2"]
 """What contrast and offset of an angle follow of the scores of another, in unit directions."""
 
 
-def _turned(at: LinearisedFit) -> Float[Array, "angle 2 2"]:
+def turned_scaling(at: LinearisedFit) -> Float[Array, "angle 2 2"]:
     """Derivatives by contrast and offset of each angle, along those whose normal matrix is 1."""
     count, mean = at.grams[:, ONE, ONE], at.grams[:, MODEL, ONE] / at.grams[:, ONE, ONE]
     spread = jnp.maximum(at.grams[:, MODEL, MODEL] - mean * at.grams[:, MODEL, ONE], 0.0)
@@ -34,7 +34,7 @@ def followed_scaling(at: LinearisedFit) -> Followed:
     """How contrast and offset of each angle follow the scores of all, as angles share them."""
     scaling = at.problem.scaling
     basis = scaling.basis[:, None, :, None] * at.reduced.scaling.free
-    slopes = (_turned(at)[:, :, None, :] * basis).reshape(basis.shape[0], 2, -1)
+    slopes = (turned_scaling(at)[:, :, None, :] * basis).reshape(basis.shape[0], 2, -1)
     normal = jnp.einsum("aip,aiq->pq", slopes, slopes)
     size = jnp.diag(normal)
     normal = normal + jnp.diag(jnp.where(size > 0, 1e-12 * size, 1.0))
@@ -70,7 +70,7 @@ def left_by_fit(
 def own_scaling(at: LinearisedFit, found: Sandwich) -> Float[Array, "angle 2"]:
     """How far contrast and offset of its own would move each angle [standard deviations]."""
     grams, scaling = at.grams, at.reduced.scaling
-    turned, root = _turned(at), unit_directions(at.inverse)
+    turned, root = turned_scaling(at), unit_directions(at.inverse)
     combine = jnp.stack([jnp.ones_like(scaling.offset), -scaling.offset, -scaling.contrast], 1)
     linear = jnp.array([MODEL, ONE])
     score = jnp.einsum("aj,ajk->ak", combine, grams[:, jnp.array([DATA, ONE, MODEL])][:, :, linear])

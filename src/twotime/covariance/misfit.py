@@ -148,12 +148,12 @@ class Groups(NamedTuple):
         """Number of groups."""
         return self.lags.size + self.ages.size - 2
 
-    def of_lag(self, lag: AnyArray) -> Float[Array, "lag group"]:
+    def of_lag(self, lag: AnyArray) -> Float[Array, "*lag group"]:
         """Whether each lag belongs to each group of lags."""
         lag = jnp.asarray(lag)[..., None]
         return ((lag >= self.lags[:-1]) & (lag < self.lags[1:])).astype(float)
 
-    def of_age(self, frame: AnyArray) -> Float[Array, "frame period"]:
+    def of_age(self, frame: AnyArray) -> Float[Array, "*frame period"]:
         """Half of whether each frame belongs to each group: a point has two."""
         frame = jnp.asarray(frame)[..., None]
         return 0.5 * ((frame >= self.ages[:-1]) & (frame < self.ages[1:]))

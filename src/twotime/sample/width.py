@@ -35,6 +35,7 @@ from jaxtyping import Array, Bool, Float
 
 from twotime import covariance as errors
 from twotime.compilation import compiled
+from twotime.covariance.agreement import turned_scaling
 from twotime.gram.pairs import MODEL, ONE
 from twotime.gram.problem import Problem, reduce_gram
 from twotime.models.rates import AnyArray, Scalar
@@ -212,14 +213,12 @@ def _linearise(problem: Problem, params: Float[Array, " param"]) -> _Local:
     at = errors.LinearisedFit(problem, params, grams, reduced, inverse)
     scores, n, m = errors.speckle_covariance(at).scores, held.size, 2 * basis.shape[1]
     # From scores by contrast and offset turned so that their normal matrix is 1 to coefficients.
-    count, mean = grams[:, ONE, ONE], grams[:, MODEL, ONE] / grams[:, ONE, ONE]
-    spread = jnp.maximum(grams[:, MODEL, MODEL] - mean * grams[:, MODEL, ONE], 0.0)
-    zero, root = jnp.zeros_like(mean), jnp.sqrt(count)
-    turn = jnp.stack([jnp.stack([jnp.sqrt(spread), mean * root], -1), jnp.stack([zero, root], -1)])
-    turn = jnp.einsum("ak,iaj->aikj", basis, turn).reshape(-1, m, 2)
+    turn = jnp.einsum("ak,aji->aikj", basis, turned_scaling(at)).reshape(-1, m, 2)
     both = jax.vmap(lambda x: jax.scipy.linalg.block_diag(jnp.eye(n), x))(turn)
     solution, linear = reduced.scaling, np.array([MODEL, ONE])
-    signs = jnp.stack([jnp.ones_like(mean), -solution.offset, -solution.contrast], axis=1)
+    signs = jnp.stack(
+        [jnp.ones_like(solution.offset), -solution.offset, -solution.contrast], axis=1
+    )
     residual = jnp.einsum("aij,aj->ai", grams[:, : MODEL + 1, : MODEL + 1], signs)
     by_scaling = -jnp.einsum("ak,ai->ik", basis, residual[:, linear]).reshape(-1)
     normal = jnp.einsum("ak,aij,am->ikjm", basis, grams[:, linear[:, None], linear], basis)
