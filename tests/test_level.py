@@ -258,7 +258,7 @@ def test_bounds_nobody_gave_follow_q_and_times():
     assert made.bounds["D_offset"] == (pytest.approx(-fastest), pytest.approx(fastest))
     assert made.values["D0"] == pytest.approx(slowest) and made.values["D_offset"] == 0
     assert made.bounds["alpha"] == (-2, 2) and made.values["alpha"] == 0.5
-    assert made.validate(sampling=True) == []
+    assert made.validate() == []
     again = space_for(model, data, made)
     for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -100,7 +100,7 @@ def test_values_that_nobody_gave_are_estimated(tmp_path):
     job = prepared(tmp_path, parameters={"alpha": {"value": 0.3}}, optimization=nlsq)
     assert job.space.initial[1] != 0.3 and job.arguments["starts"].shape == (3, 3)
     job = prepared(tmp_path, optimization={"nlsq": {"start": "values"}})
-    assert job.space.initial.tolist() == [1e3, 0.5, 10.0] and job.arguments["starts"] == 1
+    assert job.space.initial.tolist() == [1e3, 0.5, 0.0] and job.arguments["starts"] == 1
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ def test_the_limit_may_be_an_array_and_a_new_one_does_not_compile_again():
 
 
 def test_results_are_kept_by_name_alone_and_in_batches():
-    assert [str(getattr(RESULTS, name)) != "" for name in ENDS] == [True] * 5
+    assert [str(getattr(RESULTS, name)) != "" for name in ENDS] == [True] * 6
     batch = results_at(jnp.asarray([3, 0, 4]))
     np.testing.assert_array_equal(places(batch), [3, 0, 4])
     np.testing.assert_array_equal(batch == RESULTS.successful, [False, True, False])

@@ -306,7 +306,7 @@ def _write_fit(
     curves = curves_of(job, result)
     saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
     figures = fit_plots.save_figures(folder, result, arrays, curves)
-    given = {"curves": curves, "provenance": provenance, "figures": figures}
+    given: Any = {"curves": curves, "provenance": provenance, "figures": figures}
     storage.write(folder, result, arrays=saved, **given)
 
 

@@ -5,6 +5,8 @@ few: blocks follow the correlation time along the record. Their places are numbe
 compiled program serves all parameters.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -134,7 +136,7 @@ def pairs_between(
     Differences of clocks are formed before they are converted to `dtype`.
     """
 
-    def convert(x: Array) -> Array:
+    def convert(x: Any) -> Array:
         return jnp.asarray(x, dtype)
 
     (sin1, cos1), (sin2, cos2) = (

@@ -92,7 +92,7 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
 
     noise, means = jax.lax.map(one, angles)
     found = sandwich(at, root, noise)
-    chosen = slice(0, groups.count)
+    chosen = slice(0, groups.n_groups)
     covariance = left_by_fit(found.scores, chosen, means.taken, followed_scaling(at))
     of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
     mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
@@ -144,7 +144,7 @@ class Groups(NamedTuple):
         return cls(np.unique(lags), np.unique(ages))
 
     @property
-    def count(self) -> int:
+    def n_groups(self) -> int:
         """Number of groups."""
         return self.lags.size + self.ages.size - 2
 
@@ -186,7 +186,7 @@ class Groups(NamedTuple):
         ends = [np.clip(n - frame[:, None] - self.lags, 0, None)]
         ends += [np.clip(frame[:, None] + 1 - self.lags, 0, None)]
         later, earlier = (-np.diff(x, axis=1) for x in ends)
-        found = np.zeros((self.count, self.count))
+        found = np.zeros((self.n_groups, self.n_groups))
         k = self.lags.size - 1
         found[:k, :k] = np.diag(later.sum(axis=0))
         found[:k, k:] = 0.5 * (later + earlier).T @ of_age

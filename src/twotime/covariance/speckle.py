@@ -67,7 +67,7 @@ def of_whole_matrices(
     contrast: Scalar,
 ) -> ScoreCovariance:
     """`score_covariance` of frames that are all apart, from W, G and g."""
-    b, through = contrast, W @ G
+    b, through = contrast, jnp.asarray(W @ G)
     if jnp.iscomplexobj(g):
         # Compilers for CPUs are slow at complex numbers.
         parts = jnp.concatenate([g.real, g.imag], axis=1)
@@ -76,13 +76,14 @@ def of_whole_matrices(
         loops = real * g.real + imag * g.imag
         around = _inner(real, real.mT) - _inner(imag, imag.mT)
     else:
-        real = W * g @ g
+        real = jnp.asarray(W * g @ g)
         loops, around = real * g, _inner(real, real.mT)
     mean = jnp.diagonal(through, 0, 1, 2)
     with_mean = loops.sum(axis=1) @ mean.T
     light = 2 * b**2 * _inner(through, through.mT) + 6 * b**3 * around
     light += 4 * b**3 * (mean @ G @ mean.T - with_mean - with_mean.T)
-    one_photon = 4 * _inner(b * through + 2 * b**2 * loops, W) - 4 * b**2 * mean @ mean.T
+    with_photon = jnp.asarray(b * through + 2 * b**2 * loops)
+    one_photon = 4 * _inner(with_photon, W) - 4 * b**2 * mean @ mean.T
     two_photons = 2 * _inner(W * (1 + b * G), W)
     return ScoreCovariance(jnp.stack([light, one_photon, two_photons]))
 

@@ -71,8 +71,8 @@ def level_of(data: TwoTimeData) -> Level:
         used = np.isfinite(values) & _unmasked(data, lag)
         count[:, k] = used.sum(axis=1)
         total[:, k] = np.sum(values, axis=1, where=used)
-        mean = (total[:, k] / np.maximum(count[:, k], 1))[:, None]
-        squares[:, k] = np.sum((values - mean) ** 2, axis=1, where=used)
+        middle = (total[:, k] / np.maximum(count[:, k], 1))[:, None]
+        squares[:, k] = np.sum((values - middle) ** 2, axis=1, where=used)
     some = np.flatnonzero(count.any(axis=0))
     if some.size == 0:
         return Level(np.nan, np.nan, np.nan, (1, 1), 0.0, 0.0)
@@ -80,7 +80,7 @@ def level_of(data: TwoTimeData) -> Level:
     variance = squares.sum(axis=1) / np.maximum(per_angle, 1)
     at, first, far = np.asarray(lags), lags[some[0]], lags[some[-1]]
     long = at >= _LONG * far
-    middle = ~long & (at >= 0.4 * far)
+    half_way = ~long & (at >= 0.4 * far)
 
     def mean(chosen: Bool[np.ndarray, " lag"]) -> float:
         n_points = count[:, chosen].sum()
@@ -90,7 +90,7 @@ def level_of(data: TwoTimeData) -> Level:
     resolution = rounding * np.max(np.abs(total / np.maximum(count, 1)))
     return Level(
         short=mean(at == first),
-        middle=mean(middle if count[:, middle].any() else long),
+        middle=mean(half_way if count[:, half_way].any() else long),
         long=mean(long),
         lag=(first, int(at[long & count.any(axis=0)][0])),
         evidence=_evidence(count, total, variance, float(resolution)),

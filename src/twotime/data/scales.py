@@ -56,7 +56,8 @@ def space_for(
 def _moved(info: ParameterInfo, way: Scalar) -> ParameterInfo:
     """A parameter whose numbers lie elsewhere."""
     names = ("default", "min_bound", "max_bound", "prior_mean")
-    return dataclasses.replace(info, **{name: getattr(info, name) + way for name in names})
+    known = {name: x for name in names if (x := getattr(info, name)) is not None}
+    return dataclasses.replace(info, **{name: x + way for name, x in known.items()})
 
 
 def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar) -> ParameterInfo:
@@ -70,7 +71,7 @@ def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar)
     def inside(x: Scalar) -> Scalar:
         return xp.clip(x, slowest, fastest)
 
-    changed = {"max_bound": xp.maximum(info.max_bound, fastest)}
+    changed: dict[str, Any] = {"max_bound": xp.maximum(info.max_bound, fastest)}
     location, scale = info.prior_location, inside(info.prior_scale)
     if info.log_space:
         change = xp.maximum(end, 1.0 / end)
@@ -82,4 +83,4 @@ def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar)
         scale = xp.where(is_usual, info.prior_scale, fastest)
     else:
         changed["min_bound"] = xp.minimum(info.min_bound, -fastest)
-    return dataclasses.replace(info, **changed, prior_std=scale)
+    return dataclasses.replace(info, **changed | {"prior_std": scale})

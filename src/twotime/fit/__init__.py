@@ -10,7 +10,7 @@ not symmetric, as near a bound.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -146,42 +146,55 @@ def _fit(
     if not mode.is_decided:
         return with_derivatives(*search(problem, starts), given)
     result, size = _decide(search, problem, starts)
-    scaling = given.problem.scaling.shared(result.is_shared)
+    scaling = given.problem.scaling.shared(jnp.asarray(result.is_shared))
     given = eqx.tree_at(lambda g: g.problem.scaling, given, scaling)
     return with_derivatives(result, size, given)
+
+
+class _Round(NamedTuple):
+    """A fit with contrast and offset shared or not, and what the next one would be.
+
+    Attributes:
+        result: The result of this round.
+        size: Roots of the curvatures there.
+        is_shared: Whether angles may share contrast and offset in the next round.
+        rounds: Number of rounds.
+    """
+
+    result: NLSQResult
+    size: Size
+    is_shared: Bool[Array, ""]
+    rounds: Int[Array, ""]
 
 
 def _decide(
     search: Callable[[Problem, Starts], tuple[NLSQResult, Size]], problem: Problem, starts: Starts
 ) -> tuple[NLSQResult, Size]:
     """Fit with contrast and offset that all angles share; where they differ, with those of each."""
-    State = tuple[NLSQResult, Size, Bool[Array, ""], Int[Array, ""]]
-    count = starts.shape[0]
 
-    def one_round(state: State) -> State:
-        before, _, is_shared, rounds = state
-        scaling = problem.scaling.shared(is_shared)
+    def one_round(last: _Round) -> _Round:
+        before: Any = last.result
+        scaling = problem.scaling.shared(last.is_shared)
         here = eqx.tree_at(lambda p: p.scaling, problem, scaling)
-        found, size = search(here, before.ends[:count])
-        deviations = jnp.where(is_shared, found.own_scaling, before.own_scaling)
+        found, size = search(here, before.ends[: starts.shape[0]])
+        own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
         total = before.n_evaluations + found.n_evaluations
-        fields = is_shared, deviations, total
         found = dataclasses.replace(
-            found, **dict(zip(("is_shared", "own_scaling", "n_evaluations"), fields, strict=True))
+            found, is_shared=last.is_shared, own_scaling=own, n_evaluations=total
         )
-        return found, size, is_shared & agree(found.own_scaling), rounds + 1
-
-    def running(state: State) -> Array:
-        return (state[3] == 0) | ((state[3] == 1) & ~state[2])
+        return _Round(found, size, last.is_shared & agree(own), last.rounds + 1)
 
     # Nothing is found before the first round, which begins at the starts. It is one of the loop:
     # compiled once, it costs half of what two would.
-    shape, size = eqx.filter_eval_shape(search, problem, starts)
-    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shape, size))
-    ends = empty[0].ends.at[:count].set(starts)
-    none = dataclasses.replace(empty[0], ends=ends, is_shared=jnp.asarray(True))
-    first = none, empty[1], jnp.asarray(True), jnp.asarray(0)
-    return jax.lax.while_loop(running, one_round, first)[:2]
+    shapes = eqx.filter_eval_shape(search, problem, starts)
+    empty, size = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    yes, ends = jnp.asarray(True), empty.ends.at[: starts.shape[0]].set(starts)
+    none = dataclasses.replace(empty, ends=ends, is_shared=yes)
+    first = _Round(none, size, yes, jnp.asarray(0))
+    last = jax.lax.while_loop(
+        lambda x: (x.rounds == 0) | ((x.rounds == 1) & ~x.is_shared), one_round, first
+    )
+    return last.result, last.size
 
 
 def check_inputs(

@@ -147,7 +147,7 @@ class NLSQResult(storage.AbstractModelResult):
     own_scaling: Float[Array, "angle 2"] | None = None
     structure: Structure | None = eqx.field(default=None, converter=_as_structure)
 
-    @property
+    @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]
         """How contrast and offset are shared between angles; "auto" while the data are traced."""
         if self.is_shared is None or not is_concrete(self.is_shared):
