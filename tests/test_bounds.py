@@ -35,7 +35,8 @@ def simulated(model, truth, contrast=0.3, noise=0.02, key=1):
 
 def space_of(mode):
     model, truth, bounds = CASES[mode]
-    space = tt.ParameterSpace.from_config({"analysis_mode": mode}).with_bounds(bounds)
+    space = tt.ParameterSpace.from_config({"analysis_mode": mode})
+    space = space.with_bounds(space.bounds | bounds)  # given ones do not follow the data
     space = space.with_values(dict(zip(model.names, truth, strict=True)))
     return space.with_vary({name: name != "f2" for name in space.names})
 

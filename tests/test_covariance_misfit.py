@@ -176,5 +176,5 @@ def test_a_wrong_law_is_found_and_its_effect_measured():
     static = dataclasses.replace(data, c2=data.c2 + 0.1 * 0.3)
     assert judged(static).is_right  # an offset is fitted
     lag = jnp.abs(T[:, None] - T)
-    wrong = judged(dataclasses.replace(data, c2=data.c2 + 0.1 * jnp.exp(-((lag / 2) ** 2))))
+    wrong = judged(dataclasses.replace(data, c2=data.c2 + 0.2 * jnp.exp(-((lag / 2) ** 2))))
     assert not wrong.is_right and 0 < wrong.share < 0.2

@@ -7,6 +7,7 @@ import pytest
 from test_laws import Decay
 
 import twotime as tt
+from twotime.data.scales import space_for
 from twotime.start import estimate_starts
 from twotime.start.coarse import coarse_grain
 
@@ -79,7 +80,9 @@ def test_several_starts_report_every_optimum():
     fit = tt.fit_nlsq(model, data, space, starts=5, key=jax.random.key(0))
     best = tt.fit_nlsq(model, data, space.with_values(truth))
     assert fit.chi2 == pytest.approx(float(best.chi2), rel=1e-6)
-    assert fit.starts.shape == (5, 3) and np.array_equal(fit.starts[0], space.initial)
+    assert fit.starts.shape == (5, 3) and np.array_equal(
+        fit.starts[0], space_for(model, data, space).initial
+    )
     assert sum(optimum.starts for optimum in fit.optima) == np.sum(
         fit.ends_result == tt.RESULTS.successful
     )

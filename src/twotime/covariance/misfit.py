@@ -120,7 +120,7 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
         age_deviation=deviation[:, n_lags:],
         phi=jnp.asarray(data.phi),
         neighbours=means.neighbours,
-        chance=1.0 - jnp.prod(below),
+        chance=jnp.maximum(1.0 - jnp.prod(below), 0.0),
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
     )
 

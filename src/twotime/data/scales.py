@@ -24,12 +24,12 @@ _BEYOND = 10.0
 def space_for(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace
 ) -> ParameterSpace:
-    """The space with bounds, defaults and default priors for these data; given ones stay.
+    """The space with bounds and defaults for these data; given ones stay.
 
     The offset lies about the baseline of the data. Bounds of amplitudes reach from a tenth of what
     decorrelates the light in the whole record to ten times of what does so in a frame, where the
-    registry's are narrower. Defaults and priors outside of that move onto it. Traceable; doing it
-    twice changes nothing.
+    registry's are narrower. Defaults outside of that move onto it. Traceable; doing it twice
+    changes nothing.
 
     Args:
         model: The law, whose `natural_rates` say how strong an amplitude is.
@@ -67,20 +67,12 @@ def _widened(info: ParameterInfo, slowest: Scalar, fastest: Scalar, end: Scalar)
     record, at the time `end` [s], widen its bounds.
     """
     xp: Any = np if is_concrete(info.default, slowest, fastest) else jnp
-
-    def inside(x: Scalar) -> Scalar:
-        return xp.clip(x, slowest, fastest)
-
-    changed: dict[str, Any] = {"max_bound": xp.maximum(info.max_bound, fastest)}
-    location, scale = info.prior_location, inside(info.prior_scale)
+    changed = {"max_bound": xp.maximum(info.max_bound, fastest)}
     if info.log_space:
         change = xp.maximum(end, 1.0 / end)
         changed["min_bound"] = xp.minimum(info.min_bound, slowest / change)
         changed["max_bound"] = xp.maximum(info.max_bound, fastest * change)
-        changed["default"] = inside(info.default)
-        is_usual = location == inside(location)
-        changed["prior_mean"] = inside(location)
-        scale = xp.where(is_usual, info.prior_scale, fastest)
+        changed["default"] = xp.clip(info.default, slowest, fastest)
     else:
         changed["min_bound"] = xp.minimum(info.min_bound, -fastest)
-    return dataclasses.replace(info, **changed | {"prior_std": scale})
+    return dataclasses.replace(info, **changed)

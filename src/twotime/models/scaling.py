@@ -149,6 +149,9 @@ class Individual:
         """See `Scaling.solve`."""
         one_hot = scaling.basis
         pooled = jnp.einsum("ak,aij->kij", one_hot, moments)
+        # Where no angle has a coefficient, any moments will do that have derivatives.
+        is_used = jnp.any(one_hot > 0, axis=0)[:, None, None]
+        pooled = jnp.where(is_used, pooled, jnp.eye(3))
         best, free = jax.vmap(_solve_box)(pooled, scaling.lower, scaling.upper)
         return ScalingSolution(one_hot @ best[:, 0], one_hot @ best[:, 1], free)
 
