@@ -131,14 +131,7 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         q, bins = select_bins(file, selection)
         first, last = select_frames(file, selection)
         dt, t = frame_times(file, selection, first, last)
-        size = len(bins) * t.size**2 * 9  # double precision and a mask; no file gives more
-        limit = selection.memory_limit or math.inf
-        if size > limit:
-            raise DataError(
-                f"{len(bins)} matrices of {t.size} frames take up to {size / 1e9:.3g} GB, "
-                f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
-                "raise the limit."
-            )
+        _check_size(len(bins), t.size, selection.memory_limit or math.inf)
         averages = selection.average_triangles
         read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)
         bad_frames = mask_bad_frames(read.mask, file, selection, first)
@@ -172,6 +165,17 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         ),  # fmt: skip
     )
     return data, report
+
+
+def _check_size(n_matrices: int, n_frames: int, limit: float) -> None:
+    """Refuse data beyond the limit of memory [byte]."""
+    size = n_matrices * n_frames**2 * 9  # double precision and a mask; no file gives more
+    if size > limit:
+        raise DataError(
+            f"{n_matrices} matrices of {n_frames} frames take up to {size / 1e9:.3g} GB, "
+            f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
+            "raise the limit."
+        )
 
 
 def _baseline(

@@ -67,12 +67,9 @@ def fit_nlsq(
         model: The model.
         data: The data.
         space: Start, bounds and which parameters vary.
-        per_angle_mode: "individual", "averaged", "constant", "fourier" or "auto": from three angles
-            on averaged where contrasts and offsets agree within their errors, else individual.
-        evaluator: "tiled" takes any model, mask and sigma; "factored" is faster, for separable
-            models on complete data; "auto" is factored where that is possible.
-        loss: "linear" for squares; "soft_l1" or "huber" limit the influence of outliers, with
-            the tiled evaluator and one more copy of c2; or a loss of `twotime.fit.robust`.
+        per_angle_mode: "individual", "averaged", "constant", "fourier", or "auto": as data agree.
+        evaluator: "tiled", "factored" (faster, separable models on complete data), or "auto".
+        loss: "linear" for squares; "soft_l1" or "huber" limit outliers; or one of `fit.robust`.
         loss_scale: Residual at which a robust loss departs from the square [noise level].
         starts: How many, with that of the space, or the starts themselves; the best end counts.
         key: Randomness of further starts.

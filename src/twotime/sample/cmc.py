@@ -20,7 +20,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
@@ -60,8 +60,7 @@ def fit_cmc(
         data: The data; masked and non-finite points do not count.
         space: Bounds, priors and which parameters vary.
         key: Random key.
-        start: A fit to start from; None fits first, from several starts; "prior" starts chains at
-            draws of the prior, and fits to know where they should end.
+        start: A fit to start from; None fits first, from several starts; "prior": draws of it.
         sampler: `Nuts` or `Hmc`, or the word for it.
         sharding: How points are dealt to shards, these combined and placed on devices.
         limits: What fit and chains must keep.
@@ -86,7 +85,7 @@ def fit_cmc(
         ValueError: If float64 is off, names do not match, or a value cannot be used.
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((model, data, space, key))):
+    if not is_concrete(*jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
     mode = resolve_mode(per_angle_mode, len(data.phi))
@@ -94,8 +93,8 @@ def fit_cmc(
     check_space(data, space)
     driver.meet()
     job = Job(
-        model, data, space, key, start, sampler, sharding, limits,
-        mode, evaluator, scaling, prior_from_fit,
+        model, data, space, key, start, sampler, sharding, limits, mode, evaluator, scaling,
+        prior_from_fit,
         resolved("noise", noise, density.NOISES), resolved("width", width, WIDTHS),
         resolved("combine", sharding.combine, combine.COMBINATIONS),
     )  # fmt: skip
