@@ -416,7 +416,7 @@ def _usual(
 ) -> tuple[Numbers, Numbers, Numbers]:
     """Values and bounds that a registry gives; 0 for what is not in use unless asked for."""
     values = [
-        info.default if info.vary_default or varies else 0.0
+        info.default if info.vary_default or info.is_scaling or varies else 0.0
         for info, varies in zip(infos, varying, strict=True)
     ]
     lower, upper = [info.min_bound for info in infos], [info.max_bound for info in infos]

@@ -133,8 +133,8 @@ def check_level(data: TwoTimeData, space: ParameterSpace, n_unknown: int) -> Non
         n_unknown: How many numbers are fitted, contrasts and offsets among them.
 
     Raises:
-        ValueError: If there are no more points than unknowns, nothing depends on the lag, or c2
-            lies outside what offset and contrast may be.
+        ValueError: If there are no more points than unknowns, nothing depends on the lag where
+            contrast or offset is fitted, or c2 lies outside what these may be.
     """
     n_points = sum(int(np.count_nonzero(data.usable(k))) for k in range(data.phi.shape[0]))
     if n_points <= n_unknown:
@@ -144,7 +144,7 @@ def check_level(data: TwoTimeData, space: ParameterSpace, n_unknown: int) -> Non
             "frames or angles, or fix parameters (vary: false)."
         )
     level = level_of(data)
-    if level.evidence < _SEEN:
+    if level.evidence < _SEEN and any(space.scaling_varying):
         raise ValueError(
             f"Nothing to fit: {level}, with a scatter of {level.spread:.2g}; expected a decay, a "
             "difference between short and long lags beyond this scatter. There is no contrast, or "

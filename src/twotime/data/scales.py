@@ -42,7 +42,7 @@ def space_for(
     frame = record / max(t.shape[0] - 1, 1)
 
     def fitted(info: ParameterInfo) -> ParameterInfo:
-        if info.name == "offset" and info.is_scaling:
+        if info.name == "offset" and info.is_scaling and info.vary_default:
             return _moved(info, data.baseline - info.default)
         if info.name not in rates:
             return info
