@@ -65,7 +65,7 @@ class ParameterInfo(eqx.Module):
         unit: Physical unit; empty for pure numbers.
         group: Group under which configurations list it.
         vary_default: Whether it is fitted where nothing is said; one that is not, and has no value
-            either, is 0.
+            either, is 0, but for contrast and offset, which are at their default.
         log_space: Whether samplers and random starts should use its logarithm.
         prior_mean: Location of the default truncated normal prior; None: middle of the bounds.
         prior_std: Scale of the default prior before truncation; None: half the bounds' distance.
