@@ -5,7 +5,8 @@
 
 Static diffusion with D0 and alpha free: a detector pixel is the mean of four Gaussian fields that
 decay as exp(-t / 2 tau), frame by frame; photons are drawn from it; c2 is the mean over pixels,
-normalised by the mean images. Cells that the file already holds are not repeated.
+normalised by the mean images. Movies in which no decay is seen are refused and only counted. Cells
+that the file already holds are not repeated.
 """
 
 import argparse
@@ -50,13 +51,21 @@ def cell(frames: int, tau: float, photons: float, movies: int) -> dict[str, obje
     errors, reported, ended = [], [], []
     for _ in range(movies):
         c2 = movie(rng, frames, tau, photons)[None]
-        fit = tt.fit_nlsq(model, tt.TwoTimeData(c2, t, Q, np.zeros(1)), space)
+        try:
+            fit = tt.fit_nlsq(model, tt.TwoTimeData(c2, t, Q, np.zeros(1)), space)
+        except ValueError as refused:
+            if not str(refused).startswith("Nothing to fit"):
+                raise
+            continue
         errors.append(np.asarray(fit.values)[:2] - true)
         reported.append(np.sqrt(np.diag(np.asarray(fit.covariance))))
         ended.append(bool(fit.converged))
+    about = {"frames": frames, "tau": tau, "photons": photons, "movies": movies}
+    about |= {"fitted": len(errors)}
+    if not errors:
+        return about
     error, said = np.array(errors), np.array(reported)
-    return {
-        "frames": frames, "tau": tau, "photons": photons, "movies": movies,
+    return about | {
         "converged": float(np.mean(ended)),
         "covered_68": (np.abs(error) < said).mean(axis=0).tolist(),
         "covered_95": (np.abs(error) < 1.96 * said).mean(axis=0).tolist(),
