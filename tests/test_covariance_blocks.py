@@ -251,11 +251,13 @@ def test_moments_are_sums_over_all_rows_of_few_frames(in_blocks):
         got = jax.jit(residual_moments)(problem, slopes[0], blocks, rows, scaling, 0.3)
     else:
 
-
         @jax.jit
         def moments(at):
             angle = angle_of_fit(at, unit_directions(at.inverse), jnp.asarray(0))
-            rows = lambda planes, *_: angle.jacobian(planes)
+
+            def rows(planes, *_):
+                return angle.jacobian(planes)
+
             return angle_noise(at, angle, jnp.asarray(0), rows).moments
 
         got = moments(at)

@@ -204,7 +204,7 @@ def template(analysis_mode: str, *, full: bool = False) -> str:
     short = _SHORT.format(
         mode=analysis_mode,
         about=textwrap.indent(summary, "# "),
-        q=_yaml(law.example.q),
+        q=yaml_text(law.example.q),
         settings="".join(_needed(law)),
         parameters="\n".join(parameters),
     )
@@ -216,7 +216,7 @@ def _parameter(info: ParameterInfo, example: Example) -> str:
     entry = {"value": float(example.start.get(info.name, info.default))}
     if info.name not in example.fixed:
         entry |= {"min": float(info.min_bound), "max": float(info.max_bound)}
-    line = f"{info.name}: {_yaml(entry | {'vary': info.name not in example.fixed})}"
+    line = f"{info.name}: {yaml_text(entry | {'vary': info.name not in example.fixed})}"
     notes = "; ".join(note for note in (info.unit, example.fixed.get(info.name)) if note)
     return f"{line:<66} # {notes}" if notes else line
 
@@ -229,7 +229,7 @@ def _needed(law: type[AbstractTwoTimeModel]) -> Iterator[str]:
         if inside:
             yield f"{margin[2:]}{sections[-1]}:\n"
         for setting in inside:
-            value = f"{setting.path[-1]}: {_yaml(setting.example)}"
+            value = f"{setting.path[-1]}: {yaml_text(setting.example)}"
             yield f"{margin}{value:<{30 - len(margin)}} # {setting.unit}\n"
 
 
@@ -287,7 +287,7 @@ def _full(mode: str, short: str) -> str:
             unit = f" [{key.extra('unit')}]" if key.extra("unit") else ""
             choice = f" ({key.type_text()})" if " | " in key.type_text() else ""
             shown = key.default if value is None else value
-            text = "" if shown is None else f" {_yaml(shown)}"
+            text = "" if shown is None else f" {yaml_text(shown)}"
             lines += _comment(f"{key.effect}{unit}{choice}", margin)
             lines.append(f"{margin}{'# ' if value is None else ''}{key.name}:{text}")
     return "\n".join(lines) + "\n"
@@ -310,12 +310,12 @@ def _parameters(space: ParameterSpace) -> Iterator[str]:
             info, (lower, upper), prior = space.registry[name], bounds[name], priors[name]
             entry = {"value": values[name], "min": lower, "max": upper, "vary": space.vary[name]}
             yield f"    # {info.description}{f' [{info.unit}]' if info.unit else ''}"
-            yield f"    {name}: {_yaml(entry)}"
+            yield f"    {name}: {yaml_text(entry)}"
             yield f"    #   prior: {prior.prior_type.value}"
-            yield f"    #   prior_params: {_yaml(prior.params)}"
+            yield f"    #   prior_params: {yaml_text(prior.params)}"
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
     """A value as YAML writes it; floats so that every YAML reader sees a number."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -324,10 +324,12 @@ def _yaml(value: Any) -> str:
         mantissa += "" if "." in mantissa else ".0"
         return mantissa + point + exponent
     if isinstance(value, list):
-        return f"[{', '.join(map(_yaml, value))}]"
+        return f"[{', '.join(map(yaml_text, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {_yaml(item)}' for key, item in value.items())}}}"
-    return str(value)
+        return f"{{{', '.join(f'{key}: {yaml_text(item)}' for key, item in value.items())}}}"
+    text = str(value)
+    is_plain = re.fullmatch(r"[\w./$-][\w./${}+-]*", text) and yaml.safe_load(text) == value
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
 def json_schema() -> dict[str, Any]:

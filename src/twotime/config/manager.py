@@ -94,12 +94,22 @@ class ConfigManager:
 
     @classmethod
     def _from_file(cls, path: str | Path, parse: Callable[[bytes, str], Any]) -> "ConfigManager":
+        from twotime.config.migrate import program_of
+
         try:
             raw = Path(path).read_bytes()
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
-        return cls(parse(raw, str(path)), base_dir=Path(path).parent, source=str(path))
+        config = parse(raw, str(path))
+        program = program_of(config)
+        if program:
+            raise ConfigurationError(
+                f"a configuration of {program}; write one for twotime from it: twotime migrate "
+                f"{path} -o run.yaml",
+                str(path),
+            )
+        return cls(config, base_dir=Path(path).parent, source=str(path))
 
     @classmethod
     def from_dict(

@@ -43,7 +43,8 @@ def transport_integral_check(transport: PowerLaw) -> Check:
         later = t[t > 0] if alpha < 0 or D_offset == 0 else t
         with np.errstate(over="ignore"):
             rate = D0 * later**alpha + D_offset
-        if rate.size and rate.min() <= 0:
+        is_at_rest = D0 == D_offset == 0  # a static reference
+        if rate.size and rate.min() <= 0 and not is_at_rest:
             yield (
                 "error",
                 f"J(t) = {amplitude}·t^{exponent} + {offset} is {rate.min():.4g} Å²/s at "
