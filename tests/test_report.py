@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -163,3 +164,19 @@ def test_functions_lead_where_parameters_trade(changes):
     assert (said in text) == ("covariance" in changes)
     less = make(covariance=jnp.array([[4.0, 0.0188, 0.0], [0.0188, 1e-4, 0.0], [0.0, 0.0, 0.0]]))
     assert "Strongly correlated" not in less.report(curves)
+
+
+def test_a_result_shows_its_numbers_in_a_terminal_and_a_notebook():
+    fit = make()
+    lines = repr(fit).splitlines()
+    assert len(lines) <= 40 and lines[0].startswith("StaticDiffusion: least squares")
+    assert lines[1].startswith("Converged") and "1234.6" in repr(fit)
+    assert "<td>1234.6</td>" in fit._repr_html_() and "<li>± is one" in fit._repr_html_()
+
+
+def test_results_that_are_stacked_or_traced_show_their_structure():
+    several = jax.tree.map(lambda x: jnp.stack([x, x]), make())
+    assert repr(several).startswith("NLSQResult(") and several._repr_html_() is None
+    shown = []
+    jax.eval_shape(lambda fit: shown.append(repr(fit)) or fit.chi2, make())
+    assert shown[0].startswith("NLSQResult(")

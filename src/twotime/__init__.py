@@ -47,6 +47,7 @@ from twotime.models.static import StaticDiffusion as StaticDiffusion
 from twotime.models.two_component import TwoComponent as TwoComponent
 from twotime.report import cmc as _cmc  # noqa: F401 registers its words
 from twotime.report import nlsq as _nlsq  # noqa: F401
+from twotime.report.compare import compare as compare
 from twotime.results import load_result as load_result
 from twotime.results.cmc import CMCResult as CMCResult
 from twotime.results.cmc import Limits as Limits

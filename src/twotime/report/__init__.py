@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
 from typing import Any, NamedTuple
 
 from twotime.config.frames import joined
@@ -54,6 +55,16 @@ class Description:
         """Parameters and functions of time, what says more first."""
         shown = self.table, *([curve_table(curves)] if curves else [])
         return shown[::-1] if self.are_functions_first else shown
+
+    def short(self) -> str:
+        """The title, the state and the main table, as plain text."""
+        return "\n".join([self.title, self.lead[0], "", text_table(self.table)])
+
+    def html(self) -> str:
+        """The title, the state, the tables and the remarks, for a notebook."""
+        parts = [f"<strong>{escape(self.title)}</strong>", f"<p>{escape(self.lead[0])}</p>"]
+        parts += [f"<p>{escape(t.title)}</p>{html_table(t)}" for t in self.tables]
+        return "".join([*parts, html_list(self.remarks)])
 
     def document(
         self, curves: Mapping[str, Curve], provenance: Provenance | None, figures: tuple[str, ...]
@@ -131,6 +142,27 @@ def markdown_table(table: Table) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in padded]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
+
+
+def text_table(table: Table) -> str:
+    """A table as plain text with aligned columns, without its title."""
+    cells = [table.columns, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def html_table(table: Table) -> str:
+    """A table as HTML."""
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.columns)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def html_list(sentences: Iterable[str]) -> str:
+    """Sentences as a list in HTML."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in sentences)}</ul>"
 
 
 def _fact(name: str, fact: Any) -> str:

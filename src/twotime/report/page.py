@@ -4,11 +4,10 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from twotime.report import Description, Table, sentence
+from twotime.report import Description, Table, html_list, html_table, sentence
 from twotime.results import load_result, storage
 from twotime.results.nlsq import NLSQResult
 from twotime.results.storage import AbstractResult, describe
@@ -102,7 +101,7 @@ def page(folder: Path) -> str:
         f'<div class="state{"" if is_good else " bad"}">{state}</div>',
         *map(_table, (*description.main_tables(curves), *description.tables[1:])),
         "<h2>Remarks</h2>",
-        _list(remarks),
+        html_list(remarks),
         *_figures(folder),
         *_origin(saved),
     ]
@@ -130,16 +129,7 @@ def _state(result: AbstractResult, description: Description) -> tuple[list[str],
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{_escaped(cell)}</th>" for cell in table.columns)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{_escaped(cell)}</td>' for cell in row)}</tr>" for row in table.rows
-    )
-    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<h2>{_escaped(table.title)}</h2>\n<div class="wide">{body}</div>'
-
-
-def _list(sentences: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_escaped(text)}</li>' for text in sentences)}</ul>"
+    return f'<h2>{_escaped(table.title)}</h2>\n<div class="wide">{html_table(table)}</div>'
 
 
 def _figures(folder: Path) -> list[str]:
@@ -174,7 +164,7 @@ def _origin(saved: dict[str, Any]) -> list[str]:
         if value not in (None, "", [], {})
     )
     parts = ["<h2>Data and provenance</h2>", f"<dl>{rows}</dl>"]
-    parts += [_list(saved["notes"])] if saved.get("notes") else []
+    parts += [html_list(saved["notes"])] if saved.get("notes") else []
     if saved.get("settings"):
         settings = json.dumps(saved["settings"], indent=1, ensure_ascii=False)
         parts.append(

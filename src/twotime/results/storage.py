@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.errors import ResultError
-from twotime.models.base import Curve
+from twotime.models.base import Curve, is_concrete
 from twotime.solver import ENDS, RESULTS, places, results_at
 
 __version__ = "0.1.0"  # kept with every result; the build reads it here
@@ -69,6 +69,17 @@ class AbstractResult(eqx.Module):
     ARRAYS: ClassVar[str] = ARRAYS
     ARE_FIELDS_THERE: ClassVar[bool] = False
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {}
+
+    def __repr__(self) -> str:
+        return str(describe(self).short()) if self._is_one() else eqx.tree_pformat(self)
+
+    def _repr_html_(self) -> str | None:
+        return str(describe(self).html()) if self._is_one() else None
+
+    def _is_one(self) -> bool:
+        """Whether the numbers are known, and those of one result and not of several stacked."""
+        leaves = jax.tree.leaves(self)
+        return is_concrete(*leaves) and all(map(eqx.is_array_like, leaves))
 
     @property
     def table(self) -> Any:
@@ -146,6 +157,9 @@ class AbstractModelResult(AbstractResult):
     per_angle_mode: eqx.AbstractVar[str]
     evaluator: str = eqx.field(static=True)
     values: eqx.AbstractVar[Any]
+
+    def _is_one(self) -> bool:
+        return super()._is_one() and np.ndim(self.values) == 1
 
     @property
     def names(self) -> tuple[str, ...]:
