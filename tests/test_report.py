@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -180,3 +182,23 @@ def test_results_that_are_stacked_or_traced_show_their_structure():
     shown = []
     jax.eval_shape(lambda fit: shown.append(repr(fit)) or fit.chi2, make())
     assert shown[0].startswith("NLSQResult(")
+
+
+def test_parameters_as_a_pandas_table_or_how_to_install_it(monkeypatch):
+    given = {}
+
+    class Frame(dict):
+        @classmethod
+        def from_dict(cls, rows, orient):
+            given.update(rows=rows, orient=orient)
+            return cls()
+
+        def rename_axis(self, name):
+            return name
+
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=Frame))
+    assert make().to_dataframe() == "parameter" and given["orient"] == "index"
+    assert given["rows"]["D0"]["value"] == 1234.567890123456
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ModuleNotFoundError, match="to_dataframe needs pandas.*pip install pandas"):
+        make().to_dataframe()

@@ -8,6 +8,7 @@ import numpy as np
 
 from twotime.report import Table, html_table, text_table
 from twotime.results.nlsq import NLSQResult
+from twotime.results.storage import optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +41,12 @@ class Comparison:
         return Table(f"{len(cells)} fits, {self.points:.3g} independent points", heads, cells)
 
     def to_dataframe(self) -> Any:
-        """The numbers as a pandas table, a row for each fit; needs pandas."""
-        import pandas
+        """The numbers as a pandas table, a row for each fit.
 
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        pandas = optional("pandas", "to_dataframe")
         return pandas.DataFrame.from_dict(dict(self.rows), orient="index")
 
     def __repr__(self) -> str:

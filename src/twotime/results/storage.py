@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib
 import importlib.metadata
 import json
 import os
@@ -166,10 +167,34 @@ class AbstractModelResult(AbstractResult):
         """Names of the fitted or sampled parameters."""
         return tuple(n for n, free in zip(self.all_names, self.varying, strict=True) if free)
 
+    def to_dataframe(self) -> Any:
+        """The parameters as a pandas table, a row for each, with the numbers of `summary()`.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        pandas = optional("pandas", "to_dataframe")
+        rows = plain(self.summary())["parameters"]
+        return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
     @property
     def params(self) -> dict[str, float]:
         """All parameters by name, fixed ones included."""
         return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
+
+
+def optional(package: str, purpose: str) -> Any:
+    """A package that is not installed with twotime.
+
+    Raises:
+        ModuleNotFoundError: If it is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{purpose} needs {package}, which is not installed: python -m pip install {package}."
+        ) from None
 
 
 def former(old: str, new: str, convert: Callable[[Any], Any] = lambda x: x) -> property:
