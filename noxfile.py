@@ -66,9 +66,10 @@ def fit(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run every code block of README.md and docs, and the examples."""
-    session.install("-e", ".[dev]")
+    """Run every code block of README.md and docs and the examples, and build the site in ./site."""
+    session.install("-e", ".[dev,docs]")
     session.run("pytest", "tests/test_docs.py", *session.posargs)
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -71,3 +71,22 @@ def test_the_test_command_of_the_readme_is_what_ci_runs():
     assert command == "python -m pip install nox && python -m nox -s tests"
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_explained_messages_are_those_of_the_program():
+    """Every part of a message between dots or numbers stands in the source."""
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "src").rglob("*.py"))
+    source = re.sub(r'"\s*\n\s*f?"', "", source).lower()
+    page = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\*\*(.+?)\*\*", page, re.MULTILINE | re.DOTALL)
+    assert len(told) > 10
+    for message in told:
+        text = re.sub(r"\s+", " ", message).lower()
+        parts = re.split(r"…|\(|\)|:|;|\bd0\b|1e\+05|,|\.$|baseline|parameters\.|upper", text)
+        parts = [part.strip(" .") for part in parts if len(part.strip(" .")) > 3]
+        assert parts and not [part for part in parts if part not in source]
+
+
+def test_every_page_is_reached_from_the_menu_of_the_site():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"[\w-]+\.md", menu)) == sorted(p.name for p in PAGES[1:])
