@@ -129,8 +129,47 @@ def test_figures_are_drawn_and_saved(tmp_path):
     assert names == ("corner.png", "trace.png", "rank.png", "energy.png", "shards.png",
                      "functions.png")  # fmt: skip
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
-    assert len(plots.corner(post).axes) == 6
     assert len(plots.shards(post).axes) == 3
+
+
+def test_the_corner_shows_intervals_and_regions_of_everything_sampled():
+    rng = np.random.default_rng(1)
+    draws = rng.normal(size=(2, 4000, 2)) * [1.0, 10.0] + [5.0, 300.0]
+    shared = {"contrast": 0.3 + 0.01 * draws[..., :2], "offset": np.ones((2, 4000, 2))}
+    post = dataclasses.replace(
+        posterior(n_free=2), all_names=("D0", "alpha"), varying=(True, True), units=("Å²/s", ""),
+        coordinate_names=("D0", "alpha"), draws=draws, log_density=np.zeros((3, 2, 4000)),
+        energy=np.zeros((3, 2, 4000)), noise=np.ones((2, 4000)),
+        values=np.median(draws, axis=(0, 1)),
+        **shared,
+    )  # fmt: skip
+    figure = plots.corner(post)
+    axes = {(ax.get_xlabel(), ax.get_ylabel()): ax for ax in figure.axes}
+    assert len(figure.axes) == 6  # D0, alpha, contrast; an offset that never moves is no axis
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles[0].startswith("D0\n$4.98^") and "^{+1.0}" in titles[0]
+    region = next(ax for (x, y), ax in axes.items() if x == "D0\n[Å²/s]" and y == "contrast")
+    assert region.get_xlim()[0] < draws[..., 0].min() < draws[..., 0].max() < region.get_xlim()[1]
+    pair = next(ax for (x, y), ax in axes.items() if y == "alpha")
+    areas = [_area(path.vertices) for path in pair.collections[-1].get_paths()]
+    want = [2 * np.pi * 10 * np.log(1 / (1 - share)) for share in (0.95, 0.68)]
+    np.testing.assert_allclose(areas, want, rtol=0.15)
+
+
+def _area(outline):
+    x, y = outline.T
+    return 0.5 * abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1)))
+
+
+def test_traces_hold_every_contrast_that_was_sampled():
+    own = dataclasses.replace(
+        posterior(), per_angle_mode="individual", noise=np.arange(120.0).reshape(2, 60)
+    )
+    rng = np.random.default_rng(2)
+    own = dataclasses.replace(own, contrast=rng.normal(size=(2, 60, 2)))
+    labels = [ax.get_ylabel() for ax in plots.trace(own).axes]
+    assert labels[:3] == ["D0\n[Å²/s]", "alpha", "D_offset\n[Å²/s]"]
+    assert {"contrast[0]", "contrast[1]"} < set(labels)
 
 
 def test_weights_that_cannot_be_trusted_are_told():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,6 +18,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.plots import fit as fit_plots
 from twotime.plots.fit import Angles, Times
+from twotime.report import error_text, with_error
 from twotime.results.cmc import CMCResult
 from twotime.sample.result import predictive
 
@@ -49,49 +51,108 @@ def save_predictive(
     return fit_plots.save(folder, drawn)
 
 
-def corner(post: CMCResult, *, max_points: int = 4000) -> Figure:
-    """Every pair of parameters as a density, every parameter as a histogram.
+def corner(post: CMCResult, *, max_points: int = 20_000) -> Figure:
+    """Every pair of sampled quantities with 68 and 95 % regions, each with its 68 % interval.
+
+    Contrasts and offsets are shown where all angles share them.
 
     Args:
         post: The posterior.
         max_points: Largest number of draws shown.
     """
-    flat = post.draws.reshape(-1, post.draws.shape[-1])
+    shown = _quantities(post, scaling=post.per_angle_mode == "averaged")
+    flat = np.stack([x.ravel() for _, x in shown.values()], axis=1)
     flat = flat[:: max(1, len(flat) // max_points)]
     n = flat.shape[1]
-    size = 1.0 + 1.35 * n
+    size = 1.3 + 1.5 * n
     figure = Figure(figsize=(size, size))
     grid = figure.subplots(n, n, squeeze=False)
-    near, right, top = 0.9 / size, (size - 0.15) / size, (size - 0.3) / size
-    figure.subplots_adjust(near, near, right, top, wspace=0.06, hspace=0.06)
+    near, right, top = 1.1 / size, (size - 0.15) / size, (size - 0.5) / size
+    figure.subplots_adjust(near, near, right, top, wspace=0.08, hspace=0.08)
     bins = max(15, min(40, int(np.sqrt(len(flat)) / 2)))
+    reach = 0.1 * np.ptp(flat, axis=0)
+    edges = np.linspace(flat.min(axis=0) - reach, flat.max(axis=0) + reach, bins + 1, axis=1)
+    labels = [_label(name, unit) for name, (unit, _) in shown.items()]
     for (row, column), ax in np.ndenumerate(grid):
         if column > row:
             ax.remove()
             continue
         if column == row:
-            ax.hist(flat[:, row], bins=bins, color=_BLUE, histtype="stepfilled", alpha=0.8)
-            for level in np.quantile(flat[:, row], _QUANTILES):
-                ax.axvline(level, color="0.2", lw=0.7, ls="--")
-            ax.set_yticks([])
+            _histogram(ax, flat[:, row], edges[row])
+            ax.set_title(_interval(list(shown)[row], flat[:, row]), fontsize=8)
         else:
-            ax.hist2d(flat[:, column], flat[:, row], bins=bins, cmap="Blues", cmin=1)
+            _regions(ax, flat[:, (column, row)], edges[[column, row]])
             ax.yaxis.set_major_locator(MaxNLocator(3, prune="both"))
+        ax.set_xlim(edges[column][0], edges[column][-1])
         ax.xaxis.set_major_locator(MaxNLocator(3, prune="both"))
         ax.tick_params(labelsize=7, labelbottom=row == n - 1, labelleft=column == 0 < row)
         ax.tick_params(axis="x", labelrotation=40)
-        ax.set_xlabel(post.names[column] if row == n - 1 else "", fontsize=8)
-        ax.set_ylabel(post.names[row] if column == 0 < row else "", fontsize=8)
+        ax.set_xlabel(labels[column] if row == n - 1 else "", fontsize=8)
+        ax.set_ylabel(labels[row] if column == 0 < row else "", fontsize=8)
     return figure
 
 
+def _quantities(post: CMCResult, *, scaling: bool) -> dict[str, tuple[str, np.ndarray]]:
+    """Unit and draws of the parameters, the noise, and contrasts and offsets if asked for."""
+    units = dict(zip(post.all_names, post.units, strict=True))
+    shown = {name: x for name, x in post.judged.items() if name in units or name == "noise"}
+    if scaling:
+        is_shared = post.per_angle_mode == "averaged"
+        for name, draws in (("contrast", post.contrast), ("offset", post.offset)):
+            for k in range(1 if is_shared else draws.shape[-1]):
+                if np.ptp(draws[..., k]):
+                    shown[name if is_shared else f"{name}[{k}]"] = draws[..., k]
+    return {name: (units.get(name, ""), np.asarray(draws)) for name, draws in shown.items()}
+
+
+def _label(name: str, unit: str) -> str:
+    return f"{name}\n[{unit}]" if unit else name
+
+
+def _interval(name: str, draws: np.ndarray) -> str:
+    """A median with the distances to the ends of the 68 % interval."""
+    low, middle, high = np.quantile(draws, _QUANTILES)
+    text = with_error(middle, min(high - middle, middle - low))
+    above, below = (error_text(x) for x in (high - middle, middle - low))
+    return f"{name}\n${text}^{{+{above}}}_{{-{below}}}$"
+
+
+def _histogram(ax: Axes, draws: np.ndarray, edges: np.ndarray) -> None:
+    low, middle, high = np.quantile(draws, _QUANTILES)
+    count, _ = np.histogram(draws, edges)
+    ax.stairs(count, edges, color=_BLUE, lw=1.0)
+    inside = (edges[1:] > low) & (edges[:-1] < high)
+    ax.stairs(np.where(inside, count, 0), edges, fill=True, color=_BLUE, alpha=0.25, lw=0)
+    ax.axvline(middle, color=_BLUE, lw=0.9)
+    ax.set_yticks([])
+
+
+def _regions(ax: Axes, draws: np.ndarray, edges: np.ndarray) -> None:
+    """Regions that hold 68 and 95 % of the draws, from a smoothed histogram."""
+    density, _, _ = np.histogram2d(draws[:, 0], draws[:, 1], bins=[edges[0], edges[1]])
+    for axis in (0, 0, 1, 1):
+        before, after = np.roll(density, 1, axis), np.roll(density, -1, axis)
+        density = 0.25 * before + 0.5 * density + 0.25 * after
+    ordered = np.sort(density.ravel())[::-1]
+    held = np.cumsum(ordered) / ordered.sum()
+    levels = [ordered[np.searchsorted(held, share)] for share in (0.95, 0.68)]
+    if not 0 < levels[0] < levels[1] < ordered[0]:
+        ax.plot(*draws.T, ".", ms=1, color=_BLUE, alpha=0.5)
+        return
+    centres = 0.5 * (edges[:, 1:] + edges[:, :-1])
+    shades = [to_rgba(_BLUE, 0.2), to_rgba(_BLUE, 0.45)]
+    ax.contourf(*centres, density.T, levels=[*levels, ordered[0]], colors=shades)
+    ax.contour(*centres, density.T, levels=levels, colors=[_BLUE], linewidths=0.9)
+
+
 def trace(post: CMCResult) -> Figure:
-    """Draws of every parameter in order, one colour for each chain."""
-    figure, axes = fit_plots.panels(len(post.names), 1, 8.4, 1.1)
-    for ax, name in zip(axes, post.names, strict=True):
-        for chain in post.samples[name]:
+    """Draws of everything sampled in order, one line for each chain."""
+    shown = _quantities(post, scaling=True)
+    figure, axes = fit_plots.panels(len(shown), 1, 8.4, 1.1)
+    for ax, (name, (unit, draws)) in zip(axes, shown.items(), strict=True):
+        for chain in draws:
             ax.plot(chain, lw=0.4, alpha=0.8)
-        ax.set_ylabel(name, fontsize=8)
+        ax.set_ylabel(_label(name, unit), fontsize=8)
         ax.tick_params(labelsize=7, labelbottom=ax is axes[-1])
         ax.margins(x=0)
     axes[-1].set_xlabel("draw")
