@@ -189,3 +189,17 @@ def test_importing_leaves_matplotlib_alone():
         "assert settings() == before and 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_long_records_are_drawn_as_means_over_blocks_of_what_counts():
+    n = 3 * plots.CELLS - 1
+    t = 0.1 * np.arange(1, n + 1)
+    c2 = np.add.outer(t, t)
+    mask = np.ones((n, n), bool)
+    mask[:4, :] = mask[:, :4] = False
+    image = plots.two_time(c2, t, mask=mask)
+    shown = np.ma.filled(image.get_array().astype(float), np.nan)
+    assert shown.shape == (plots.CELLS - 1,) * 2
+    assert np.isnan(shown[0]).all() and np.isnan(shown[:, 0]).all()  # frames 0 to 2
+    assert shown[1, 9] == pytest.approx(t[4:6].mean() + t[27:30].mean())  # 3 to 5, without 3
+    assert image.get_extent() == pytest.approx([0.05, t[-3] + 0.05] * 2)

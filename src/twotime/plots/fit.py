@@ -33,8 +33,10 @@ MAPS_ON_PAGE = 4
 CUTS_ON_PAGE = 6
 DPI = 150
 
-COLOURS = ("#1b6ca8", "#c8553d", "#4f772d")
-"""One colour for each age, distinguishable in print and for colour-blind readers."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
+"""One colour for each age, distinguishable for colour-blind readers; markers in print."""
+MARKERS = ("o", "s", "^")
+CELLS = 256  # largest number of cells along a map: no figure shows more
 
 
 def save_figures(
@@ -155,6 +157,8 @@ def two_time(
 ) -> AxesImage | QuadMesh:
     """Draw one two-time matrix; its diagonal is interpolated, masked points are grey.
 
+    Long records are drawn as means over blocks of frames.
+
     Args:
         c2: The matrix.
         t: Frame times [s].
@@ -169,9 +173,9 @@ def two_time(
     ax = Figure(layout="constrained").subplots() if ax is None else ax
     shown = _without_diagonal(c2 if mask is None else np.where(mask, c2, np.nan))
     norm = _common_norm(shown[np.isfinite(shown)]) if norm is None else norm
-    edges = _edges(t)
+    shown, edges = _cells(shown, _edges(t))
     image: AxesImage | QuadMesh
-    if np.ptp(np.diff(t)) <= 1e-6 * np.mean(np.diff(t)):
+    if np.ptp(np.diff(edges)) <= 1e-6 * np.mean(np.diff(edges)):
         extent = edges[0], edges[-1], edges[0], edges[-1]
         image = ax.imshow(shown.T, origin="lower", extent=extent, norm=norm, cmap=cmap)
     else:
@@ -199,13 +203,13 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     early, late = np.nonzero(np.triu(used, 1))
     age, lag = 0.5 * (t[early] + t[late]), t[late] - t[early]
     record = t[-1] - t[0]
-    for part, colour in zip(AGES, COLOURS, strict=True):
+    for part, colour, marker in zip(AGES, COLOURS, MARKERS, strict=True):
         centre = t[0] + part * record
         near = np.abs(age - centre) <= max(AGE_BAND * record, 0.51 * record / (len(t) - 1))
         points = early[near], late[near]
         shown = arrays["c2"][k][points], arrays["model"][k][points]
         mean_lag, data, line = _binned(lag[near], *shown)
-        ax.plot(mean_lag, data, "o", ms=3.5, alpha=0.6, mew=0, color=colour)
+        ax.plot(mean_lag, data, marker, ms=3.5, alpha=0.6, mew=0, color=colour)
         ax.plot(mean_lag, line, "-", lw=1.4, color=colour, label=f"age {centre:.3g} s")
     ax.set_xscale("log")
     return ax
@@ -272,6 +276,23 @@ def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
     q, mask = np.asarray(0.0), arrays.get("mask")
     used = np.asarray(TwoTimeData(arrays["c2"], arrays["t"], q, arrays["phi"], mask).usable(k))
     return used | used.T
+
+
+def _cells(matrix: Matrix, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over square blocks of frames, so that there are at most `CELLS` along an edge.
+
+    Frames that fill no block at the end are left out: a part of 1/CELLS of the record at most.
+    """
+    width = -(-len(matrix) // CELLS)
+    if width == 1:
+        return matrix, edges
+    count = len(matrix) // width
+    blocks = matrix[: count * width, : count * width].reshape(count, width, count, width)
+    known = np.isfinite(blocks)
+    points = known.sum(axis=(1, 3))
+    total = np.where(known, blocks, 0).sum(axis=(1, 3))
+    with np.errstate(invalid="ignore"):
+        return total / points, edges[: count * width + 1 : width]
 
 
 def _without_diagonal(matrix: Matrix) -> Matrix:
