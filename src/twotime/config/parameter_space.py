@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.parameter_names import DEFAULT_MODE, mode_with
+from twotime.config.parameter_names import mode_with
 from twotime.config.parameter_registry import (
     REGISTRIES,
     ParameterRegistry,
@@ -20,9 +20,9 @@ from twotime.config.parameter_registry import (
 from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
-from twotime.config.priors import default_prior, has_mass, prior_faults
+from twotime.config.priors import default_prior, has_mass, informative_prior, prior_faults
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import ParameterInfo, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -36,7 +36,7 @@ class ParameterSpace(eqx.Module):
     `names` are the physics parameters in canonical order; contrast and offset follow them in the
     arrays of all parameters. Names without an entry in the arguments have the registry's numbers.
     Parameters that the registry fixes vary where `vary` says so, or where they have bounds or a
-    prior; else they are 0.
+    prior; else they are at their `fixed_value`, 0 for most.
 
     Args:
         values: Name to value.
@@ -99,7 +99,7 @@ class ParameterSpace(eqx.Module):
             asked = {*bounds, *priors}
             flags = tuple(vary.get(i.name, i.vary_default or i.name in asked) for i in infos)
             arrays = [*_usual(infos, flags), *np.zeros((2, len(infos)))]
-            own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
+            own: tuple[PriorDistribution | None, ...] = tuple(map(informative_prior, infos))
         else:
             arrays = [base.all_values, base.all_lower, base.all_upper]
             arrays += [base.own_values, base.own_bounds]
@@ -342,6 +342,17 @@ class ParameterSpace(eqx.Module):
     # Where it comes from
 
     @classmethod
+    def of(cls, law: AbstractTwoTimeModel) -> "ParameterSpace":
+        """The space of a law: start, bounds, priors and flags from what it says of its parameters.
+
+        Raises:
+            TypeError: If it says nothing of them.
+        """
+        if not isinstance(law, AbstractTwoTimeModel):
+            raise TypeError(f"ParameterSpace.of takes a law, StaticDiffusion() say; got {law!r}.")
+        return cls(registry=ParameterRegistry.of(law))
+
+    @classmethod
     def from_registry(cls, names: Iterable[str], registry: ParameterRegistry) -> "ParameterSpace":
         """The space of any model: its names in order, from a registry that holds them."""
         return cls(registry=registry.subset(names))
@@ -402,21 +413,21 @@ def read(config: Any, *, is_whole: bool = True) -> Reading:
     # Pydantic is loaded when a configuration is read, not when this module is.
     from twotime.config.reading import asked_parameters, check_space, read_keys
 
-    canonical, found = read_keys(config, is_whole=is_whole)
-    if found.is_wrong(("analysis_mode",)):
+    canonical, law, found = read_keys(config, is_whole=is_whole)
+    if law is None:
         return canonical, None, found
-    registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
+    registry = ParameterRegistry.of(law)
     asked: Any = asked_parameters(canonical, registry, found)
     space = ParameterSpace(**asked, registry=registry)
-    return canonical, space if check_space(canonical, space, found) else None, found
+    return canonical, space if check_space(canonical, law, space, found) else None, found
 
 
 def _usual(
     infos: Sequence[ParameterInfo], varying: Sequence[bool]
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Values and bounds that a registry gives; 0 for what is not in use unless asked for."""
+    """Values and bounds that a registry gives; that of a fixed one unless it is asked for."""
     values = [
-        info.default if info.vary_default or info.is_scaling or varies else 0.0
+        info.default if info.vary_default or info.is_scaling or varies else info.fixed_value
         for info, varies in zip(infos, varying, strict=True)
     ]
     lower, upper = [info.min_bound for info in infos], [info.max_bound for info in infos]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from twotime.models.rates import PowerLaw
+from twotime.models.forms import Rate
 
 Params = Float[np.ndarray, " param"]
 Several = Float[np.ndarray, "other param"]
@@ -86,12 +86,13 @@ class Scene(NamedTuple):
         low, high = self.bounds[name]
         return np.linspace(low, high, 2 * count + 1)[1::2]
 
-    def power(self, law: PowerLaw, rate: Any, slope: Any, share: Any = 0.0) -> dict[str, Any]:
-        """Parameters of a power law with offset from its value in the middle of the record."""
-        slope = self.known.get(law.exponent, slope)
-        constant = self.known.get(law.offset, share * rate)
-        amplitude = (rate - constant) / self.middle**slope
-        return dict(zip(law.names, (amplitude, slope, constant), strict=True))
+    def power(self, rate: Rate, value: Any, slope: Any, share: Any = 0.0) -> dict[str, Any]:
+        """Parameters of a rate like a power law with offset, from the value in the middle."""
+        _, exponent, offset = rate.names if rate.is_power else ("", "", "")
+        slope = self.known.get(exponent, slope)
+        constant = self.known.get(offset, share * value)
+        power = (value - constant) / self.middle**slope, slope, constant
+        return dict(zip(rate.names, rate.form.like(rate.of, power, self.t), strict=True))
 
 
 Directions = Float[np.ndarray, " direction"]
@@ -108,7 +109,7 @@ class Alternatives:
 
     Args:
         scene: Names and times.
-        rates: Rates whose course is replaced.
+        rates: Rates whose course is replaced, where they are power laws.
         fraction: Names of f0, f1, f2 and f3 of a fraction.
         exchange: Two rates that trade places where the fraction becomes one minus itself.
         turn: A rate, the parameter of its direction, and directions to try [degree].
@@ -117,18 +118,19 @@ class Alternatives:
     def __init__(
         self,
         scene: Scene,
-        rates: tuple[PowerLaw, ...],
+        rates: tuple[Rate, ...],
         *,
         fraction: tuple[str, ...] = (),
-        exchange: tuple[PowerLaw, ...] = (),
-        turn: tuple[PowerLaw, str, Directions] | None = None,
+        exchange: tuple[Rate, ...] = (),
+        turn: tuple[Rate, str, Directions] | None = None,
     ) -> None:
         t, n = scene.t, scene.t.size
         self._t = t[np.unique(np.linspace(0, n - 1, min(n, 200)).astype(int))]
         self._positive = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
         self._index = {name: place for place, name in enumerate(scene.names)}
-        self._rates, self._fraction = rates, self._places(fraction)
-        self._exchange, self._turn = exchange, turn
+        self._rates = tuple(rate for rate in rates if rate.is_power)
+        self._fraction, self._exchange = self._places(fraction), exchange
+        self._turn = turn if turn is not None and turn[0].is_power else None
         self._shapes = self._rate_shapes()
         self._rng = np.random.default_rng(0)
 
@@ -185,16 +187,16 @@ class Alternatives:
         mean = np.trapezoid(np.maximum(a * t**p + b, 0.0), t, axis=1) / (t[-1] - t[0])
         return np.stack([a[:, 0] / mean, p[:, 0], b[:, 0] / mean], axis=1)
 
-    def _values(self, params: Params, rate: PowerLaw) -> Float[np.ndarray, " time"]:
+    def _values(self, params: Params, rate: Rate) -> Float[np.ndarray, " time"]:
         """Size of a rate at each time."""
         a, p, b = params[self._places(rate.names)]
         values = a * np.exp(np.minimum(p * np.log(self._positive), 300.0)) + b
-        return np.abs(values) if rate.is_signed else np.maximum(values, 0.0)
+        return np.abs(values) if rate.of.is_signed else np.maximum(values, 0.0)
 
-    def _mean(self, params: Params, rate: PowerLaw) -> float:
+    def _mean(self, params: Params, rate: Rate) -> float:
         return float(np.trapezoid(self._values(params, rate), self._t) / (self._t[-1] - self._t[0]))
 
-    def _reshaped(self, params: Params, rate: PowerLaw, scales: tuple[float, ...]) -> Several:
+    def _reshaped(self, params: Params, rate: Rate, scales: tuple[float, ...]) -> Several:
         """A rate replaced by others of like mean."""
         mean = self._mean(params, rate)
         out = np.repeat(params[None], len(scales) * len(self._shapes), axis=0)
@@ -208,13 +210,13 @@ class Alternatives:
         """Signed rates replaced by constants about their median."""
         out = np.repeat(params[None], len(_SPEEDS), axis=0)
         for rate in self._rates:
-            if rate.is_signed:
+            if rate.of.is_signed:
                 amplitude, *others = self._places(rate.names)
                 out[:, amplitude] = np.median(self._values(params, rate)) * np.asarray(_SPEEDS)
                 out[:, others] = 0.0
         return out
 
-    def _turned(self, params: Params, rate: PowerLaw, name: str, directions: Directions) -> Several:
+    def _turned(self, params: Params, rate: Rate, name: str, directions: Directions) -> Several:
         """A flow in other directions, of some sizes, as it is, steady, rising and falling."""
         courses = np.concatenate([params[None], self._reshaped(params, rate, (1.0,))[:3]])
         out = np.repeat(courses, len(_SPEEDS) * len(directions), axis=0)
