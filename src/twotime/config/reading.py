@@ -299,18 +299,20 @@ def _asked_law(
 # Types and ranges
 
 
+_RULES = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
 @functools.cache
 def validator() -> Any:
     """Pydantic's validator of a whole configuration."""
-    rules = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-    HeterodyneConfig.__pydantic_config__ = rules  # type: ignore[attr-defined]
+    HeterodyneConfig.__pydantic_config__ = _RULES  # type: ignore[attr-defined]
     return TypeAdapter(HeterodyneConfig)
 
 
 @functools.cache
 def _of_parameter() -> Any:
     """Pydantic's validator of one parameter."""
-    validator()
+    types.ParameterConfig.__pydantic_config__ = _RULES  # type: ignore[attr-defined]
     return TypeAdapter(types.ParameterConfig)
 
 

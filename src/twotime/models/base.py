@@ -25,7 +25,7 @@ from twotime.models.parameters import is_concrete as is_concrete
 from twotime.models.parameters import number as number
 from twotime.models.parameters import parameter_group as parameter_group
 from twotime.models.parameters import within as within
-from twotime.models.proposals import Plan, Scene
+from twotime.models.proposals import Plan, Scene, default_plan
 from twotime.models.rates import AnyArray, At, Scalar, Times
 
 Params = Float[AnyArray, " param"]
@@ -266,10 +266,7 @@ class AbstractTwoTimeModel(eqx.Module):
     def proposals(self, scene: Scene) -> Plan:
         """How starts of a fit are proposed from the scales of the data.
 
-        Raises:
-            ValueError: If the law proposes none.
+        By default candidates are drawn where the parameters' priors and bounds say; a law that
+        knows better has stages of its own (`twotime.models.proposals`).
         """
-        raise ValueError(
-            f"No way to estimate a start from the data is known for {type(self).__name__}; give "
-            "values, or define its method `proposals` (twotime.models.proposals)."
-        )
+        return default_plan(scene)

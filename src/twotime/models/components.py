@@ -83,7 +83,7 @@ def _component(written: Any) -> Component:
     })  # fmt: skip
 
 
-def _components(written: Any) -> tuple[Component, ...]:
+def _members(written: Any) -> tuple[Component, ...]:
     return tuple(_component(one) for one in written)
 
 
@@ -95,7 +95,7 @@ class Components(AbstractComposition):
     rests: what a static reference scatters.
 
     Attributes:
-        components: The components, two at least; the first is that to which fractions refer.
+        members: The components, two at least; the first is that to which fractions refer.
         fractions: Their fractions.
         gap: h, the distance between stator and rotor of what is sheared [Å].
         integration: "trapezoid" on the frames or "exact" (closed forms, where there are any).
@@ -106,10 +106,10 @@ class Components(AbstractComposition):
         He et al., PNAS 122, e2514216122 (2025), SI Eq. S-94.
     """
 
-    components: tuple[Component, ...] = eqx.field(
+    members: tuple[Component, ...] = eqx.field(
         default=(Component("reference"), Component("sample", velocity=PowerLaw())),
         static=True,
-        converter=_components,
+        converter=_members,
     )
     fractions: AbstractFractions = eqx.field(default=Simplex(), static=True, converter=fractions)
     gap: Scalar = eqx.field(default=2.0e6, converter=base.number)
@@ -120,7 +120,7 @@ class Components(AbstractComposition):
     q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
 
     def __check_init__(self) -> None:
-        names = [component.name for component in self.components]
+        names = [one.name for one in self.members]
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(
                 f"Components: expected two or more with different names; got {names}; for one use "
@@ -130,9 +130,9 @@ class Components(AbstractComposition):
 
     @property
     def composition(self) -> Composition:
-        movers = tuple(component.mover() for component in self.components)
-        labels = tuple(component.name for component in self.components)
-        others = tuple(filter(None, (component.direction for component in self.components)))
+        movers = tuple(one.mover() for one in self.members)
+        labels = tuple(one.name for one in self.members)
+        others = tuple(filter(None, (one.direction for one in self.members)))
         return Composition(movers, self.fractions.of(labels), others)
 
     @property

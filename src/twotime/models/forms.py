@@ -340,7 +340,9 @@ def part(written: Any, known: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: If there is no such kind, or an argument is wrong.
     """
-    arguments = dict(written) if isinstance(written, Mapping) else {"kind": written}
+    if not isinstance(written, Mapping | str):
+        raise ValueError(f"got {written!r}; expected one of {', '.join(known)} with its arguments.")
+    arguments = {"kind": written} if isinstance(written, str) else dict(written)
     kind = arguments.pop("kind", None)
     if kind not in known:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(known)}.")

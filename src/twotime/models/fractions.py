@@ -59,7 +59,7 @@ class AbstractFractions(abc.ABC):
 
 @final
 @dataclasses.dataclass(frozen=True)
-class Exponential(AbstractFractions):
+class ExponentialFractions(AbstractFractions):
     r"""Of two components the second: $f_0 e^{f_1 (t - f_2)} + f_3$, clipped to [0, 1]."""
 
     kind: ClassVar[str] = "exponential"
@@ -164,7 +164,7 @@ class Simplex(AbstractFractions):
         }
 
 
-FRACTIONS: dict[str, type[AbstractFractions]] = {kind.kind: kind for kind in (Exponential, Simplex)}
+FRACTIONS: dict[str, type[AbstractFractions]] = {kind.kind: kind for kind in (ExponentialFractions, Simplex)}
 """The configuration's word to fractions."""
 
 

@@ -19,7 +19,7 @@ from twotime.models.composition import (
     form_setting,
 )
 from twotime.models.forms import AbstractForm, PowerLaw, Quantity, Rate, form
-from twotime.models.fractions import AbstractFractions, Exponential, fractions
+from twotime.models.fractions import AbstractFractions, ExponentialFractions, fractions
 from twotime.models.parameters import optional_number
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
 from twotime.models.rates import Integration, Scalar
@@ -27,7 +27,7 @@ from twotime.models.static import transport_checks, transport_integral_check, tr
 
 LABELS = "reference", "sample"
 
-FRACTION = Exponential.names
+FRACTION = ExponentialFractions.names
 _BELOW_ONE = 0.98
 
 
@@ -146,7 +146,7 @@ class TwoComponent(AbstractComposition):
     sample: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
     velocity: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
     fractions: AbstractFractions = eqx.field(
-        default=Exponential(), static=True, converter=fractions
+        default=ExponentialFractions(), static=True, converter=fractions
     )
     stretched: bool = eqx.field(default=False, static=True)
     q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
@@ -180,7 +180,7 @@ class TwoComponent(AbstractComposition):
 
     def off_plateau(self, params, t):
         """A fraction that is clipped to 1 at all times is made smaller."""
-        if self.fractions != Exponential():
+        if self.fractions != ExponentialFractions():
             return params
         f0, f1, f2, f3 = (self.named(params)[name] for name in FRACTION)
         lowest = jnp.min(f0 * jnp.exp(jnp.minimum(f1 * (t - f2), 300.0)) + f3)
@@ -191,7 +191,7 @@ class TwoComponent(AbstractComposition):
         reference, sample, velocity = self.composition.rates
         fractions = self.composition.fractions
         turn = velocity, "phi0", scene.across("phi0", 5)
-        is_usual = self.fractions == Exponential() and reference.is_power and sample.is_power
+        is_usual = self.fractions == ExponentialFractions() and reference.is_power and sample.is_power
         more = {"fraction": FRACTION, "exchange": (reference, sample)} if is_usual else {}
         others = Alternatives(scene, (reference, sample, velocity), turn=turn, **more)
 
