@@ -244,7 +244,9 @@ def _provenance(config: ConfigManager, report: LoadReport) -> Provenance:
     if config.optimization_method != "nlsq":
         used |= {"cmc": config.get_cmc_config(), "hmc": config.section("optimization.hmc")}
     sections = {name: config.section(name) for name in ("model", "output")}
-    named = {"analysis_mode": config.analysis_mode, **sections, "optimization": used}
+    is_named = "law" not in sections["model"]
+    word = {"analysis_mode": config.analysis_mode} if is_named else {}
+    named = {**word, **sections, "optimization": used}
     settings = config.get_config() | named
     notes = (*report.notes, *config.warnings)
     return Provenance(settings, report.facts(), notes, config.section("metadata"))

@@ -18,6 +18,7 @@ from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation_at
+from twotime.models.laws import law_name
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
@@ -102,7 +103,7 @@ def make_result(
         all_names=tuple(space.names),
         varying=problem.varying,
         units=tuple(space.units),
-        model=type(problem.model).__name__,
+        model=law_name(type(problem.model)),
         asked_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator.word,
         values=problem.params(end.y),

@@ -164,7 +164,9 @@ class Simplex(AbstractFractions):
         }
 
 
-FRACTIONS: dict[str, type[AbstractFractions]] = {kind.kind: kind for kind in (ExponentialFractions, Simplex)}
+FRACTIONS: dict[str, type[AbstractFractions]] = {
+    kind.kind: kind for kind in (ExponentialFractions, Simplex)
+}
 """The configuration's word to fractions."""
 
 

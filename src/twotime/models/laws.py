@@ -70,6 +70,11 @@ LAWS: Laws = MappingProxyType(_laws())
 """Analysis mode to its law, laws of few parameters first."""
 
 
+def own_words() -> dict[str, str]:
+    """Words of the laws of installed packages, with their import paths."""
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
 def find_law(name: str) -> Law:
     """The law of a word, an entry point, or an import path.
 
@@ -80,7 +85,7 @@ def find_law(name: str) -> Law:
         return LAWS[name]
     if name in SHIPPED:
         return SHIPPED[name]
-    named = {point.name: point.value for point in entry_points(group=GROUP)}
+    named = own_words()
     module, _, member = named.get(name, name).replace(":", ".").rpartition(".")
     if not module:
         known = ", ".join((*LAWS, *SHIPPED, *sorted(named)))

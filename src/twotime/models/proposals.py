@@ -112,7 +112,6 @@ class Scene(NamedTuple):
         power = (value - constant) / self.middle**slope, slope, constant
         return dict(zip(rate.names, rate.form.like(rate.of, power, self.t), strict=True))
 
-
     def of_unit(self, unit: str) -> tuple[float, float] | None:
         """Smallest and largest value that data can tell of a time or a rate; None of others."""
         times = 0.7 * self.span / (self.t.size - 1), 5.0 * self.span

@@ -191,7 +191,9 @@ class TwoComponent(AbstractComposition):
         reference, sample, velocity = self.composition.rates
         fractions = self.composition.fractions
         turn = velocity, "phi0", scene.across("phi0", 5)
-        is_usual = self.fractions == ExponentialFractions() and reference.is_power and sample.is_power
+        is_usual = (
+            self.fractions == ExponentialFractions() and reference.is_power and sample.is_power
+        )
         more = {"fraction": FRACTION, "exchange": (reference, sample)} if is_usual else {}
         others = Alternatives(scene, (reference, sample, velocity), turn=turn, **more)
 

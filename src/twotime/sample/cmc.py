@@ -21,6 +21,7 @@ from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
+from twotime.models.laws import law_name
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
@@ -289,7 +290,7 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
         "units": tuple(job.space.units),
-        "model": type(job.model).__name__,
+        "model": law_name(type(job.model)),
         "per_angle_mode": job.mode.word,
         "evaluator": setup.evaluator,
         "sampler": job.sampler.word,
