@@ -176,6 +176,7 @@ def fit_arguments(config: ConfigManager) -> dict[str, Any]:
         "evaluator": "tiled" if streaming["enable"] else nlsq["evaluator"],
         "loss": nlsq["loss"],
         "loss_scale": nlsq["loss_scale"],
+        "priors": nlsq["priors"],
         "max_steps": alone.get("max_iterations", nlsq["max_iterations"]),
         "tolerance": alone.get("convergence_threshold", nlsq["tolerance"]),
         "tile": streaming["chunk_size"],

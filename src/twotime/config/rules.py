@@ -187,6 +187,7 @@ RULES: tuple[Rule, ...] = (
     ),
     _against(_EVALUATOR, ("factored",), _LOSS, _ROBUST, "Use auto or tiled."),
     _against(_EVALUATOR, ("factored",), "streaming.enable", (True,), "Use auto or tiled."),
+    _against(f"{_NLSQ}.priors", (True,), _LOSS, _ROBUST, "Use loss: linear."),
     _without(f"{_NLSQ}.loss_scale", _LOSS, *_ROBUST),
     _without(f"{_NLSQ}.multistart_n", f"{_NLSQ}.multistart"),
     _against(f"{_CMC}.enable", ("never",), "optimization.method", ("cmc", "both"), "Keep one."),

@@ -236,6 +236,8 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     """Loss of a residual; the robust ones limit the influence of outliers (evaluator tiled)."""
     loss_scale: Annotated[float, key(1.0, gt=0, le=1e6)]
     """Residual where a robust loss departs from the square, in 1.4826 median residual sizes."""
+    priors: Annotated[bool, key(False)]
+    """Let priors count as residuals: a maximum a posteriori estimate, with loss: linear."""
     nlsq_prior_width_factor: Annotated[float, key(validation_alias=_PRIOR_WIDTH, gt=0, le=1e6)]
     """Sampling after a fit: replace priors by normals around it, this many deviations wide."""
 
