@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from twotime.config.keys import Key, discard, fields, lookup
+from twotime.config.law_types import GeometryConfig, ModelConfig, of_setting
 from twotime.config.parameter_names import DEFAULT_MODE
-from twotime.config.types import GeometryConfig, ModelConfig, of_setting
 from twotime.errors import Mistakes, Path, show
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel

@@ -24,7 +24,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData
 from twotime.data.level import check_level
-from twotime.data.scales import space_for
+from twotime.data.scales import check_kinds, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Size, Starts, make_result, with_derivatives
@@ -87,6 +87,7 @@ def fit_nlsq(
         ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
     """
+    check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator)

@@ -11,7 +11,7 @@ from twotime.models.base import ParameterInfo
 from twotime.models.composition import AbstractComposition, Composition, Drift, Mover
 from twotime.models.forms import AbstractForm, PowerLaw, Rate, form
 from twotime.models.fractions import AbstractFractions, Simplex, fractions
-from twotime.models.laminar_flow import shear_quantity
+from twotime.models.laminar_flow import check_gap, shear_quantity
 from twotime.models.parameters import optional_number
 from twotime.models.rates import Integration, Scalar
 from twotime.models.two_component import component_transport, velocity_quantity
@@ -126,6 +126,7 @@ class Components(AbstractComposition):
                 f"Components: expected two or more with different names; got {names}; for one use "
                 "StaticDiffusion or LaminarFlow."
             )
+        check_gap(self.gap)
         self.fractions.of(tuple(names))
 
     @property

@@ -36,6 +36,12 @@ def shear_quantity(suffix: str, of: str, group: str) -> Quantity:
     return Quantity("gamma_dot", "1/s", f"Shear rate{of}", group, rows, suffix, is_flow=True)
 
 
+def check_gap(gap: Scalar) -> None:
+    """Refuse a gap that is known and not positive."""
+    if base.is_concrete(gap) and not np.all(np.asarray(gap) > 0):
+        raise ValueError(f"gap must be positive [Å]; got {np.asarray(gap)}.")
+
+
 SHEAR = shear_quantity("", "", "flow")
 
 
@@ -105,6 +111,7 @@ class LaminarFlow(AbstractComposition):
     q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
 
     def __check_init__(self) -> None:
+        check_gap(self.gap)
         if self.shear_convention not in ("published", "homodyne"):
             raise ValueError(
                 f"shear_convention is {self.shear_convention!r}; expected 'published' or "

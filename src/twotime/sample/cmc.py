@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
@@ -86,6 +87,7 @@ def fit_cmc(
         ValueError: If float64 is off, names do not match, or a value cannot be used.
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
+    check_kinds(model, data, space)
     if not is_concrete(*jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.data.scales import space_for
+from twotime.data.scales import check_kinds, space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
@@ -159,6 +159,7 @@ def estimate_starts(
         per_angle_mode: As in `fit_nlsq`.
         count: How many starts at most; optima of coarse data before other candidates.
     """
+    check_kinds(model, data, space)
     space = space_for(model, data, space)
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
