@@ -20,10 +20,10 @@ T, Q = 0.1 * jnp.arange(1, 101), 0.005
 STILL = tt.Component("still", None)
 
 
-def speckle(law, params, phi, key):
+def speckle(law, params, phi, key, q=Q):
     """A movie of real speckle noise."""
     return tt.simulate_speckle(
-        law, params, t=T, q=Q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=20_000,
+        law, params, t=T, q=q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=20_000,
         key=jax.random.key(key),
     )  # fmt: skip
 
@@ -44,7 +44,7 @@ def step(count: int) -> None:
     true = np.asarray(truth.functions(params, t=T)["J"].values)
     covered, rejected = [], []
     for k in range(count):
-        data = speckle(truth, params, [0.0], k)
+        data = speckle(truth, params, [0.0], k, q=0.012)
         fit = fitted(spline, data, priors=True)
         band = tt.delta_bands(spline, fit, data.t)["J"]
         value, low = np.asarray(band.values), np.asarray(band.lower)
