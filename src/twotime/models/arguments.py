@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
-from twotime.models.rates import Scalar, Times
 
 
-def parameters_of(model: AbstractTwoTimeModel, params: Any) -> Any:
+def parameters_of(model: Any, params: Any) -> Any:
     """The array of a law's parameters, in its order; given as such or by name.
 
     Raises:
@@ -38,7 +37,7 @@ def parameters_of(model: AbstractTwoTimeModel, params: Any) -> Any:
     return params
 
 
-def check_axes(t: Times, q: Scalar) -> None:
+def check_axes(t: Any, q: Any) -> None:
     """Refuse times that do not increase and wavevectors that are not positive, where known.
 
     Raises:
