@@ -173,7 +173,7 @@ class _Case(NamedTuple):
         """Require that the differences of two results are rounding, and finite."""
         size = np.where(np.isfinite(apart), np.abs(apart), np.inf)
         largest = float(np.max(size, initial=0.0))
-        self.require(law, largest <= tolerance, got.format(largest))
+        self.require(law, bool(largest <= tolerance), got.format(largest))
 
 
 def _check_shapes(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
@@ -284,7 +284,7 @@ def _clocks_run_forwards(case: _Case) -> None:
     back = np.diff(decay, axis=1) < -_RECOMPUTED * np.maximum(1.0, np.abs(decay[:, 1:]))
     which = ", ".join(map(str, np.flatnonzero(back.any(1))))
     got = f"decay clock {which} falls from one frame to the next"
-    case.require("decays do not run backwards", not back.any(), got)
+    case.require("decays do not run backwards", not bool(back.any()), got)
 
 
 def _clocks_are_integrals(case: _Case) -> None:
