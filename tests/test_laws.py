@@ -193,6 +193,13 @@ class ByIndex(Decay):
         return rate * jnp.arange(1.0, 1 + times.shape[0])
 
 
+class ByShape(Decay):
+    """Another law for the plane than for pairs of times."""
+
+    def value(self, pair):
+        return pair.decay[0] ** (0.9 + 0.1 * pair.decay.ndim)
+
+
 class WrongTerms(Decay):
     @property
     def is_separable(self):
@@ -320,7 +327,8 @@ def test_the_right_one_of_the_wrong_models_passes():
         (NotFinite(), "finite gradients", {}),
         (WrongGradient(), "gradient = finite differences", {}),
         (NotCompiled(), "jit = eager", {}),
-        (ByIndex(), "pairs = plane", {}),
+        (ByIndex(), "clocks are the same wherever they are read", {}),
+        (ByShape(), "pairs = plane", {}),
         (WrongTerms(), "terms = correlation", {}),
         (Backwards(), "decays do not run backwards", {}),
         (OnItsTimes(), "clocks are the same wherever they are read", {}),
