@@ -365,12 +365,12 @@ def test_laws_say_their_parameters_themselves():
 
 def test_rounding_of_a_stretched_decay_is_no_broken_law():
     """Differences of large clocks, raised to a small power."""
-    law = tt.StaticDiffusion(stretched=True)
+    law = tt.StaticDiffusion(stretched=True, integration="exact")
     space = tt.ParameterSpace.of(law)
-    theta = np.array([100.0, -2.0, -1e5, 0.3])
+    theta = np.array([100.0, -2.0, -1e5, 0.1])
     at = {"t": 0.3 * jnp.arange(1.0, 8.0), "q": jnp.asarray(0.02), "phi": jnp.zeros(2)}
     error, rounding = compare(law, space, theta, at)
-    assert np.all(~(error > DERIVATIVE + rounding))
+    assert np.all(~(error > DERIVATIVE + rounding)) and np.any(error > DERIVATIVE)
 
 
 def test_space_of_another_model_and_float32_are_refused():
