@@ -43,8 +43,9 @@ def written(space: "ParameterSpace", law: AbstractTwoTimeModel | None) -> dict[s
 
 
 def _differ(one: PriorDistribution, other: PriorDistribution | None) -> bool:
-    is_same = other is not None and one.prior_type is other.prior_type
-    return not (is_same and one.params == other.params)
+    if other is None or one.prior_type is not other.prior_type:
+        return True
+    return bool(one.params != other.params)
 
 
 def check_count(array: Any, n: int, kind: str) -> None:

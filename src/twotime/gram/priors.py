@@ -41,14 +41,14 @@ class Priors(eqx.Module):
         free = np.flatnonzero(space.varying)
         for k in free:
             prior = space.own_priors[k]
-            kind = None if prior is None else prior.prior_type
-            if kind in (None, PriorType.UNIFORM):
+            if prior is None or prior.prior_type is PriorType.UNIFORM:
                 numbers: tuple[Any, Any] = (0.0, 0.0)
-            elif kind in _NORMAL:
+            elif prior.prior_type in _NORMAL:
                 numbers = prior.params.get("loc", 0.0), prior.params["scale"] ** -2.0
             else:
+                kind = prior.prior_type.value
                 raise ValueError(
-                    f"Parameter {space.names[k]!r} has a {kind.value} prior; a fit takes normal, "
+                    f"Parameter {space.names[k]!r} has a {kind} prior; a fit takes normal, "
                     "truncated and half normal priors (uniform ones are bounds); change it, or "
                     "leave out priors=True."
                 )

@@ -77,10 +77,9 @@ def _component(written: Any) -> Component:
     for key in written:
         if key not in allowed:
             raise ValueError(f"a component has no {key!r}; it takes {', '.join(allowed)}.")
-    return Component(**{
-        key: value if key == "name" or value is None else form(value)
-        for key, value in written.items()
-    })  # fmt: skip
+    forms: Any = {key: value for key, value in written.items() if key != "name"}
+    made = {key: None if value is None else form(value) for key, value in forms.items()}
+    return Component(written["name"], **made)
 
 
 def _members(written: Any) -> tuple[Component, ...]:

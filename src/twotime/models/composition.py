@@ -233,17 +233,13 @@ class AbstractComposition(base.AbstractTwoTimeModel):
     def _fields(self, pair: Pair) -> list[tuple[Any, Any, Any]]:
         """Size, cosine and sine of the field of each component; None for a phase that is 0."""
         movers = self.composition.movers
-        one = len(movers) == 1
-        decaying = [mover.transport is not None for mover in movers]
-        n_clocks = sum(decaying) if self.stretched else 0
-        decays = self._stretched(pair, n_clocks, one) if self.stretched else list(pair.decay)
-        turn = n_clocks
-        found, number = [], 0
+        turn = sum(mover.transport is not None for mover in movers) if self.stretched else 0
+        decays = iter(self._stretched(pair, turn, 0.5) if self.stretched else pair.decay)
+        found = []
         for k, mover in enumerate(movers):
-            size = None if one else pair.level1[k] * pair.level2[k]
-            if decaying[k]:
-                decay = decays[number]
-                size, number = decay if size is None else size * decay, number + 1
+            size = pair.level1[k] * pair.level2[k]
+            if mover.transport:
+                size = size * next(decays)
             cos = sin = None
             if mover.drift:
                 cos, sin, turn = pair.cos[turn], pair.sin[turn], turn + 1
@@ -253,10 +249,9 @@ class AbstractComposition(base.AbstractTwoTimeModel):
             found.append((size, cos, sin))
         return found
 
-    def _stretched(self, pair: Pair, n_clocks: int, one: bool) -> list[Array]:
-        """exp(-½ u^γ) of each clock's difference u; of a single component exp(-u^γ)."""
-        gamma, factor = pair.level1[-1], 1.0 if one else 0.5
-        found = []
+    def _stretched(self, pair: Pair, n_clocks: int, factor: float) -> list[Array]:
+        """exp(-factor · u^γ) of each clock's difference u."""
+        gamma, found = pair.level1[-1], list[Array]()
         for u in pair.shift[:n_clocks]:
             apart = u > 0  # a stretched exponential has no derivative at 0
             decay = jnp.exp(-factor * jnp.where(apart, u, 1.0) ** gamma)
@@ -280,7 +275,7 @@ class AbstractComposition(base.AbstractTwoTimeModel):
         """Correlation, or its root, of the field of a single component."""
         (mover,) = self.composition.movers
         n_clocks = int(self.stretched)
-        decay = self._stretched(pair, 1, True)[0] if self.stretched else pair.decay[0]
+        decay = self._stretched(pair, 1, 1.0)[0] if self.stretched else pair.decay[0]
         decay = decay if squared else jnp.sqrt(decay)
         if not mover.shear:
             return decay
@@ -304,7 +299,9 @@ class AbstractComposition(base.AbstractTwoTimeModel):
         movers, like = self.composition.movers, jnp.zeros(channels.level.shape[1])
         if len(movers) == 1:
             nothing = jnp.zeros_like(channels.decay)
-            return Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
+            return Terms(
+                jnp.ones_like(channels.decay), jnp.asarray(channels.decay), nothing, (False,)
+            )
         clocks, phases = iter(channels.decay), iter(channels.phase)
         decay = [next(clocks) if m.transport else like for m in movers]
         phase = [next(phases) if m.drift else None for m in movers]

@@ -36,9 +36,8 @@ def correlation(
         ValueError: If parameters, t or q cannot be used.
         TypeError: If `model` is no law.
     """
-    params = parameters_of(model, params)
     check_axes(t, q)
-    return _correlation(model, params, t, jnp.asarray(q, t.dtype), phi)
+    return _correlation(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
 
 
 def field(
@@ -59,9 +58,8 @@ def field(
     Raises:
         TypeError: If the model has no field correlation.
     """
-    params = parameters_of(model, params)
     check_axes(t, q)
-    return _field(model, params, t, jnp.asarray(q, t.dtype), phi)
+    return _field(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
 
 
 def correlation_at(
@@ -88,10 +86,9 @@ def correlation_at(
     Returns:
         C at each pair; the order within a pair does not matter.
     """
-    params = parameters_of(model, params)
     check_axes(t, q)
-    angle = jnp.asarray(phi, t.dtype)
-    return _correlation_at(model, params, t1, t2, t, jnp.asarray(q, t.dtype), angle)
+    angle, array = jnp.asarray(phi, t.dtype), parameters_of(model, params)
+    return _correlation_at(model, array, t1, t2, t, jnp.asarray(q, t.dtype), angle)
 
 
 @eqx.filter_jit

@@ -151,7 +151,7 @@ class Constant(AbstractForm):
         return numbers[0] * (times - t[0])
 
     def like(self, of, power, t):
-        return (_mean(*power, t),)
+        return (_power(power, 0.5 * (t[0] + t[-1])),)
 
 
 @final
@@ -184,7 +184,7 @@ class Exponential(AbstractForm):
         return end * times - (start - end) * tau * jnp.expm1(-times / tau)
 
     def like(self, of, power, t):
-        first, last = (_power(*power, np.maximum(t[k], 0.5 * (t[1] - t[0]))) for k in (0, -1))
+        first, last = (_power(power, np.maximum(t[k], 0.5 * (t[1] - t[0]))) for k in (0, -1))
         return first, last, (t[-1] - t[0]) / 3.0 + 0.0 * first
 
 
@@ -247,7 +247,7 @@ class Spline(AbstractForm):
     def like(self, of, power, t):
         ends = np.maximum(t[0], 0.5 * (t[1] - t[0])), t[-1]
         space = np.geomspace if self.spacing == "log" else np.linspace
-        found = [_power(*power, time) for time in space(*ends, self.knots)]
+        found = [_power(power, time) for time in space(*ends, self.knots)]
         values = found if of.is_signed else np.log(np.maximum(found, 1e-300))
         return values[0], *np.diff(values, axis=0)
 
@@ -314,14 +314,10 @@ def _curvatures(count: int) -> Float[np.ndarray, "{count} {count}"]:
     return np.concatenate([np.zeros((1, count)), inner, np.zeros((1, count))])
 
 
-def _power(a: Any, p: Any, b: Any, time: Any) -> Any:
+def _power(power: Power, time: Any) -> Any:
     """A power law at a time, of many candidates at once."""
+    a, p, b = power
     return a * np.exp(np.clip(p * np.log(time), -300.0, 300.0)) + b
-
-
-def _mean(a: Any, p: Any, b: Any, t: np.ndarray) -> Any:
-    """A power law in the middle of the record."""
-    return _power(a, p, b, 0.5 * (t[0] + t[-1]))
 
 
 FORMS: dict[str, type[AbstractForm]] = {

@@ -135,7 +135,7 @@ class Simplex(AbstractFractions):
         return tuple(found)
 
     def _ratios(self, values: Mapping[str, Any], times: At, t: Times) -> list[At]:
-        found = [jnp.zeros_like(times)]
+        found: list[At] = [jnp.zeros_like(times)]
         for label in self.labels[1:]:
             steps = [values[f"x_step_{k}_{label}"] for k in range(1, self.knots)]
             numbers = [values[f"log_x_{label}"], *steps]

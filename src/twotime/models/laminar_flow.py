@@ -134,7 +134,7 @@ class LaminarFlow(AbstractComposition):
 
     def natural_rates(self, q):
         shear = Rate(self.shear, SHEAR)
-        return super().natural_rates(q) | dict.fromkeys(shear.amplitudes, 0.5 * q * self.gap)
+        return {**super().natural_rates(q), **dict.fromkeys(shear.amplitudes, 0.5 * q * self.gap)}
 
     def proposals(self, scene):
         transport, shear = self.composition.rates

@@ -27,8 +27,8 @@ def transport_quantity(suffix: str, of: str, group: str, *numbers: tuple[Row, st
     """
     about = f"Transport coefficient{of}"
     names = f"D0{suffix}", f"alpha{suffix}", f"D_offset{suffix}"
-    meanings = f"{about} at t = 1 s", f"Exponent in time of the transport{of}"
-    meanings = *meanings, f"Constant part of the transport{of}"
+    course = f"Exponent in time of the transport{of}", f"Constant part of the transport{of}"
+    meanings = f"{about} at t = 1 s", *course
     rows = [(n, x, unit, what) for n, (x, unit), what in zip(names, numbers, meanings, strict=True)]
     return Quantity("J", "Å²/s", about, group, tuple(rows), suffix)
 

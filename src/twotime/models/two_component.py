@@ -159,20 +159,24 @@ class TwoComponent(AbstractComposition):
             Mover(reference, index="_r", of=" of the reference"),
             Mover(sample, drift, index="_s", of=" of the sample"),
         )
-        return Composition(movers, self.fractions.of(LABELS), (FLOW_DIRECTION,))
+        return Composition(movers, self._shares, (FLOW_DIRECTION,))
+
+    @property
+    def _shares(self) -> AbstractFractions:
+        return self.fractions.of(LABELS)
 
     def components(self, params, t):
         if self.reference != self.sample:
             return None
         values, parts = self.named(params), self.composition
-        shares = parts.fractions.shares(values, t, t)
+        shares = self._shares.shares(values, t, t)
         rows = zip(parts.rates[:2], shares, strict=True)
         return jnp.stack([jnp.stack([jnp.log(rate.rate(values, t)), x]) for rate, x in rows])
 
     def exchanged(self, params, t):
         """The share of the sample becomes 1 - x_s, at the first and the last frame at least."""
         values = self.named(params)
-        new = self.composition.fractions.exchanged(values, t)
+        new = self._shares.exchanged(values, t)
         one, other = (rate.names for rate in self.composition.rates[:2])
         for a, b in zip(one, other, strict=True):
             new |= {a: values[b], b: values[a]}
@@ -189,12 +193,12 @@ class TwoComponent(AbstractComposition):
 
     def proposals(self, scene):
         reference, sample, velocity = self.composition.rates
-        fractions = self.composition.fractions
+        fractions = self._shares
         turn = velocity, "phi0", scene.across("phi0", 5)
         is_usual = (
             self.fractions == ExponentialFractions() and reference.is_power and sample.is_power
         )
-        more = {"fraction": FRACTION, "exchange": (reference, sample)} if is_usual else {}
+        more: Any = {"fraction": FRACTION, "exchange": (reference, sample)} if is_usual else {}
         others = Alternatives(scene, (reference, sample, velocity), turn=turn, **more)
 
         def params(c: Coordinates) -> dict[str, Any]:

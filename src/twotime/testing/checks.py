@@ -92,6 +92,18 @@ def check_model(
         laws.append(lambda case: _lengths_stretch(case, lengths))
     laws.append(_gradient_is_finite_difference)
 
+    _check_drawn(model, space, laws, examples)
+    _check_whole_box(model, space)
+
+
+def _check_drawn(
+    model: AbstractTwoTimeModel,
+    space: ParameterSpace,
+    laws: list[Callable[["_Case"], None]],
+    examples: int,
+) -> None:
+    """The laws at parameters, times and angles that are drawn."""
+
     @settings(
         max_examples=examples,
         deadline=None,
@@ -112,7 +124,6 @@ def check_model(
             law(_Case(model, space, theta, at, values))
 
     all_laws_hold()
-    _check_whole_box(model, space)
 
 
 def _checked_space(

@@ -156,8 +156,8 @@ def largest_jumps(
         for k in range(n):
             rows[k * (parts + 1) : (k + 1) * (parts + 1), k] = places[k]
         c = np.asarray(planes(model, jnp.asarray(rows), at)).reshape(len(rows), -1)
-        c = c[: n * (parts + 1)].reshape(n, parts + 1, -1)
-        jumps = np.abs(np.diff(np.nan_to_num(c), axis=1)).max(-1)
+        by_place = np.nan_to_num(c[: n * (parts + 1)]).reshape(n, parts + 1, -1)
+        jumps = np.abs(np.diff(by_place, axis=1)).max(-1)
         worst = jumps.argmax(1)
         low, high = (places[np.arange(n), worst + side] for side in (0, 1))
     return jumps.max(1)
