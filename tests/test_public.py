@@ -17,7 +17,7 @@ NAMES = {
     "ParameterInfo", "ParameterManager", "ParameterRegistry",
     "ParameterSpace", "Pair", "PriorDistribution", "RESULTS", "ResultError", "SequentialResult",
     "StaticDiffusion", "Component", "Components", "Constant", "Exponential",
-    "ExponentialFractions", "PowerLaw", "Simplex", "Spline", "find_law", "law_config",
+    "ExponentialFractions", "compare", "PowerLaw", "Simplex", "Spline", "find_law", "law_config",
     "TwoComponent", "TwoTimeData", "build_model", "correlation", "correlation_at",
     "delta_bands", "draw_bands", "estimate_starts", "fit_nlsq", "fit_sequential",
     "known_noise_covariance", "optimum", "profile", "read_counts", "residual_structure",
