@@ -73,6 +73,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def extension(session: nox.Session) -> None:
+    """Install the example of a law in another package, and test it from its own folder."""
+    session.install("-e", ".")
+    session.chdir("examples/extension")
+    session.install(".[test]")
+    session.run("pytest", *session.posargs, env={"XLA_FLAGS": UNOPTIMISED})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure time and memory of fits; `-- ARGUMENTS` go to benchmarks/run.py."""
     session.install("-e", ".[dev]")

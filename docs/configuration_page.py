@@ -102,7 +102,7 @@ def _section(path: str, field: Key) -> Iterator[str]:
     about = (field.type.__doc__ or "").strip()
     yield from (title, "", about, "", *_table(field.type, f"{path}."), "")
     for name, child in fields(field.type).items():
-        if child.is_section and name not in fields(ParametersConfig):
+        if child.is_section and child.type is not ParameterGroupConfig:
             yield from _section(f"{path}.{name}", child)
 
 

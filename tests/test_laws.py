@@ -1,6 +1,7 @@
 """Every shipped model, and the one of the docs, through every law; wrong models are named."""
 
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import twotime as tt
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.models.base import Terms
 from twotime.testing import LawBroken, angles, check_model, derivative_errors, thetas, times
+from twotime.testing.derivatives import DERIVATIVE, compare
 
 STATIC = {"stationary": {"alpha": 0.0}, "lengths": {"D0": 2, "D_offset": 2}}
 FLOW = {
@@ -191,6 +193,13 @@ class ByIndex(Decay):
         return rate * jnp.arange(1.0, 1 + times.shape[0])
 
 
+class ByShape(Decay):
+    """Another law for the plane than for pairs of times."""
+
+    def value(self, pair):
+        return pair.decay[0] ** (0.9 + 0.1 * pair.decay.ndim)
+
+
 class WrongTerms(Decay):
     @property
     def is_separable(self):
@@ -223,6 +232,86 @@ class NotScaled(Decay):
         return rate * times * self.gap
 
 
+class Backwards(Decay):
+    """A decay clock that runs backwards: pairs see no decay, silently."""
+
+    def clock(self, rate, times):
+        return -rate * times
+
+
+class OnItsTimes(Decay):
+    """A clock integrated on the times where it is read, instead of the frames."""
+
+    def clock(self, rate, times):
+        speed = rate * jnp.exp(times)
+        return jnp.append(0.0, jnp.cumsum(0.5 * jnp.diff(times) * (speed[1:] + speed[:-1])))
+
+
+class NanInACorner(Decay):
+    def clock(self, rate, times):
+        return jnp.where(rate < 10.0, rate, jnp.nan) * times
+
+
+class Jumps(Decay):
+    """A parameter that is rounded."""
+
+    def clock(self, rate, times):
+        return jnp.floor(rate) * times
+
+
+class Separable(Decay):
+    @property
+    def is_separable(self):
+        return True
+
+    def terms(self, channels):
+        return Terms(
+            jnp.ones_like(channels.decay), self.fall(channels), self.turn(channels), (False,)
+        )
+
+    def fall(self, channels):
+        return channels.decay
+
+    def turn(self, channels):
+        return 0 * channels.decay
+
+
+class StoppedTerms(Separable):
+    """Terms without derivatives: a fit by them stays at its start."""
+
+    def fall(self, channels):
+        return jax.lax.stop_gradient(channels.decay)
+
+
+class SilentPhase(Separable):
+    """Terms that say no phase but have one."""
+
+    def turn(self, channels):
+        return channels.decay
+
+
+class WrongRank(Decay):
+    def channels(self, params, times, *, t, q, phi):
+        none = jnp.zeros((0, times.shape[0]), times.dtype)
+        decay = (params[0] * times)[None]
+        return types.SimpleNamespace(decay=decay[:, 1:], phase=none, level=none)
+
+
+class Raises(Decay):
+    def channels(self, params, times, *, t, q, phi):
+        return params[3:].at[()].set(self.nothing)
+
+
+class ListOfNames(tt.AbstractTwoTimeModel):
+    names = ["rate"]  # noqa: RUF012, what is wrong with it
+
+    def channels(self, params, times, *, t, q, phi):
+        raise NotImplementedError
+
+    def correlation(self, pair):
+        raise NotImplementedError
+
+
 RATE = REGISTRIES["static"].extended(tt.ParameterInfo("rate", 1.0, 0.1, 10.0, "Rate", "1/s"))
 
 
@@ -238,8 +327,17 @@ def test_the_right_one_of_the_wrong_models_passes():
         (NotFinite(), "finite gradients", {}),
         (WrongGradient(), "gradient = finite differences", {}),
         (NotCompiled(), "jit = eager", {}),
-        (ByIndex(), "pairs = plane", {}),
+        (ByIndex(), "clocks are the same wherever they are read", {}),
+        (ByShape(), "pairs = plane", {}),
         (WrongTerms(), "terms = correlation", {}),
+        (Backwards(), "decays do not run backwards", {}),
+        (OnItsTimes(), "clocks are the same wherever they are read", {}),
+        (NanInACorner(), "finite in the corners of the bounds", {"examples": 1}),
+        (Jumps(), "continuous in each parameter", {"examples": 1}),
+        (StoppedTerms(), "terms = correlation", {}),
+        (SilentPhase(), "terms say which of them oscillate", {}),
+        (WrongRank(), "channels are rows, a number for each time", {}),
+        (Raises(), "channels are rows, a number for each time", {}),
         (WrongField(), "|field|² = C", {}),
         (NotPositive(), "the field's correlation is positive", {}),
         (Ageing(), "constant rates know only t2 - t1", {"stationary": {}}),
@@ -253,6 +351,26 @@ def test_a_wrong_model_is_told_which_law_it_breaks(model, law, knowledge):
     sentence = str(caught.value)
     assert sentence.startswith(f"{type(model).__name__} breaks the law '{law}': ")
     assert sentence.endswith(".") and "rate = " in sentence
+
+
+def test_names_that_are_no_tuple_are_told():
+    with pytest.raises(LawBroken, match="'names are a tuple of words': names is"):
+        check_model(ListOfNames(), RATE)
+
+
+def test_laws_say_their_parameters_themselves():
+    with pytest.raises(TypeError, match="has names but no `parameters`"):
+        check_model(Decay())
+
+
+def test_rounding_of_a_stretched_decay_is_no_broken_law():
+    """Differences of large clocks, raised to a small power."""
+    law = tt.StaticDiffusion(stretched=True, integration="exact")
+    space = tt.ParameterSpace.of(law)
+    theta = np.array([100.0, -2.0, -1e5, 0.1])
+    at = {"t": 0.3 * jnp.arange(1.0, 8.0), "q": jnp.asarray(0.02), "phi": jnp.zeros(2)}
+    error, rounding = compare(law, space, theta, at)
+    assert np.all(~(error > DERIVATIVE + rounding)) and np.any(error > DERIVATIVE)
 
 
 def test_space_of_another_model_and_float32_are_refused():

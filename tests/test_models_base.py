@@ -12,7 +12,7 @@ import pytest
 import twotime as tt
 from twotime.models import LAWS, check_law
 from twotime.models.correlation import field
-from twotime.models.laminar_flow import sinc
+from twotime.models.rates import sinc
 
 Q, GAP = 0.003, 2.0e6
 T = 0.1 * np.arange(1, 9)

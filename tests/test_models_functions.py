@@ -53,7 +53,7 @@ def test_first_frame_at_zero_is_finite():
 
 
 def test_a_model_that_defines_none_has_none():
-    class Own(tt.StaticDiffusion.__base__):
+    class Own(tt.AbstractTwoTimeModel):
         names: tuple[str, ...] = ("rate",)
 
         def channels(self, params, times, *, t, q, phi):

@@ -14,8 +14,9 @@ T = np.arange(1, 81) * 0.1
 RATES, SIGNED, FRACTION = (0, 3, 6), (6,), 9
 MODEL = tt.TwoComponent()
 SCENE = Scene(MODEL.names, T, 0.005, {}, {})
-TRANSPORT = (MODEL.reference, MODEL.sample)
-OTHERS = Alternatives(SCENE, (*TRANSPORT, MODEL.velocity), fraction=NAMES, exchange=TRANSPORT)
+*TRANSPORT, VELOCITY = MODEL.composition.rates
+TRANSPORT = tuple(TRANSPORT)
+OTHERS = Alternatives(SCENE, (*TRANSPORT, VELOCITY), fraction=NAMES, exchange=TRANSPORT)
 PARAMS = np.array([4e3, 0.1, 10, 8e3, -0.2, 0, 700, 0.2, 0, 0.4, -0.3, 0, 0.2, 1.0])
 
 
@@ -102,5 +103,5 @@ def test_with_the_components_exchanged_velocities_may_also_be_steady():
 def test_models_without_a_fraction_change_their_rates_alone():
     flow = tt.LaminarFlow()
     scene = Scene(flow.names, T, 0.005, {}, {})
-    kinds = Alternatives(scene, (flow.transport, flow.shear))(PARAMS[:7])
+    kinds = Alternatives(scene, flow.composition.rates)(PARAMS[:7])
     assert len(kinds) == 2 and all(np.isfinite(kind).all() for kind in kinds)

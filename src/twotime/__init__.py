@@ -40,9 +40,19 @@ from twotime.fit import profile as profile
 from twotime.models.base import AbstractTwoTimeModel as AbstractTwoTimeModel
 from twotime.models.base import Channels as Channels
 from twotime.models.base import Pair as Pair
+from twotime.models.components import Component as Component
+from twotime.models.components import Components as Components
 from twotime.models.correlation import correlation as correlation
 from twotime.models.correlation import correlation_at as correlation_at
+from twotime.models.forms import Constant as Constant
+from twotime.models.forms import Exponential as Exponential
+from twotime.models.forms import PowerLaw as PowerLaw
+from twotime.models.forms import Spline as Spline
+from twotime.models.fractions import ExponentialFractions as ExponentialFractions
+from twotime.models.fractions import Simplex as Simplex
 from twotime.models.laminar_flow import LaminarFlow as LaminarFlow
+from twotime.models.laws import find_law as find_law
+from twotime.models.laws import law_config as law_config
 from twotime.models.static import StaticDiffusion as StaticDiffusion
 from twotime.models.two_component import TwoComponent as TwoComponent
 from twotime.report import cmc as _cmc  # noqa: F401 registers its words

@@ -76,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return MISTAKE
 
 
+_LAW = f"{', '.join(ANALYSIS_MODES)}, or an import path (package.module.Class)."
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="twotime %(version)s")
 def twotime() -> None:
@@ -83,7 +86,7 @@ def twotime() -> None:
 
 
 @twotime.command()
-@click.option("--model", default=DEFAULT_MODE, type=click.Choice(ANALYSIS_MODES), show_default=True)
+@click.option("--model", default=DEFAULT_MODE, show_default=True, metavar="LAW", help=_LAW)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
 @click.option("--example", is_flag=True, help="Also simulate a data file to try it on.")
 @click.option("--full", is_flag=True, help="Include every key.")
@@ -200,11 +203,12 @@ def plot(folder: Path, output: Path | None) -> None:
 
 
 @twotime.command()
-def schema() -> None:
+@click.option("--model", metavar="LAW", help=f"With the keys and parameters of a law: {_LAW}")
+def schema(model: str | None) -> None:
     """Print the JSON schema of the configuration, for editors."""
     from twotime.config.files import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(model), indent=2, ensure_ascii=False))
 
 
 def set_up(device: str) -> None:

@@ -24,7 +24,7 @@ def start(
     """Write a configuration, and the data for it if asked for.
 
     Args:
-        model: static, laminar_flow or two_component.
+        model: static, laminar_flow, two_component, or the import path of a law.
         path: The configuration file to write.
         example: Whether to simulate its data file in the same folder.
         full: Whether to include every key.

@@ -176,6 +176,7 @@ def fit_arguments(config: ConfigManager) -> dict[str, Any]:
         "evaluator": "tiled" if streaming["enable"] else nlsq["evaluator"],
         "loss": nlsq["loss"],
         "loss_scale": nlsq["loss_scale"],
+        "priors": nlsq["priors"],
         "max_steps": alone.get("max_iterations", nlsq["max_iterations"]),
         "tolerance": alone.get("convergence_threshold", nlsq["tolerance"]),
         "tile": streaming["chunk_size"],
@@ -244,7 +245,9 @@ def _provenance(config: ConfigManager, report: LoadReport) -> Provenance:
     if config.optimization_method != "nlsq":
         used |= {"cmc": config.get_cmc_config(), "hmc": config.section("optimization.hmc")}
     sections = {name: config.section(name) for name in ("model", "output")}
-    named = {"analysis_mode": config.analysis_mode, **sections, "optimization": used}
+    is_named = "law" not in sections["model"]
+    word = {"analysis_mode": config.analysis_mode} if is_named else {}
+    named = {**word, **sections, "optimization": used}
     settings = config.get_config() | named
     notes = (*report.notes, *config.warnings)
     return Provenance(settings, report.facts(), notes, config.section("metadata"))

@@ -4,6 +4,7 @@ Differences from plain YAML 1.1: a key may be given once in a section, `1e4` is 
 ten, `1:30` and dates are text.
 """
 
+import inspect
 import json
 import re
 import textwrap
@@ -13,13 +14,16 @@ from typing import Any
 import yaml
 
 from twotime.config.keys import discard, fields, lookup, store, walk
+from twotime.config.laws import make_law, own_keys
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, unknown_name
+from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace, read
 from twotime.config.reading import OLDER, validator
 from twotime.config.types import HeterodyneConfig, ParameterConfig
-from twotime.errors import ConfigurationError
+from twotime.errors import ConfigurationError, Mistakes
 from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
+from twotime.models.laws import SHIPPED, find_law, own_words
 
 _LARGEST_FILE = 2**20
 _MOST_VALUES = 20_000
@@ -158,13 +162,11 @@ def _copied(value: Any, source: str, count: list[int], depth: int = 0) -> Any:
 
 _SHORT = """\
 {about}
-# Runs as written on example.h5 (`twotime init --model {mode} --example`):
+# Runs as written on example.h5 (`twotime init --model {word} --example`):
 #   twotime fit run.yaml
 # All keys: `twotime init --full`, or docs/configuration.md.
 
-analysis_mode: {mode}
-
-experimental_data:
+{mode}experimental_data:
   file_path: example.h5          # relative to this file
 
 analyzer_parameters:
@@ -185,65 +187,66 @@ output:
 """
 
 
-def template(analysis_mode: str, *, full: bool = False) -> str:
+def template(word: str, *, full: bool = False) -> str:
     """A commented configuration that runs as written on the example data beside it.
 
     Args:
-        analysis_mode: Word of a law, see `twotime.models.LAWS`.
+        word: Word or import path of a law, see `twotime.models.laws.find_law`.
         full: Whether to include every key; keys without a default, or without effect beside
             the others, are comments.
 
     Raises:
         UnknownNameError: If there is no such mode (a ValueError and a KeyError).
+        ConfigurationError: If there is no such law, or it cannot be made without arguments.
     """
-    law, parameters = _law(analysis_mode), list[str]()
-    for group, names in law.groups().items():
-        infos = [info for info in law.parameters if info.name in names]
-        parameters += [f"  {group}:", *(f"    {_parameter(i, law.example)}" for i in infos)]
-    summary = law.example.summary or law.__name__
+    law, parameters = _law(word), list[str]()
+    registry = ParameterRegistry.of(law)
+    for group, names in registry.groups.items():
+        infos = [registry[name] for name in names if name not in registry.scaling_names]
+        lines = [f"    {_parameter(info, law.example)}" for info in infos]
+        parameters += [f"  {group}:", *lines] if lines else []
+    summary = law.example.summary or inspect.cleandoc(type(law).__doc__ or word).split("\n")[0]
     short = _SHORT.format(
-        mode=analysis_mode,
+        word=word,
+        mode=f"analysis_mode: {word}\n\n" if word in LAWS else "",
         about=textwrap.indent(summary, "# "),
         q=yaml_text(law.example.q),
-        settings="".join(_needed(law)),
+        settings="".join(_needed(law, "" if word in LAWS else word)),
         parameters="\n".join(parameters),
     )
-    return _full(analysis_mode, short) if full else short
+    return _full(word, short) if full else short
 
 
 def _parameter(info: ParameterInfo, example: Example) -> str:
     """One parameter of a short template."""
     entry = {"value": float(example.start.get(info.name, info.default))}
-    if info.name not in example.fixed:
+    varies = info.name not in example.fixed and info.vary_default
+    if varies:
         entry |= {"min": float(info.min_bound), "max": float(info.max_bound)}
-    line = f"{info.name}: {yaml_text(entry | {'vary': info.name not in example.fixed})}"
+    line = f"{info.name}: {yaml_text(entry | {'vary': varies})}"
     notes = "; ".join(note for note in (info.unit, example.fixed.get(info.name)) if note)
     return f"{line:<66} # {notes}" if notes else line
 
 
-def _needed(law: type[AbstractTwoTimeModel]) -> Iterator[str]:
-    """The settings without which the law does not run, under their sections."""
+def _needed(law: AbstractTwoTimeModel, path: str) -> Iterator[str]:
+    """The settings without which the law does not run, under their sections, and its path."""
     needed = [setting for setting in law.settings if setting.needed]
     for sections in (("analyzer_parameters", "geometry"), ("model",)):
         margin, inside = "  " * len(sections), [s for s in needed if s.path[:-1] == sections]
-        if inside:
-            yield f"{margin[2:]}{sections[-1]}:\n"
+        named = path and sections == ("model",)
+        if inside or named:
+            yield "\n" * bool(named) + f"{margin[2:]}{sections[-1]}:\n"
+        if named:
+            yield f"  law: {path}\n"
         for setting in inside:
             value = f"{setting.path[-1]}: {yaml_text(setting.example)}"
             yield f"{margin}{value:<{30 - len(margin)}} # {setting.unit}\n"
 
 
-def truth(analysis_mode: str) -> str:
-    """The configuration that the example data of a model are simulated from.
-
-    Args:
-        analysis_mode: Word of a law, see `twotime.models.LAWS`.
-
-    Raises:
-        UnknownNameError: If there is no such mode (a ValueError and a KeyError).
-    """
-    example = _law(analysis_mode).example
-    config = parse_yaml(template(analysis_mode).encode(), analysis_mode)
+def truth(word: str) -> str:
+    """The configuration that the example data of a model are simulated from, see `template`."""
+    example = _law(word).example
+    config = parse_yaml(template(word).encode(), word)
     config["analyzer_parameters"] |= {"dt": 0.1, "end_frame": 120}
     config["analyzer_parameters"]["scattering"]["phi_angles"] = list(example.phi)
     for group in config["parameters"].values():
@@ -253,10 +256,19 @@ def truth(analysis_mode: str) -> str:
     return yaml.safe_dump(config, sort_keys=False, default_flow_style=None)
 
 
-def _law(analysis_mode: str) -> type[AbstractTwoTimeModel]:
-    if analysis_mode not in LAWS:
-        raise unknown_name("analysis mode", analysis_mode, LAWS)
-    return LAWS[analysis_mode]
+def _law(word: str) -> AbstractTwoTimeModel:
+    """The law of a word, as it is made without arguments."""
+    if word not in (*LAWS, *SHIPPED) and not {".", ":"} & set(word):
+        known = [*LAWS, *own_words()]
+        if word not in known:
+            raise unknown_name("analysis mode", word, known)
+    try:
+        law = make_law({}, find_law(word), found := Mistakes())
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    if law is None:
+        raise ConfigurationError(found.problems)
+    return law
 
 
 def _full(mode: str, short: str) -> str:
@@ -267,7 +279,7 @@ def _full(mode: str, short: str) -> str:
         for path, key in walk(HeterodyneConfig)
         if path[0] not in OLDER and not elsewhere.intersection(path) and not key.extra("same")
     ]
-    config = parse_yaml(short.encode(), mode)
+    config, own = parse_yaml(short.encode(), mode), own_keys(type(_law(mode)))
     space = ParameterSpace.from_config(config)
     for path, key in keys:
         if key.default is not None and lookup(config, path) is None:
@@ -283,6 +295,9 @@ def _full(mode: str, short: str) -> str:
             lines += _parameters(space)
         elif key.is_section:
             lines.append(f"{margin}{'' if value else '# '}{key.name}:")
+            for name, extra in own.items() if path == ("model",) else ():
+                default = "" if extra.default is None else f" {yaml_text(extra.default)}"
+                lines += [*_comment(extra.effect, "  "), f"  # {name}:{default}"]
         elif not key.refused:
             unit = f" [{key.extra('unit')}]" if key.extra("unit") else ""
             choice = f" ({key.type_text()})" if " | " in key.type_text() else ""
@@ -332,8 +347,11 @@ def yaml_text(value: Any) -> str:
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(word: str | None = None) -> dict[str, Any]:
     """JSON schema of the configuration, for editors.
+
+    Args:
+        word: Word or import path of a law whose own keys and parameters it has as well.
 
     It accepts every spelling that `twotime validate` accepts: parameters under their group or
     directly, a bare number for a parameter, aliases of keys.
@@ -359,7 +377,23 @@ def json_schema() -> dict[str, Any]:
     entry = {"anyOf": [number, {"$ref": "#/$defs/ParameterConfig"}]}
     group |= dict.fromkeys(group, entry)
     group |= dict.fromkeys(PARAMETER_ALIASES, entry | {"deprecated": True})
+    if word is not None:
+        _add_law(definitions, _law(word), entry)
     direct = definitions["ParametersConfig"]["properties"]
     velocity = {"anyOf": [direct["velocity"], *entry["anyOf"]]}
     definitions["ParametersConfig"]["properties"] = group | direct | {"velocity": velocity}
     return schema
+
+
+def _add_law(definitions: dict[str, Any], law: AbstractTwoTimeModel, entry: Any) -> None:
+    """Add the own keys, groups and parameters of a law to a schema."""
+    model = definitions["ModelConfig"]["properties"]
+    for name, key in own_keys(type(law)).items():
+        kinds = {int: "integer", float: "number", bool: "boolean", str: "string"}
+        kind = {"type": kinds[key.type]} if key.type in kinds else {}
+        model[name] = kind | {"description": key.effect}
+    groups = definitions["ParametersConfig"]["properties"]
+    for group, names in ParameterRegistry.of(law).groups.items():
+        known = definitions["ParameterGroupConfig"]["properties"]
+        known |= {name: entry for name in names if name not in known}
+        groups.setdefault(group, {"$ref": "#/$defs/ParameterGroupConfig"})

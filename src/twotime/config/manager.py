@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
 
-from twotime.config.parameter_names import DEFAULT_MODE, AnalysisMode, unknown_name
+from twotime.config.parameter_names import unknown_name
 from twotime.config.parameter_space import ParameterSpace, read
 from twotime.errors import ConfigurationError
-from twotime.models import LAWS
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.laws import find_law
 
 __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 
@@ -152,9 +152,11 @@ class ConfigManager:
         return copy.deepcopy(defaults | (given or {}))
 
     @property
-    def analysis_mode(self) -> AnalysisMode:
-        """Which model is fitted: static, laminar_flow or two_component."""
-        return self._config.get("analysis_mode", DEFAULT_MODE)
+    def analysis_mode(self) -> str:
+        """Which model is fitted: static, laminar_flow, two_component, or what `model.law` says."""
+        from twotime.config.rules import word_of
+
+        return word_of(self._config)
 
     # Data
 
@@ -319,10 +321,8 @@ def build_model(config: ConfigManager) -> AbstractTwoTimeModel:
     Returns:
         The model of its `analysis_mode`, with the settings that the configuration gives.
     """
-    law, arguments = LAWS[config.analysis_mode], {}
-    for setting in law.settings:
-        *sections, key = setting.path
-        value = config.section(".".join(sections)).get(key)
-        if value is not None:
-            arguments[setting.argument] = value
-    return law(**arguments)
+    from twotime.config.laws import make_law
+
+    law = make_law(config.get_config(), find_law(config.analysis_mode))
+    assert law is not None  # a configuration that exists is valid
+    return law

@@ -1,5 +1,6 @@
 """Registries of parameters: those of every law (`REGISTRIES`) and of laws of your own."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, final
@@ -10,7 +11,7 @@ import numpy as np
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
 from twotime.models import LAWS
-from twotime.models.base import ParameterInfo, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
 from twotime.models.scaling import PARAMETERS
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
@@ -48,6 +49,26 @@ class ParameterRegistry(eqx.Module):
         if twice:
             got = f"got {', '.join(twice)} more than once"
             raise ValueError(f"A registry names each parameter once; {got}.")
+
+    @classmethod
+    def of(cls, law: AbstractTwoTimeModel) -> "ParameterRegistry":
+        """The registry of a law: its parameters, contrast and offset.
+
+        Parameters without a group are in the group `law`.
+
+        Raises:
+            TypeError: If the law says its names alone.
+        """
+        usual = REGISTRIES.get(law.analysis_mode)
+        if usual is not None and law.parameters == type(law).parameters:
+            return usual
+        if not law.parameters:
+            raise TypeError(
+                f"{type(law).__name__} has names but no `parameters`: nothing says their bounds; "
+                "give it parameters = (ParameterInfo(name, default, lower, upper, ...), ...)."
+            )
+        infos = (i if i.group else dataclasses.replace(i, group="law") for i in law.parameters)
+        return cls((*infos, *PARAMETERS))
 
     def __getitem__(self, name: str) -> ParameterInfo:
         """Get parameter info by name; an UnknownNameError if there is none."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from twotime.config.parameter_names import DEFAULT_MODE, mode_with
+from twotime.config.parameter_names import mode_with
 from twotime.config.parameter_registry import (
     REGISTRIES,
     ParameterRegistry,
@@ -20,9 +20,11 @@ from twotime.config.parameter_registry import (
 from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
-from twotime.config.priors import default_prior, has_mass, prior_faults
+from twotime.config.priors import default_prior, informative_prior
+from twotime.config.space_parts import check_count as check_count
+from twotime.config.space_parts import check_numbers, faults_of, written
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import ParameterInfo, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -36,7 +38,7 @@ class ParameterSpace(eqx.Module):
     `names` are the physics parameters in canonical order; contrast and offset follow them in the
     arrays of all parameters. Names without an entry in the arguments have the registry's numbers.
     Parameters that the registry fixes vary where `vary` says so, or where they have bounds or a
-    prior; else they are 0.
+    prior; else they are at their `fixed_value`, 0 for most.
 
     Args:
         values: Name to value.
@@ -93,13 +95,13 @@ class ParameterSpace(eqx.Module):
         elif registry is None:
             registry = REGISTRIES[mode_with([*values, *vary, *bounds, *priors])]
         registry.check_names([*values, *vary, *bounds, *priors])
-        _check_numbers(values, vary, bounds)
+        check_numbers(values, vary, bounds)
         self.registry, infos, n = registry, registry.infos, len(registry.names)
         if base is None:
             asked = {*bounds, *priors}
             flags = tuple(vary.get(i.name, i.vary_default or i.name in asked) for i in infos)
             arrays = [*_usual(infos, flags), *np.zeros((2, len(infos)))]
-            own: tuple[PriorDistribution | None, ...] = (None,) * len(infos)
+            own: tuple[PriorDistribution | None, ...] = tuple(map(informative_prior, infos))
         else:
             arrays = [base.all_values, base.all_lower, base.all_upper]
             arrays += [base.own_values, base.own_bounds]
@@ -334,12 +336,23 @@ class ParameterSpace(eqx.Module):
             name = info.name
             is_no_flow = info.log_space and info.is_flow and not vary[name] and values[name] == 0
             prior = own[name] if vary[name] else None
-            faults = _faults(values[name], bounds[name], prior, name in unset)
+            faults = faults_of(values[name], bounds[name], prior, name in unset)
             if faults and not is_no_flow:
                 found[name] = faults
         return found
 
     # Where it comes from
+
+    @classmethod
+    def of(cls, law: AbstractTwoTimeModel) -> "ParameterSpace":
+        """The space of a law: start, bounds, priors and flags from what it says of its parameters.
+
+        Raises:
+            TypeError: If it says nothing of them.
+        """
+        if not isinstance(law, AbstractTwoTimeModel):
+            raise TypeError(f"ParameterSpace.of takes a law, StaticDiffusion() say; got {law!r}.")
+        return cls(registry=ParameterRegistry.of(law))
 
     @classmethod
     def from_registry(cls, names: Iterable[str], registry: ParameterRegistry) -> "ParameterSpace":
@@ -362,33 +375,19 @@ class ParameterSpace(eqx.Module):
             raise ConfigurationError(found.problems)
         return space
 
-    def to_config(self) -> dict[str, Any]:
+    def to_config(self, law: AbstractTwoTimeModel | None = None) -> dict[str, Any]:
         """Write the space as a configuration that `from_config` reads back to the same.
 
         Values and flags are in the flat `initial_parameters`; bounds and priors are added under
         `parameters` only where they differ from the registry's.
 
+        Args:
+            law: The law, if it is none of the analysis modes or has other parts.
+
         Raises:
-            ValueError: If the space is of a custom model, which has no word in the configuration.
+            ValueError: If it is needed and not given.
         """
-        if not self.analysis_mode:
-            only = "Only a space of an analysis mode can be written as a configuration"
-            raise ValueError(f"{only}; got one of the parameters {', '.join(self.names)}.")
-        usual, parameters = REGISTRIES[self.analysis_mode], dict[str, dict[str, Any]]()
-        for info, prior in zip(self.registry.infos, self.own_priors, strict=True):
-            (lower, upper), entry = self.bounds[info.name], dict[str, Any]()
-            if (lower, upper) != (usual[info.name].min_bound, usual[info.name].max_bound):
-                entry = {"min": lower, "max": upper}
-            if prior is not None:
-                entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
-            parameters |= {info.name: entry} if entry else {}
-        flat = {
-            "parameter_names": list(self.all_names),
-            "values": list(self.values.values()),
-            "active_parameters": self.varying_names,
-        }
-        config = {"analysis_mode": self.analysis_mode, "initial_parameters": flat}
-        return config | ({"parameters": parameters} if parameters else {})
+        return written(self, law)
 
 
 Reading = tuple[dict[str, Any], ParameterSpace | None, Mistakes]
@@ -402,74 +401,22 @@ def read(config: Any, *, is_whole: bool = True) -> Reading:
     # Pydantic is loaded when a configuration is read, not when this module is.
     from twotime.config.reading import asked_parameters, check_space, read_keys
 
-    canonical, found = read_keys(config, is_whole=is_whole)
-    if found.is_wrong(("analysis_mode",)):
+    canonical, law, found = read_keys(config, is_whole=is_whole)
+    if law is None:
         return canonical, None, found
-    registry = REGISTRIES[canonical.get("analysis_mode", DEFAULT_MODE)]
+    registry = ParameterRegistry.of(law)
     asked: Any = asked_parameters(canonical, registry, found)
     space = ParameterSpace(**asked, registry=registry)
-    return canonical, space if check_space(canonical, space, found) else None, found
+    return canonical, space if check_space(canonical, law, space, found) else None, found
 
 
 def _usual(
     infos: Sequence[ParameterInfo], varying: Sequence[bool]
 ) -> tuple[Numbers, Numbers, Numbers]:
-    """Values and bounds that a registry gives; 0 for what is not in use unless asked for."""
+    """Values and bounds that a registry gives; that of a fixed one unless it is asked for."""
     values = [
-        info.default if info.vary_default or info.is_scaling or varies else 0.0
+        info.default if info.vary_default or info.is_scaling or varies else info.fixed_value
         for info, varies in zip(infos, varying, strict=True)
     ]
     lower, upper = [info.min_bound for info in infos], [info.max_bound for info in infos]
     return stack_numbers(values), stack_numbers(lower), stack_numbers(upper)
-
-
-def check_count(array: Any, n: int, kind: str) -> None:
-    """Refuse an array that does not hold one number for each parameter of a kind."""
-    if np.shape(array) != (n,):
-        expected = f"expected one number for each of the {n} {kind} parameters"
-        raise ValueError(f"Parameters: {expected}; got an array of shape {np.shape(array)}.")
-
-
-def _check_numbers(values: Named, vary: Named, bounds: Named) -> None:
-    """Refuse what is not a finite number or a flag; traced numbers pass."""
-    for name, flag in vary.items():
-        if not isinstance(flag, bool | np.bool_):
-            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
-    numbers = [("value", name, value) for name, value in values.items()]
-    for name, ends in bounds.items():
-        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
-            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
-        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
-    for what, name, value in numbers:
-        if is_concrete(value) and np.asarray(value).dtype.kind not in "fiu":
-            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
-        if is_concrete(value) and not np.isfinite(value).all():
-            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
-
-
-def _faults(
-    value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
-) -> list[str]:
-    """What is wrong with one parameter, and with its prior where that is given."""
-    lower, upper = bounds
-    if not np.isfinite([value, lower, upper]).all():
-        return [f"value and bounds must be finite; got {value} in [{lower}, {upper}]."]
-    if not lower < upper:
-        return [f"min must be less than max; got {lower:g} and {upper:g}."]
-    where, faults = f"[{lower:g}, {upper:g}]", list[str]()
-    if not lower <= value <= upper:
-        faults = [f"value {value:g} lies outside its bounds {where}."]
-        if is_default:
-            faults = [f"its default {value:g} lies outside the bounds {where}; give a value."]
-    if prior is None:
-        return faults
-    wrong = prior_faults(prior.prior_type, prior.params)
-    low, high = prior.support
-    if wrong:
-        return faults + wrong
-    if not has_mass(prior, lower, upper):
-        kind = prior.prior_type.value
-        return [*faults, f"its {kind} prior has no probability inside its bounds {where}."]
-    if not faults and not low <= value <= high:
-        return [f"value {value:g} lies outside the support [{low:g}, {high:g}] of its prior."]
-    return faults

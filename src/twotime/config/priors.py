@@ -388,6 +388,14 @@ def default_prior(info: ParameterInfo, low: ArrayLike, high: ArrayLike) -> Prior
     return PriorDistribution(PriorType.TRUNCATED_NORMAL, params, check=False)
 
 
+def informative_prior(info: ParameterInfo) -> PriorDistribution | None:
+    """The prior that a law itself gives a parameter, a normal; None where it gives none."""
+    if not info.is_informative:
+        return None
+    params = {"loc": info.prior_location, "scale": info.prior_scale}
+    return PriorDistribution(PriorType.NORMAL, params, check=False)
+
+
 def has_mass(prior: PriorDistribution, low: float, high: float) -> bool:
     """Whether a known prior gives an interval a probability worth the name (1e-195 at least).
 

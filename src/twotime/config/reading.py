@@ -15,13 +15,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from twotime.config import types
 from twotime.config.keys import Key, discard, fields, lookup, store, walk
-from twotime.config.parameter_names import DEFAULT_MODE, PARAMETER_ALIASES, nearest
+from twotime.config.laws import asked_kind, check_own_keys, make_law, own_keys, sections_of_law
+from twotime.config.parameter_names import (
+    DEFAULT_MODE,
+    PARAMETER_ALIASES,
+    PARAMETER_GROUPS,
+    nearest,
+)
 from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
 from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
-from twotime.config.rules import check_rules
+from twotime.config.rules import check_rules, word_of
 from twotime.config.types import HeterodyneConfig
 from twotime.errors import Mistakes, Path, show
 from twotime.models import findings
+from twotime.models.base import AbstractTwoTimeModel
 
 OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
 
@@ -33,14 +40,16 @@ class Spelling:
     Attributes:
         found: Where mistakes are noted.
         registry: Parameters of the model; empty where the model is unknown.
+        own: Keys of the section `model` that this law alone knows.
     """
 
     found: Mistakes
     registry: ParameterRegistry
+    own: Mapping[str, Key] = dataclasses.field(default_factory=dict)
 
     def section(self, section: Mapping[Any, Any], kind: Any, path: Path) -> dict[str, Any]:
         """A section with canonical keys; keys without a value count as left out."""
-        known = fields(kind)
+        known = {**fields(kind), **(self.own if path == ("model",) else {})}
         meant = {alias: name for name, key in known.items() for alias in key.aliases}
         result: dict[str, Any] = {}
         spelling: dict[str, str] = {}
@@ -228,8 +237,13 @@ if TYPE_CHECKING:
     from twotime.config.parameter_space import ParameterSpace
 
 
-def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mistakes]:
-    """The canonical form of a configuration, without keys that are wrong, and its mistakes.
+Keys = tuple[dict[str, Any], AbstractTwoTimeModel | None, Mistakes]
+
+
+def read_keys(config: Any, *, is_whole: bool = True) -> Keys:
+    """The canonical form of a configuration, without keys that are wrong, its law, its mistakes.
+
+    The law is None where it is unknown or its arguments are wrong.
 
     Args:
         config: Sections and keys as a file has them.
@@ -240,49 +254,108 @@ def read_keys(config: Any, *, is_whole: bool = True) -> tuple[dict[str, Any], Mi
         sentence = "A configuration is a mapping of sections (key: value)"
         found.problems.append(f"{sentence}; got {show(config)}.")
         found.wrong.add(())
-        return {}, found
-    mode = config.get("analysis_mode")
-    registry = REGISTRIES.get(DEFAULT_MODE if mode is None else str(mode), ParameterRegistry(()))
-    canonical = Spelling(found, registry).section(copy.deepcopy(config), HeterodyneConfig, ())
-    _check_types(canonical, found)
-    if found.is_wrong(("analysis_mode",)):
-        return canonical, found
-    mode = canonical.get("analysis_mode", DEFAULT_MODE)
+        return {}, None, found
+    law, registry, own = _asked_law(config, found)
+    canonical = Spelling(found, registry, own).section(copy.deepcopy(config), HeterodyneConfig, ())
+    _check_types(canonical, found, registry, own)
+    if law is None:
+        return canonical, None, found
+    check_own_keys(canonical, type(law), found)
     is_older = "temporal" in canonical or "initial_parameters" in canonical
-    fold(canonical, REGISTRIES[mode], found)
-    check_rules(canonical, mode, found, is_whole=is_whole)
+    fold(canonical, registry, found)
+    check_rules(canonical, law, found, is_whole=is_whole)
     phi0 = ("parameters", "angle", "phi0")
-    if is_older and mode == "two_component" and lookup(canonical, (*phi0, "value")):
+    if is_older and word_of(canonical) == DEFAULT_MODE and lookup(canonical, (*phi0, "value")):
         sign = "the flow angle is phi - phi0; programs that use phi + phi0 need the opposite sign."
         found.remark(phi0, sign)
-    return canonical, found
+    return canonical, law, found
+
+
+def _asked_law(
+    config: Mapping[str, Any], found: Mistakes
+) -> tuple[AbstractTwoTimeModel | None, ParameterRegistry, Mapping[str, Key]]:
+    """The law, its parameters, and its own keys; known before the rest can be read.
+
+    Keys with a mistake are left out here; `read_keys` notes them where it meets them.
+    """
+    unknown, kind = ParameterRegistry(()), asked_kind(config, found)
+    own = own_keys(kind)
+    if kind is None:
+        return None, unknown, own
+    ignored = Mistakes()
+    written = copy.deepcopy(sections_of_law(config))
+    part = Spelling(ignored, unknown, own).section(written, HeterodyneConfig, ())
+    _check_types(part, ignored, unknown, own)
+    check_own_keys(part, kind, ignored)
+    found.wrong |= ignored.wrong
+    law = make_law(part, kind, found)
+    try:
+        return law, unknown if law is None else ParameterRegistry.of(law), own
+    except TypeError as error:
+        found.add(("model", "law"), str(error))
+        return None, unknown, own
 
 
 # Types and ranges
 
 
+_RULES = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
 @functools.cache
 def validator() -> Any:
     """Pydantic's validator of a whole configuration."""
-    rules = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-    HeterodyneConfig.__pydantic_config__ = rules  # type: ignore[attr-defined]
+    HeterodyneConfig.__pydantic_config__ = _RULES  # type: ignore[attr-defined]
     return TypeAdapter(HeterodyneConfig)
 
 
-def _check_types(config: dict[str, Any], found: Mistakes) -> None:
-    """Note and remove every value of a wrong type or out of range."""
+@functools.cache
+def _of_parameter() -> Any:
+    """Pydantic's validator of one parameter."""
+    types.ParameterConfig.__pydantic_config__ = _RULES  # type: ignore[attr-defined]
+    return TypeAdapter(types.ParameterConfig)
+
+
+def _check_types(
+    config: dict[str, Any], found: Mistakes, registry: ParameterRegistry, own: Mapping[str, Key]
+) -> None:
+    """Note and remove every value of a wrong type or out of range.
+
+    The schema does not know the groups and the keys of laws of your own: these are left out, and
+    each of their parameters is looked at by itself.
+    """
+    known = {group for groups in PARAMETER_GROUPS.values() for group in groups}
+    names = fields(types.ParameterGroupConfig)
+    is_own = not (known.issuperset(registry.groups) and names.keys() >= set(registry))
+    whole = dict(config)
+    if own and isinstance(config.get("model"), dict):
+        whole["model"] = {n: x for n, x in config["model"].items() if n not in own}
+    parameters = whole.pop("parameters", {}) if is_own else {}
+    if is_own and not isinstance(parameters, Mapping):
+        found.add(("parameters",), f"got {show(parameters)}; expected a section.")
+        discard(config, ("parameters",))
+        parameters = {}
     try:
-        validator().validate_python(config)
+        validator().validate_python(whole)
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
             discard(config, _note(mistake, found))
+    for group, names in parameters.items():
+        if not isinstance(names, Mapping):
+            found.add(("parameters", group), f"got {show(names)}; expected a section.")
+        for name, entry in names.items() if isinstance(names, Mapping) else ():
+            try:
+                _of_parameter().validate_python(entry)
+            except ValidationError as error:
+                path = "parameters", group, name
+                for mistake in error.errors(include_url=False):
+                    discard(config, _note(mistake, found, path, types.ParameterConfig))
 
 
-def _note(mistake: Any, found: Mistakes) -> Path:
+def _note(mistake: Any, found: Mistakes, path: Path = (), section: Any = HeterodyneConfig) -> Path:
     """Note one of pydantic's mistakes in our words; gives the path of its key."""
     steps = [step for step in mistake["loc"] if step not in ("int", "str")]  # parts of a union
-    path: Path = ()
-    known: Mapping[str, Key] = fields(HeterodyneConfig)
+    known: Mapping[str, Key] = fields(section)
     while known and steps:
         key = known[steps.pop(0)]
         path, known = (*path, key.name), fields(key.type) if key.is_section else {}
@@ -337,7 +410,9 @@ def asked_parameters(
     return asked
 
 
-def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mistakes) -> bool:
+def check_space(
+    config: Mapping[str, Any], law: AbstractTwoTimeModel, space: "ParameterSpace", found: Mistakes
+) -> bool:
     """Note what is wrong with a space and its physics; whether its numbers are right."""
     paths = {info.name: ("parameters", info.group, info.name) for info in space.registry.infos}
     for name, faults in space.faults().items():
@@ -345,7 +420,7 @@ def check_space(config: Mapping[str, Any], space: "ParameterSpace", found: Mista
             found.add(paths[name], *faults)
     if found.is_wrong(("parameters",)):
         return False
-    for severity, sentence in findings(space.values, _known_times(config)):
+    for severity, sentence in findings(space.values, _known_times(config), type(law)):
         if severity == "error":
             found.add(("parameters",), sentence)
         elif severity == "warning":

@@ -5,14 +5,18 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from twotime.config.frames import expand
 from twotime.config.keys import lookup, section_at
+from twotime.config.parameter_names import DEFAULT_MODE
 from twotime.config.types import HeterodyneConfig
 from twotime.errors import Mistakes, Path
 from twotime.models import LAWS
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.laws import settings_of
+from twotime.models.parameters import Setting
 
 
 class _WrongKeyError(Exception):
@@ -24,8 +28,18 @@ class Settings:
     """A canonical configuration as rules see it: values by dotted path, with defaults."""
 
     config: Mapping[str, Any]
-    mode: str
+    law: AbstractTwoTimeModel
     found: Mistakes
+
+    @property
+    def mode(self) -> str:
+        """The configuration's word for the law."""
+        return word_of(self.config)
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """Keys that are arguments of the law, by dotted path."""
+        return {".".join(setting.path): setting for setting in settings_of(type(self.law))}
 
     def __getitem__(self, path: str) -> Any:
         """The value at a path, its default where it is left out."""
@@ -80,7 +94,8 @@ def _of_laws(path: Path) -> Rule:
     """A setting of some laws has no effect with the others."""
     modes = [mode for mode, setting in _SETTINGS if setting.path == path]
     only = f"has no effect with analysis_mode: {{c.mode}}, only with {' or '.join(modes)}."
-    return Rule(".".join(path), lambda c, got: c.mode not in modes, f"{only} Delete it.")
+    dotted = ".".join(path)
+    return Rule(dotted, lambda c, got: dotted not in c.settings, f"{only} Delete it.")
 
 
 def _whole_section(section: str, other: str, *values: str) -> Iterator[Rule]:
@@ -96,9 +111,9 @@ def _beside(path: str, other: str) -> Rule:
     return Rule(path, lambda c, got: c["sequential.enable"] and c.given(other), sentence)
 
 
-def _needed(path: Path, why: str, modes: Iterable[str] = LAWS) -> Rule:
-    """A key that a run with a law of these modes needs."""
-    return Rule(".".join(path), lambda c, got: c.mode in modes, f"missing; {why}.")
+def _needed(path: Path, why: str) -> Rule:
+    """A key that a run needs."""
+    return Rule(".".join(path), lambda c, got: True, f"missing; {why}.")
 
 
 def _fault_of_frames(c: Settings, got: list[int | str]) -> str:
@@ -167,11 +182,12 @@ RULES: tuple[Rule, ...] = (
     Rule(f"{_DATA}.cache_compression", _NO_CACHE, _CACHE_NEEDED),
     Rule(
         _EVALUATOR,
-        lambda c, got: got == "factored" and not LAWS[c.mode]().is_separable,  # type: ignore[call-arg]
+        lambda c, got: got == "factored" and not c.law.is_separable,
         "factored needs a separable model; {c.mode} is not. Use auto.",
     ),
     _against(_EVALUATOR, ("factored",), _LOSS, _ROBUST, "Use auto or tiled."),
     _against(_EVALUATOR, ("factored",), "streaming.enable", (True,), "Use auto or tiled."),
+    _against(f"{_NLSQ}.priors", (True,), _LOSS, _ROBUST, "Use loss: linear."),
     _without(f"{_NLSQ}.loss_scale", _LOSS, *_ROBUST),
     _without(f"{_NLSQ}.multistart_n", f"{_NLSQ}.multistart"),
     _against(f"{_CMC}.enable", ("never",), "optimization.method", ("cmc", "both"), "Keep one."),
@@ -193,19 +209,27 @@ RULES: tuple[Rule, ...] = (
 NEEDED: tuple[Rule, ...] = (
     _needed((_DATA, "file_path"), "give the data file to read"),
     _needed((_TIME, "scattering", "wavevector_q"), "give the wavevector to analyse [1/Å]"),
-    *(_needed(s.path, s.needed, [mode]) for mode, s in _SETTINGS if s.needed),
 )
 """Keys that a run needs; `is_broken` is whether this one does."""
 
 
-def check_rules(config: Mapping[str, Any], mode: str, found: Mistakes, *, is_whole: bool) -> None:
+def word_of(config: Mapping[str, Any]) -> str:
+    """The word or path by which a canonical configuration names its law."""
+    return lookup(config, ("model", "law")) or config.get("analysis_mode", DEFAULT_MODE)
+
+
+def check_rules(
+    config: Mapping[str, Any], law: AbstractTwoTimeModel, found: Mistakes, *, is_whole: bool
+) -> None:
     """Note which rules a canonical configuration of right types breaks."""
-    c = Settings(config, mode, found)
+    c = Settings(config, law, found)
     broken = []
-    for rule in (*RULES, *(NEEDED if is_whole else ())):
+    needed = [_needed(s.path, s.needed) for s in c.settings.values() if s.needed]
+    needed = [*NEEDED, *needed] if is_whole else []
+    for rule in (*RULES, *needed):
         with contextlib.suppress(_WrongKeyError):
             value = c.given(rule.path)
-            if (value is None) == (rule in NEEDED) and (why := rule.is_broken(c, value)):
+            if (value is None) == (rule in needed) and (why := rule.is_broken(c, value)):
                 got = str(value).lower() if isinstance(value, bool) else value
                 broken.append((rule.path, rule.sentence.format(got=got, c=c, why=why)))
     for path, sentence in broken:

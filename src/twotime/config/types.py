@@ -5,20 +5,21 @@ Each key is declared once, here. Validation and JSON schema (by pydantic), the t
 description. No section requires all its keys; what a run needs is in `twotime.config.rules`.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
 from typing_extensions import TypedDict
 
 from twotime.config.keys import key
-from twotime.config.parameter_names import PARAMETER_GROUPS, AnalysisMode
-from twotime.config.parameter_registry import REGISTRIES
-from twotime.config.priors import PriorType
-from twotime.models import LAWS
+from twotime.config.law_types import GeometryConfig as GeometryConfig
+from twotime.config.law_types import ModelConfig as ModelConfig
+from twotime.config.law_types import Number as Number
+from twotime.config.law_types import ParameterConfig as ParameterConfig
+from twotime.config.law_types import ParameterGroupConfig as ParameterGroupConfig
+from twotime.config.law_types import ParametersConfig as ParametersConfig
+from twotime.config.parameter_names import AnalysisMode
 from twotime.models.scaling import PerAngleMode
 
-Number = Annotated[float, Field(ge=-1e30, le=1e30)]
 Degrees = Annotated[float, Field(ge=-360, le=360)]
 Range = Annotated[list[Degrees], Field(min_length=2, max_length=2)]
 Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
@@ -31,71 +32,10 @@ RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
 Frames = int | str
 Method = Literal["nlsq", "cmc", "both"]
 FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
-PriorName = Literal[tuple(kind.value for kind in PriorType)]
 ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
 _SCATTERING = "analyzer_parameters.scattering"
 _CHAINS = "optimization.cmc.per_shard_mcmc"
 _PRIOR_WIDTH = AliasChoices("nlsq_prior_width_factor", "prior_width_factor")
-
-
-_FIXED = dict.fromkeys(
-    info.name
-    for registry in REGISTRIES.values()
-    for info in registry.infos
-    if not info.vary_default
-)
-_VARIES = f"true; {', '.join(_FIXED)}: false unless bounds or a prior are given"
-
-
-class ParameterConfig(TypedDict, total=False):
-    """One parameter; a bare number in its place is its value."""
-
-    value: Annotated[Number, key(otherwise="the parameter's default")]
-    """Value of a fixed parameter, start value of a varying one, in the parameter's unit."""
-    min: Annotated[Number, key(otherwise="the parameter's bound")]
-    """Lower bound. Give both min and max, or neither."""
-    max: Annotated[Number, key(otherwise="the parameter's bound")]
-    """Upper bound. Give both min and max, or neither."""
-    vary: Annotated[bool, key(otherwise=_VARIES)]
-    """Whether the parameter is fitted (true) or fixed (false)."""
-    prior: Annotated[PriorName, key(otherwise="uniform between the bounds")]
-    """Prior distribution for sampling."""
-    prior_params: dict[str, Number]
-    """Numbers of the prior, see Priors. low and high default to the bounds."""
-
-
-def _section(name: str, about: str, keys: Mapping[str, Any]) -> Any:
-    """A section whose keys follow from the laws."""
-    section: Any = TypedDict(name, dict(keys), total=False)  # type: ignore[misc, operator]
-    section.__doc__ = about
-    return section
-
-
-def _settings(section: str) -> dict[str, Any]:
-    """Keys of a section that are arguments of laws."""
-    keys = {}
-    for setting in (setting for law in LAWS.values() for setting in law.settings):
-        if ".".join(setting.path[:-1]) == section:
-            facts = {"unit": setting.unit, "gt": setting.gt, "le": setting.le}
-            field = key(setting.default, description=setting.effect, **facts)
-            keys[setting.path[-1]] = Annotated[setting.kind, field]
-    return keys
-
-
-ParameterGroupConfig = _section(
-    "ParameterGroupConfig",
-    "Parameters of one group; which names it takes depends on the group.",
-    {name: ParameterConfig for registry in REGISTRIES.values() for name in registry},
-)
-_GROUPS = dict.fromkeys(group for groups in PARAMETER_GROUPS.values() for group in groups)
-ParametersConfig = _section(
-    "ParametersConfig",
-    "Parameters by group, or each directly by its name.",
-    {name: ParameterGroupConfig for name in sorted(_GROUPS, key="scaling".__eq__)},
-)
-_IN_MODEL, _IN_GEOMETRY = _settings("model"), _settings("analyzer_parameters.geometry")
-ModelConfig = _section("ModelConfig", "How the model is evaluated.", _IN_MODEL)
-GeometryConfig = _section("GeometryConfig", "Shear cell.", _IN_GEOMETRY)
 
 
 class InitialParametersConfig(TypedDict, total=False):
@@ -200,6 +140,8 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     """Loss of a residual; the robust ones limit the influence of outliers (evaluator tiled)."""
     loss_scale: Annotated[float, key(1.0, gt=0, le=1e6)]
     """Residual where a robust loss departs from the square, in 1.4826 median residual sizes."""
+    priors: Annotated[bool, key(False)]
+    """Let priors count as residuals: a maximum a posteriori estimate, with loss: linear."""
     nlsq_prior_width_factor: Annotated[float, key(validation_alias=_PRIOR_WIDTH, gt=0, le=1e6)]
     """Sampling after a fit: replace priors by normals around it, this many deviations wide."""
 

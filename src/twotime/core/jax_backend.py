@@ -37,8 +37,7 @@ from jaxtyping import Array, Float
 from twotime.models import rates
 from twotime.models.base import Channels, Pair, Params, is_concrete
 from twotime.models.correlation import pairs
-from twotime.models.laminar_flow import sinc
-from twotime.models.rates import AnyArray, Scalar, Times
+from twotime.models.rates import AnyArray, Scalar, Times, sinc
 
 # Without JAX this module does not import, so there is nothing else for these flags to say.
 jax_available = JAX_AVAILABLE = True

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
@@ -81,12 +82,14 @@ def optimum(
         space: The space that was fitted.
         fit: The result.
     """
-    problem = make_problem(model, data, space, fit.asked_mode, Tiled())
+    asked = fit.asked_mode, Tiled()
+    problem = make_problem(model, data, space, *asked, with_priors=fit.with_priors)
     if fit.is_shared is not None:
         problem = eqx.tree_at(lambda p: p.scaling, problem, problem.scaling.shared(fit.is_shared))
     settings = problem.varying, problem.shift, problem.prepared
     grams = problem.evaluator.gram(model, data, fit.values, *settings)
-    reduced = reduce_gram(grams, problem.scaling)
+    free = fit.values[np.flatnonzero(problem.varying)]
+    reduced = problem.informed(reduce_gram(grams, problem.scaling), free)
     found = inverse(*spectrum(reduced.hessian, fit.held), fit.held)
     return LinearisedFit(problem, fit.values, grams, reduced, found)
 

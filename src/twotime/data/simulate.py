@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel, Params
-from twotime.models.correlation import correlation, field
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.correlation import Given, correlation, field
 from twotime.models.rates import AnyArray, Scalar, Times
 
 Angles = Float[AnyArray, " angle"]
@@ -27,7 +27,7 @@ _JITTER = 4
 
 def simulate(
     model: AbstractTwoTimeModel,
-    params: Params,
+    params: Given,
     *,
     t: Times,
     q: Scalar,
@@ -41,7 +41,7 @@ def simulate(
 
     Args:
         model: The model.
-        params: Parameters in the order of `model.names`.
+        params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
         q: Wavevector [1/Å].
         phi: Detector angles [degree].
@@ -66,7 +66,7 @@ def simulate(
 
 def simulate_speckle(
     model: AbstractTwoTimeModel,
-    params: Params,
+    params: Given,
     *,
     t: Times,
     q: Scalar,
@@ -90,7 +90,7 @@ def simulate_speckle(
 
     Args:
         model: A model with a field correlation.
-        params: Parameters in the order of `model.names`.
+        params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
         q: Wavevector [1/Å].
         phi: Detector angles [degree].

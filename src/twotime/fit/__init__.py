@@ -24,7 +24,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData
 from twotime.data.level import check_level
-from twotime.data.scales import space_for
+from twotime.data.scales import check_kinds, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Size, Starts, make_result, with_derivatives
@@ -54,6 +54,7 @@ def fit_nlsq(
     devices: Sequence[Any] | None = None,
     max_steps: int = 300,
     tolerance: float = 3e-2,
+    priors: bool = False,
     judge: bool = True,
     throw: bool = False,
     progress: Callable[[Any], None] | None = None,
@@ -77,6 +78,7 @@ def fit_nlsq(
         devices: Devices that share the work, the same in all processes; None takes the default.
         max_steps: Largest number of evaluations, for each start.
         tolerance: Converged when gradient and step left are below it [standard deviations].
+        priors: Let the priors of the space count as residuals: a maximum a posteriori estimate.
         judge: Hold the residuals against what noise leaves (`structure` of the result).
         throw: Raise if the fit does not converge.
         progress: Called on the host with half of chi2 after every evaluation.
@@ -85,16 +87,22 @@ def fit_nlsq(
         ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
     """
+    check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator)
     evaluator = evaluator if chosen.scale is None else "tiled"
+    if priors and chosen.scale is not None:
+        raise ValueError(
+            f"priors=True with loss={chosen.word!r}: priors and robust losses are not combined; "
+            "use loss='linear'."
+        )
     data, evaluator = choose_evaluator(model, data, evaluator, tile)
     points = make_starts(model, data, space, mode, starts, key)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
-    settings = mode, evaluator, mesh, *limits, progress, judge
+    settings = mode, evaluator, mesh, *limits, progress, judge, priors
     result = fetch(mesh, _fit(data, model, space, points, chosen, *settings))
     if throw and not result.converged:
         raise RuntimeError(result.status)
@@ -115,10 +123,12 @@ def _fit(
     tolerance: Float[Array, ""],
     progress: Callable[[Any], None] | None,
     is_judged: bool,
+    with_priors: bool,
 ) -> NLSQResult:
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
-    given = implicit.Given(make_problem(model, data, space, mode, evaluator, mesh), lower, upper)
+    set_up = make_problem(model, data, space, mode, evaluator, mesh, with_priors=with_priors)
+    given = implicit.Given(set_up, lower, upper)
     # The search itself has no derivatives; `implicit` gives them to its result.
     fixed, starts, loss = implicit.constant((given, starts, loss))
     problem = fixed.problem

@@ -18,6 +18,7 @@ from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
 from twotime.models.correlation import correlation_at
+from twotime.models.laws import law_name
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.nlsq import NLSQResult
@@ -28,6 +29,7 @@ Flags = Bool[Array, " start"]
 Size = Float[Array, " free"]
 
 _EQUAL = 1e-6
+PRIORS = "; priors of the parameters are included"
 
 
 class Basins(NamedTuple):
@@ -102,7 +104,7 @@ def make_result(
         all_names=tuple(space.names),
         varying=problem.varying,
         units=tuple(space.units),
-        model=type(problem.model).__name__,
+        model=law_name(type(problem.model)),
         asked_mode=problem.scaling.mode.word,
         evaluator=problem.evaluator.word,
         values=problem.params(end.y),
@@ -131,6 +133,7 @@ def make_result(
         cost=None if loss.scale is None else end.cost,
         correlation_ends=_correlation_ends(problem, params[basins.best]),
         **vars(end.optimality),
+        with_priors=problem.priors is not None,
         **_errors(end, squares, is_judged),
     )
     return result, jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
@@ -172,6 +175,14 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
+def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array | float:
+    """What the priors, as independent measurements, add to the covariance."""
+    priors = squares.problem.priors
+    if priors is None:
+        return 0.0
+    return squares.variance**2 * (inverse * priors.precision) @ inverse
+
+
 def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     """Fields of the result about its uncertainty."""
     held = end.optimality.held
@@ -183,8 +194,8 @@ def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     found, structure = judged(at) if is_judged else (uncertainty.speckle_covariance(at), None)
     is_decided = squares.problem.scaling.mode.is_decided
     return {
-        "uncertainty_kind": uncertainty.SPECKLE,
-        "covariance": found.covariance,
+        "uncertainty_kind": uncertainty.SPECKLE + (PRIORS if squares.problem.priors else ""),
+        "covariance": found.covariance + _of_priors(squares, inverse),
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,

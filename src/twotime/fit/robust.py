@@ -67,7 +67,8 @@ def descend(problem: Problem, solver: BoxLevenbergMarquardt, y: Free) -> End:
     grams, reduced = found.aux.aux
     optimality, n_evaluations = found.stats["optimality"], jnp.asarray(found.stats["num_steps"])
     result = outcome(found)
-    return End(found.value, grams, reduced, reduced.chi2, result, optimality, n_evaluations)
+    cost = problem.penalised(reduced.chi2, found.value * problem.scale)
+    return End(found.value, grams, reduced, cost, result, optimality, n_evaluations)
 
 
 class Equivalent(eqx.Module):

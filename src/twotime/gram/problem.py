@@ -1,5 +1,7 @@
 """A fit set up: chi-squared with contrast and offset at their best, and its local model."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import space_for
 from twotime.gram import Evaluator, Prepared
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
+from twotime.gram.priors import Priors
 from twotime.models import scaling as scalings
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, Scaling, ScalingSolution
@@ -36,6 +39,7 @@ class Problem(eqx.Module):
         prepared: What it made of the data alone.
         varying: Which parameters are free.
         mesh: Devices that share the work; None for one.
+        priors: Priors that count as residuals; None for least squares alone.
     """
 
     model: AbstractTwoTimeModel
@@ -49,10 +53,35 @@ class Problem(eqx.Module):
     prepared: Prepared
     varying: tuple[bool, ...] = eqx.field(static=True)
     mesh: Mesh | None = eqx.field(static=True, default=None)
+    priors: Priors | None = None
 
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the scaled free ones."""
         return self.start.at[np.flatnonzero(self.varying)].set(y * self.scale)
+
+    def informed(self, reduced: "Reduced", free: Float[Array, " free"]) -> "Reduced":
+        """Gradient and curvature with those of the priors at some free parameters."""
+        if self.priors is None:
+            return reduced
+        unit = self.unit(reduced.chi2)
+        return dataclasses.replace(
+            reduced,
+            grad=reduced.grad + unit * self.priors.slope(free),
+            hessian=reduced.hessian + unit * jnp.diag(self.priors.precision),
+        )
+
+    def unit(self, chi2: Float[Array, ""]) -> Float[Array, ""]:
+        """Variance of a residual of the data: 1 with a sigma, else their mean square."""
+        return chi2 / self.n_points if self.data.sigma is None else jnp.ones_like(chi2)
+
+    def penalised(self, chi2: Float[Array, ""], free: Float[Array, " free"]) -> Float[Array, ""]:
+        """What a fit minimises, in units of chi-squared: with the penalty of the priors."""
+        if self.priors is None:
+            return chi2
+        penalty = self.priors.penalty(free)
+        if self.data.sigma is None:
+            return chi2 * jnp.exp(penalty / self.n_points)
+        return chi2 + penalty
 
 
 class Reduced(eqx.Module):
@@ -118,11 +147,12 @@ def evaluate(y: Array, problem: Problem) -> tuple[Array, Quadratic]:
     at = problem.model, problem.data, problem.params(y), *settings
     grams = problem.evaluator.gram(*at, mesh=problem.mesh)
     reduced, s = reduce_gram(grams, problem.scaling), problem.scale
+    reduced, least = problem.informed(reduced, y * s), problem.penalised(reduced.chi2, y * s)
     total = jnp.sum(jnp.abs(grams[:, DATA, DATA]))
     variance = jnp.maximum(reduced.chi2, 1e-18 * total) / problem.n_points
     grad, hessian = reduced.grad * s, reduced.hessian * s[:, None] * s
     local = Quadratic(grad, hessian, variance, reduced.noise, aux=(grams, reduced))
-    return 0.5 * reduced.chi2, local
+    return 0.5 * least, local
 
 
 def make_problem(
@@ -132,6 +162,8 @@ def make_problem(
     mode: str | Individual,
     evaluator: Evaluator,
     mesh: Mesh | None = None,
+    *,
+    with_priors: bool = False,
 ) -> Problem:
     """Set up a fit.
 
@@ -142,6 +174,7 @@ def make_problem(
         mode: `per_angle_mode`, or a mode of `twotime.models.scaling`.
         evaluator: What computes the Gram matrices.
         mesh: Devices that share the work.
+        with_priors: Whether the priors of the space count as residuals.
     """
     space = space_for(model, data, space)
 
@@ -167,4 +200,5 @@ def make_problem(
     scaling = scalings.resolve_mode(mode, phi.size).scaling(phi, lower, upper, frozen)
     numbers = jnp.asarray(space.initial), scale, shift, n_points
     made = scaling, evaluator, evaluator.prepare(data, shift)
-    return Problem(model, data, *numbers, *made, varying, mesh)
+    priors = Priors.of(space) if with_priors else None
+    return Problem(model, data, *numbers, *made, varying, mesh, priors)

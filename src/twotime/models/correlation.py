@@ -1,43 +1,53 @@
 """A model's correlation on the whole plane or at given pairs of times, by one path."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from twotime.models.arguments import check_axes, parameters_of
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
 from twotime.models.rates import AnyArray, Scalar, Times
 
 Angles = Float[AnyArray, " angle"]
+Given = Params | Mapping[str, Any]
 PairTimes = Float[AnyArray, " pair"]
 
 
 def correlation(
-    model: AbstractTwoTimeModel, params: Params, *, t: Times, q: Scalar, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar, phi: Angles
 ) -> Float[Array, "angle time time"]:
     """Normalised two-time correlation C on the plane, before contrast and offset.
 
     Args:
         model: The model.
-        params: Parameters in the order of `model.names`.
+        params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
         q: Wavevector [1/Å].
         phi: Detector angles [degree].
 
     Returns:
         C, symmetric in its last two axes and 1 on their diagonal.
+
+    Raises:
+        ValueError: If parameters, t or q cannot be used.
+        TypeError: If `model` is no law.
     """
-    return _correlation(model, params, t, jnp.asarray(q, t.dtype), phi)
+    check_axes(t, q)
+    return _correlation(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
 
 
 def field(
-    model: AbstractTwoTimeModel, params: Params, *, t: Times, q: Scalar, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar, phi: Angles
 ) -> Complex[Array, "angle time time"]:
     """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
 
     Args:
         model: A model with a field correlation.
-        params: Parameters in the order of `model.names`.
+        params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
         q: Wavevector [1/Å].
         phi: Detector angles [degree].
@@ -48,12 +58,13 @@ def field(
     Raises:
         TypeError: If the model has no field correlation.
     """
-    return _field(model, params, t, jnp.asarray(q, t.dtype), phi)
+    check_axes(t, q)
+    return _field(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
 
 
 def correlation_at(
     model: AbstractTwoTimeModel,
-    params: Params,
+    params: Given,
     t1: PairTimes,
     t2: PairTimes,
     *,
@@ -65,7 +76,7 @@ def correlation_at(
 
     Args:
         model: The model.
-        params: Parameters in the order of `model.names`.
+        params: Parameters in the order of `model.names`, or by name.
         t1: First time of each pair, inside the span of `t` [s].
         t2: Second time of each pair, inside the span of `t` [s].
         t: Frame grid on which rates are integrated [s].
@@ -75,8 +86,9 @@ def correlation_at(
     Returns:
         C at each pair; the order within a pair does not matter.
     """
-    angle = jnp.asarray(phi, t.dtype)
-    return _correlation_at(model, params, t1, t2, t, jnp.asarray(q, t.dtype), angle)
+    check_axes(t, q)
+    angle, array = jnp.asarray(phi, t.dtype), parameters_of(model, params)
+    return _correlation_at(model, array, t1, t2, t, jnp.asarray(q, t.dtype), angle)
 
 
 @eqx.filter_jit

@@ -3,21 +3,50 @@
 from typing import Any, ClassVar, Literal, final
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from twotime.models import base, rates
-from twotime.models.base import Curve, Pair, Setting
+from twotime.models.base import FLOW_DIRECTION, Setting
+from twotime.models.composition import (
+    COMMON,
+    AbstractComposition,
+    Composition,
+    Drift,
+    Mover,
+    form_setting,
+)
+from twotime.models.forms import AbstractForm, PowerLaw, Quantity, Rate, form
+from twotime.models.parameters import optional_number
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
-from twotime.models.rates import Integration, PowerLaw, Scalar, sinc
-from twotime.models.static import StaticDiffusion, transport_functions
+from twotime.models.rates import Integration, Scalar
+from twotime.models.static import CHECKS, TRANSPORT
 
 ShearConvention = Literal["published", "homodyne"]
 
 
+def shear_quantity(suffix: str, of: str, group: str) -> Quantity:
+    """A shear rate as a quantity, see `static.transport_quantity`."""
+    a, p, b = (f"{name}{suffix}" for name in ("gamma_dot_t0", "beta", "gamma_dot_t_offset"))
+    rows = (
+        (a, (0.01, 1e-6, 0.5, 0.01, 0.1), "1/s^(1+β)", f"Shear rate{of} at t = 1 s"),
+        (p, (0.5, -2.0, 2.0, 0.0, 0.5), "", f"Exponent in time of the shear rate{of}"),
+        (b, (0.0, -0.1, 0.1, 0.0, 0.02), "1/s", f"Constant part of the shear rate{of}"),
+    )
+    return Quantity("gamma_dot", "1/s", f"Shear rate{of}", group, rows, suffix, is_flow=True)
+
+
+def check_gap(gap: Scalar) -> None:
+    """Refuse a gap that is known and not positive."""
+    if base.is_concrete(gap) and not np.all(np.asarray(gap) > 0):
+        raise ValueError(f"gap must be positive [Å]; got {np.asarray(gap)}.")
+
+
+SHEAR = shear_quantity("", "", "flow")
+
+
 @final
-class LaminarFlow(base.AbstractTwoTimeModel):
+class LaminarFlow(AbstractComposition):
     r"""Diffusion in a uniform velocity gradient (Couette flow across a gap h).
 
     $C = e^{-q^2\int J\,dt}\,(\sin a/a)^2$ with
@@ -30,28 +59,21 @@ class LaminarFlow(base.AbstractTwoTimeModel):
             $(\sin\Phi/\Phi)^4$ with $\Phi = a/\pi$, whose fitted shear rates are $\pi/\sqrt2$
             times larger at small strain.
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
+        transport: Form of J(t).
+        shear: Form of the shear rate.
+        stretched: Whether the decay is $e^{-(q^2\int J\,dt)^\gamma}$ with the parameter gamma.
+        q_reference: See `AbstractComposition`.
 
     Reference:
         He et al., PNAS 121, e2401162121 (2024).
     """
 
     analysis_mode: ClassVar = "laminar_flow"
-    transport: ClassVar = StaticDiffusion.transport
-    shear: ClassVar = PowerLaw("gamma_dot_t0", "beta", "gamma_dot_t_offset")
-    parameters: ClassVar = (
-        *StaticDiffusion.parameters,
-        *base.parameter_group(
-            "flow",
-            (shear.amplitude, 0.01, 1e-6, 0.5, 0.01, 0.1, "1/s^(1+β)", "Shear rate at t = 1 s"),
-            (shear.exponent, 0.5, -2.0, 2.0, 0.0, 0.5, "", "Exponent in time of the shear rate"),
-            (shear.offset, 0.0, -0.1, 0.1, 0.0, 0.02, "1/s", "Constant part of the shear rate"),
-            is_flow=True,
-            fixed=(shear.offset,),
-        ),
-        base.FLOW_DIRECTION,
-    )
     settings: ClassVar = (
         base.INTEGRATION,
+        *COMMON,
+        form_setting("transport", "J(t)"),
+        form_setting("shear", "γ̇(t)"),
         Setting(
             "gap", ("analyzer_parameters", "geometry", "stator_rotor_gap"), float,
             "Gap of the shear cell; needed by laminar_flow and by no other.", "Å", gt=0, le=1e15,
@@ -63,7 +85,7 @@ class LaminarFlow(base.AbstractTwoTimeModel):
             "(its shear rates are 2.22 times larger).", default="published",
         ),
     )  # fmt: skip
-    checks: ClassVar = (*StaticDiffusion.checks, base.exponent_check("beta"))
+    checks: ClassVar = (*CHECKS, base.exponent_check("beta"))
     example: ClassVar = base.Example(
         "A sheared suspension: C = exp(-q² ∫ J dt) · [sin(a)/a]², a = ½ q h cos(φ - phi0) ∫ γ̇ dt,\n"
         "with J(t) = D0·t^alpha + D_offset and γ̇(t) = gamma_dot_t0·t^beta + gamma_dot_t_offset.",
@@ -83,46 +105,39 @@ class LaminarFlow(base.AbstractTwoTimeModel):
         default="trapezoid", static=True, converter=rates.check_integration
     )
 
+    transport: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    shear: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    stretched: bool = eqx.field(default=False, static=True)
+    q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
+
     def __check_init__(self) -> None:
+        check_gap(self.gap)
         if self.shear_convention not in ("published", "homodyne"):
             raise ValueError(
                 f"shear_convention is {self.shear_convention!r}; expected 'published' or "
                 "'homodyne'; use 'published' unless older results must be reproduced."
             )
 
-    def natural_rates(self, q):
-        diffusion = dict.fromkeys(self.transport.amplitudes, q**2)
-        return diffusion | dict.fromkeys(self.shear.amplitudes, 0.5 * q * self.gap)
+    @property
+    def composition(self) -> Composition:
+        shear = Drift(Rate(self.shear, SHEAR), FLOW_DIRECTION.name)
+        return Composition(
+            (Mover(Rate(self.transport, TRANSPORT), shear=shear),), others=(FLOW_DIRECTION,)
+        )
 
-    def channels(self, params, times, *, t, q, phi):
-        values = self.named(params)
-        decay = q**2 * self.transport.clock(values, times, t=t, integration=self.integration)
-        strain = self.shear.clock(values, times, t=t, integration=self.integration)
-        half = 0.5 if self.shear_convention == "published" else 0.5 / jnp.pi
-        across = half * q * jnp.asarray(self.gap, times.dtype)
-        phase = across * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * strain
-        return base.Channels(decay[None], phase[None], jnp.zeros((0, times.shape[0]), times.dtype))
+    @property
+    def strain_factor(self) -> Scalar:
+        return (0.5 if self.shear_convention == "published" else 0.5 / np.pi) * self.gap
 
-    def correlation(self, pair):
-        return pair.decay[0] * self._profile(pair) ** 2
-
-    def field(self, pair):
-        return jnp.sqrt(pair.decay[0]) * self._profile(pair)
-
-    def _profile(self, pair: Pair) -> Array:
-        mean = sinc(pair.shift[0], pair.sin[0])
+    def profile(self, mean: Array) -> Array:
         return mean if self.shear_convention == "published" else mean**2
 
-    def functions(self, params, *, t):
-        values = self.named(params)
-        rate = self.shear.rate(values, rates.regular(t))
-        strain = self.shear.clock(values, t, t=t, integration=self.integration)
-        return transport_functions(self.transport, values, t) | {
-            "shear_rate": Curve(rate, "1/s", "γ̇", "Shear rate"),
-            "strain": Curve(strain - strain[0], "", "Γ", "Strain since the first frame"),
-        }
+    def natural_rates(self, q):
+        shear = Rate(self.shear, SHEAR)
+        return {**super().natural_rates(q), **dict.fromkeys(shear.amplitudes, 0.5 * q * self.gap)}
 
     def proposals(self, scene):
+        transport, shear = self.composition.rates
         per_rate = abs(0.5 * scene.q * float(self.gap)) * scene.span
         per_rate /= np.pi if self.shear_convention == "homodyne" else 1.0
         phase = np.geomspace(0.3, 0.5 * np.pi * scene.t.size, 36)
@@ -147,11 +162,11 @@ class LaminarFlow(base.AbstractTwoTimeModel):
         )  # fmt: skip
 
         def params(c: Coordinates) -> dict[str, Any]:
-            transport = scene.power(self.transport, c["J"], c["alpha"])
-            return transport | scene.power(self.shear, c["rate"], c["beta"]) | {"phi0": c["phi0"]}
+            values = scene.power(transport, c["J"], c["alpha"])
+            return values | scene.power(shear, c["rate"], c["beta"]) | {"phi0": c["phi0"]}
 
-        turn = (self.shear, "phi0", scene.across("phi0", 5))
-        others = Alternatives(scene, (self.transport, self.shear), turn=turn)
+        turn = (shear, "phi0", scene.across("phi0", 5))
+        others = Alternatives(scene, (transport, shear), turn=turn)
         return Plan(stages, params, others)
 
 

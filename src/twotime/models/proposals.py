@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from twotime.models.rates import PowerLaw
+from twotime.models.forms import Rate
 
 Params = Float[np.ndarray, " param"]
 Several = Float[np.ndarray, "other param"]
@@ -49,6 +49,22 @@ class Plan(NamedTuple):
     alternatives: Callable[[Params], list[Several]] = lambda params: []
 
 
+class Typical(NamedTuple):
+    """What is known of a parameter before the data are looked at.
+
+    Attributes:
+        location: Location of its default prior [its unit].
+        scale: Scale of it.
+        is_log: Whether its logarithm is looked at.
+        unit: Its unit.
+    """
+
+    location: float
+    scale: float
+    is_log: bool
+    unit: str
+
+
 class Scene(NamedTuple):
     """The data and bounds that a law proposes starts from.
 
@@ -58,6 +74,7 @@ class Scene(NamedTuple):
         q: Wavevector [1/Å].
         bounds: Lower and upper bound of each parameter.
         known: Values of the parameters that are given or do not vary.
+        typical: What is known of each parameter before.
     """
 
     names: tuple[str, ...]
@@ -65,6 +82,7 @@ class Scene(NamedTuple):
     q: float
     bounds: Mapping[str, tuple[float, float]]
     known: Mapping[str, float]
+    typical: Mapping[str, Typical] = {}
 
     @property
     def span(self) -> float:
@@ -86,12 +104,37 @@ class Scene(NamedTuple):
         low, high = self.bounds[name]
         return np.linspace(low, high, 2 * count + 1)[1::2]
 
-    def power(self, law: PowerLaw, rate: Any, slope: Any, share: Any = 0.0) -> dict[str, Any]:
-        """Parameters of a power law with offset from its value in the middle of the record."""
-        slope = self.known.get(law.exponent, slope)
-        constant = self.known.get(law.offset, share * rate)
-        amplitude = (rate - constant) / self.middle**slope
-        return dict(zip(law.names, (amplitude, slope, constant), strict=True))
+    def power(self, rate: Rate, value: Any, slope: Any, share: Any = 0.0) -> dict[str, Any]:
+        """Parameters of a rate like a power law with offset, from the value in the middle."""
+        _, exponent, offset = rate.names if rate.is_power else ("", "", "")
+        slope = self.known.get(exponent, slope)
+        constant = self.known.get(offset, share * value)
+        power = (value - constant) / self.middle**slope, slope, constant
+        return dict(zip(rate.names, rate.form.like(rate.of, power, self.t), strict=True))
+
+    def of_unit(self, unit: str) -> tuple[float, float] | None:
+        """Smallest and largest value that data can tell of a time or a rate; None of others."""
+        times = 0.7 * self.span / (self.t.size - 1), 5.0 * self.span
+        low, high = 1.0 / times[1], 1.0 / times[0]
+        factors = {"1/s": 1.0, "Å/s": 1.0 / self.q, "Å²/s": 1.0 / self.q**2}
+        if unit == "s":
+            return times
+        return (low * factors[unit], high * factors[unit]) if unit in factors else None
+
+    def places(self, name: str, units: np.ndarray) -> np.ndarray:
+        """Values of a parameter for numbers in [0, 1]: the first half typical, then its bounds."""
+        (low, high), about = self.bounds[name], self.typical[name]
+        near, far = units[: units.size // 2], units[units.size // 2 :]
+        if about.is_log:
+            ends = self.of_unit(about.unit) or (about.location / 30.0, about.location * 30.0)
+            a, b = (float(np.clip(end, low, high)) for end in ends)
+            return np.concatenate([a * (b / a) ** near, low * (high / low) ** far])
+        # Evenly where the bounds are near, in the logarithm of the distance where they are far.
+        reach = np.where(far < 0.5, about.location - low, high - about.location)
+        reach = np.maximum(reach, 0.0) / about.scale
+        away = np.sign(far - 0.5) * np.expm1(np.abs(2 * far - 1) * np.log1p(reach))
+        both = np.concatenate([2.0 * (2 * near - 1), away])
+        return np.clip(about.location + about.scale * both, low, high)
 
 
 Directions = Float[np.ndarray, " direction"]
@@ -108,7 +151,7 @@ class Alternatives:
 
     Args:
         scene: Names and times.
-        rates: Rates whose course is replaced.
+        rates: Rates whose course is replaced, where they are power laws.
         fraction: Names of f0, f1, f2 and f3 of a fraction.
         exchange: Two rates that trade places where the fraction becomes one minus itself.
         turn: A rate, the parameter of its direction, and directions to try [degree].
@@ -117,18 +160,19 @@ class Alternatives:
     def __init__(
         self,
         scene: Scene,
-        rates: tuple[PowerLaw, ...],
+        rates: tuple[Rate, ...],
         *,
         fraction: tuple[str, ...] = (),
-        exchange: tuple[PowerLaw, ...] = (),
-        turn: tuple[PowerLaw, str, Directions] | None = None,
+        exchange: tuple[Rate, ...] = (),
+        turn: tuple[Rate, str, Directions] | None = None,
     ) -> None:
         t, n = scene.t, scene.t.size
         self._t = t[np.unique(np.linspace(0, n - 1, min(n, 200)).astype(int))]
         self._positive = np.maximum(self._t, 0.5 * (self._t[1] - self._t[0]))
         self._index = {name: place for place, name in enumerate(scene.names)}
-        self._rates, self._fraction = rates, self._places(fraction)
-        self._exchange, self._turn = exchange, turn
+        self._rates = tuple(rate for rate in rates if rate.is_power)
+        self._fraction, self._exchange = self._places(fraction), exchange
+        self._turn = turn if turn is not None and turn[0].is_power else None
         self._shapes = self._rate_shapes()
         self._rng = np.random.default_rng(0)
 
@@ -185,16 +229,16 @@ class Alternatives:
         mean = np.trapezoid(np.maximum(a * t**p + b, 0.0), t, axis=1) / (t[-1] - t[0])
         return np.stack([a[:, 0] / mean, p[:, 0], b[:, 0] / mean], axis=1)
 
-    def _values(self, params: Params, rate: PowerLaw) -> Float[np.ndarray, " time"]:
+    def _values(self, params: Params, rate: Rate) -> Float[np.ndarray, " time"]:
         """Size of a rate at each time."""
         a, p, b = params[self._places(rate.names)]
         values = a * np.exp(np.minimum(p * np.log(self._positive), 300.0)) + b
-        return np.abs(values) if rate.is_signed else np.maximum(values, 0.0)
+        return np.abs(values) if rate.of.is_signed else np.maximum(values, 0.0)
 
-    def _mean(self, params: Params, rate: PowerLaw) -> float:
+    def _mean(self, params: Params, rate: Rate) -> float:
         return float(np.trapezoid(self._values(params, rate), self._t) / (self._t[-1] - self._t[0]))
 
-    def _reshaped(self, params: Params, rate: PowerLaw, scales: tuple[float, ...]) -> Several:
+    def _reshaped(self, params: Params, rate: Rate, scales: tuple[float, ...]) -> Several:
         """A rate replaced by others of like mean."""
         mean = self._mean(params, rate)
         out = np.repeat(params[None], len(scales) * len(self._shapes), axis=0)
@@ -208,13 +252,13 @@ class Alternatives:
         """Signed rates replaced by constants about their median."""
         out = np.repeat(params[None], len(_SPEEDS), axis=0)
         for rate in self._rates:
-            if rate.is_signed:
+            if rate.of.is_signed:
                 amplitude, *others = self._places(rate.names)
                 out[:, amplitude] = np.median(self._values(params, rate)) * np.asarray(_SPEEDS)
                 out[:, others] = 0.0
         return out
 
-    def _turned(self, params: Params, rate: PowerLaw, name: str, directions: Directions) -> Several:
+    def _turned(self, params: Params, rate: Rate, name: str, directions: Directions) -> Several:
         """A flow in other directions, of some sizes, as it is, steady, rising and falling."""
         courses = np.concatenate([params[None], self._reshaped(params, rate, (1.0,))[:3]])
         out = np.repeat(courses, len(_SPEEDS) * len(directions), axis=0)
@@ -246,3 +290,47 @@ class Alternatives:
         out[:, k0] = f0 * np.exp(np.clip(f1 * params[k2], -300.0, 300.0))
         out[:, k1], out[:, k3] = f1, f3
         return out
+
+
+_CANDIDATES, _KEPT, _MOVED, _REPLACED = 4000, 24, 120, 16
+_WIDTHS = (0.05, 0.2, 0.6)
+
+
+def default_plan(scene: Scene) -> Plan:
+    """How the start of any law is searched: candidates drawn where its parameters' scales say.
+
+    One half of them is typical: near the prior's location, and for times and rates that are
+    searched in the logarithm where data can tell them at all. The other half fills the bounds.
+    Alternatives have one parameter replaced, or all moved by some part of their scale.
+    """
+    rng, n = np.random.default_rng(0), len(scene.names)
+
+    def table(count: int) -> Several:
+        places = [(rng.permutation(count) + rng.uniform(size=count)) / count for _ in range(n)]
+        columns = zip(scene.names, places, strict=True)
+        return np.stack([scene.places(name, x) for name, x in columns], axis=1)
+
+    drawn = table(_CANDIDATES)
+
+    def params(c: Coordinates) -> dict[str, Any]:
+        rows = drawn[np.asarray(c["draw"]).astype(int)]
+        return {name: rows[:, k] for k, name in enumerate(scene.names)}
+
+    def alternatives(params: Params) -> list[Several]:
+        free = [k for k, name in enumerate(scene.names) if name not in scene.known]
+        replaced = np.repeat(params[None], _REPLACED * len(free), axis=0)
+        for row, k in enumerate(free):
+            some = slice(row * _REPLACED, (row + 1) * _REPLACED)
+            replaced[some, k] = table(_REPLACED)[:, k]
+        return [replaced, *(_moved(scene, params, width, rng) for width in _WIDTHS)]
+
+    first = Stage({"draw": ("set", np.arange(float(_CANDIDATES)))}, _KEPT)
+    return Plan((first,), params, alternatives)
+
+
+def _moved(scene: Scene, params: Params, width: float, rng: np.random.Generator) -> Several:
+    """Parameters moved at random by a part of their scale, in the logarithm where that is."""
+    steps = width * rng.normal(size=(_MOVED, len(scene.names)))
+    about = [scene.typical[name] for name in scene.names]
+    linear = params + steps * np.asarray([x.scale for x in about])
+    return np.where([x.is_log for x in about], params * np.exp(3.0 * steps), linear)

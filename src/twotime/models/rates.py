@@ -4,10 +4,8 @@ A *rate* is a power law with an offset; its running integral is called a *clock*
 model and the functional backend take their rates from here.
 """
 
-import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -151,46 +149,6 @@ def signed_clock(
     if integration == "trapezoid":
         return running_integral(signed_rate(regular(t), amplitude, exponent, offset), t, times)
     return power_law_integral(times, amplitude, exponent) + offset * times
-
-
-@dataclasses.dataclass(frozen=True)
-class PowerLaw:
-    r"""A rate $A\,t^p + B$ as a member of a law: the names of its three parameters.
-
-    Attributes:
-        amplitude: Name of $A$.
-        exponent: Name of $p$.
-        offset: Name of $B$.
-        is_signed: Whether the rate may be negative (a velocity), instead of being floored.
-    """
-
-    amplitude: str
-    exponent: str
-    offset: str
-    is_signed: bool = False
-
-    @property
-    def names(self) -> tuple[str, str, str]:
-        """Names of amplitude, exponent and offset."""
-        return self.amplitude, self.exponent, self.offset
-
-    @property
-    def amplitudes(self) -> tuple[str, str]:
-        """Names of amplitude and offset, which have the dimension of the rate."""
-        return self.amplitude, self.offset
-
-    def rate(self, values: Mapping[str, Any], t: Times) -> Times:
-        """The rate at each time [its unit], from parameters by name."""
-        rate = signed_rate if self.is_signed else transport_rate
-        return rate(t, *(values[name] for name in self.names))
-
-    def clock(
-        self, values: Mapping[str, Any], times: At, *, t: Times, integration: Integration
-    ) -> At:
-        """Integral of the rate from the first frame, see `transport_clock`."""
-        clock = signed_clock if self.is_signed else transport_clock
-        numbers = (values[name] for name in self.names)
-        return clock(times, *numbers, t=t, integration=integration)
 
 
 def fraction(t: Times, f0: Scalar, f1: Scalar, f2: Scalar, f3: Scalar) -> Times:

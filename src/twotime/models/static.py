@@ -1,20 +1,40 @@
 """Diffusion alone: `StaticDiffusion`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, final
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from twotime.models import base, rates
-from twotime.models.base import Check, Curve, within
+from twotime.models.base import Check, within
+from twotime.models.composition import COMMON, AbstractComposition, Composition, Mover, form_setting
+from twotime.models.forms import AbstractForm, PowerLaw, Quantity, Rate, Row, form
+from twotime.models.parameters import optional_number
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Stage
-from twotime.models.rates import Integration, PowerLaw, Times
+from twotime.models.rates import Integration, Scalar
 
 
-def transport_checks(transport: PowerLaw) -> tuple[Check, ...]:
-    """Physics checks of a transport coefficient."""
+def transport_quantity(suffix: str, of: str, group: str, *numbers: tuple[Row, str]) -> Quantity:
+    """A transport coefficient as a quantity.
+
+    Args:
+        suffix: Ending of its names.
+        of: Whose it is, for descriptions (" of the sample").
+        group: Group of its parameters in the configuration.
+        numbers: Default, bounds, mean and deviation of the prior of amplitude, exponent and offset
+            of its power law, with unit.
+    """
+    about = f"Transport coefficient{of}"
+    names = f"D0{suffix}", f"alpha{suffix}", f"D_offset{suffix}"
+    course = f"Exponent in time of the transport{of}", f"Constant part of the transport{of}"
+    meanings = f"{about} at t = 1 s", *course
+    rows = [(n, x, unit, what) for n, (x, unit), what in zip(names, numbers, meanings, strict=True)]
+    return Quantity("J", "Å²/s", about, group, tuple(rows), suffix)
+
+
+def transport_checks(transport: Rate) -> tuple[Check, ...]:
+    """Physics checks of a transport coefficient that is a power law."""
     amplitude, exponent, _ = transport.names
     fast = "is above 1: dynamics that speed up faster than linearly."
     return (
@@ -26,7 +46,7 @@ def transport_checks(transport: PowerLaw) -> tuple[Check, ...]:
     )
 
 
-def transport_integral_check(transport: PowerLaw) -> Check:
+def transport_integral_check(transport: Rate) -> Check:
     """The check that a transport coefficient is positive and its integral finite."""
     amplitude, exponent, offset = transport.names
 
@@ -54,29 +74,19 @@ def transport_integral_check(transport: PowerLaw) -> Check:
     return Check(transport.names, judge)
 
 
-def transport_functions(
-    transport: PowerLaw, values: Mapping[str, Any], t: Times, index: str = "", of: str = ""
-) -> dict[str, Curve]:
-    """J(t) and D(t) of a transport coefficient, named as its amplitude is.
-
-    Args:
-        transport: The rate.
-        values: Parameters by name.
-        t: Times of the frames [s].
-        index: Ending of their symbols.
-        of: Whose transport it is, for the description.
-    """
-    rate, suffix = transport.rate(values, rates.regular(t)), transport.amplitude.removeprefix("D0")
-    variance = f"Growth rate of the variance of the displacement{of}"
-    diffusion = f"Diffusion coefficient{of}, J/2"
-    return {
-        f"J{suffix}": Curve(rate, "Å²/s", f"J{index}", variance),
-        f"D{suffix}": Curve(0.5 * rate, "Å²/s", f"D{index}", diffusion),
-    }
+TRANSPORT = transport_quantity(
+    "", "", "transport",
+    ((1e3, 100.0, 1e5, 1e3, 1e3), "Å²/s^(1+α)"),
+    ((0.5, -2.0, 2.0, 0.5, 0.5), ""),
+    ((10.0, -1e5, 1e5, 10.0, 200.0), "Å²/s"),
+)  # fmt: skip
+_USUAL = Rate(PowerLaw(), TRANSPORT)
+CHECKS = (*transport_checks(_USUAL), transport_integral_check(_USUAL))
+"""Physics checks of the transport of a law with one component."""
 
 
 @final
-class StaticDiffusion(base.AbstractTwoTimeModel):
+class StaticDiffusion(AbstractComposition):
     r"""Diffusion with an ageing transport coefficient: $C = e^{-q^2\int J\,dt}$.
 
     $J(t) = D_0 t^\alpha + D_\mathrm{off}$ [Å²/s] is the growth rate of the variance of the
@@ -84,22 +94,17 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
 
     Attributes:
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
+        transport: Form of J(t).
+        stretched: Whether the decay is $e^{-(q^2\int J\,dt)^\gamma}$ with the parameter gamma.
+        q_reference: See `AbstractComposition`.
 
     Reference:
         He et al., PNAS 121, e2401162121 (2024), with zero shear.
     """
 
     analysis_mode: ClassVar = "static"
-    transport: ClassVar = PowerLaw("D0", "alpha", "D_offset")
-    parameters: ClassVar = base.parameter_group(
-        "transport",
-        ("D0", 1e3, 100.0, 1e5, 1e3, 1e3, "Å²/s^(1+α)", "Transport coefficient at t = 1 s"),
-        ("alpha", 0.5, -2.0, 2.0, 0.5, 0.5, "", "Exponent in time of the transport"),
-        ("D_offset", 10.0, -1e5, 1e5, 10.0, 200.0, "Å²/s", "Constant part of the transport"),
-        fixed=(transport.offset,),
-    )
-    settings: ClassVar = (base.INTEGRATION,)
-    checks: ClassVar = (*transport_checks(transport), transport_integral_check(transport))
+    settings: ClassVar = (base.INTEGRATION, *COMMON, form_setting("transport", "J(t)"))
+    checks: ClassVar = CHECKS
     example: ClassVar = base.Example(
         "Diffusion alone: C = exp(-q² ∫ J dt) with J(t) = D0·t^alpha + D_offset.",
         start={"D0": 4e3, "alpha": 0.0, "D_offset": 0.0},
@@ -110,29 +115,16 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
     integration: Integration = eqx.field(
         default="trapezoid", static=True, converter=rates.check_integration
     )
+    transport: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    stretched: bool = eqx.field(default=False, static=True)
+    q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
 
-    def natural_rates(self, q):
-        return dict.fromkeys(self.transport.amplitudes, q**2)
-
-    def channels(self, params, times, *, t, q, phi):
-        clock = self.transport.clock(self.named(params), times, t=t, integration=self.integration)
-        none = jnp.zeros((0, times.shape[0]), times.dtype)
-        return base.Channels((q**2 * clock)[None], none, none)
-
-    def correlation(self, pair):
-        return pair.decay[0]
-
-    def field(self, pair):
-        return jnp.sqrt(pair.decay[0])
-
-    def terms(self, channels):
-        nothing = jnp.zeros_like(channels.decay)
-        return base.Terms(jnp.ones_like(channels.decay), channels.decay, nothing, (False,))
-
-    def functions(self, params, *, t):
-        return transport_functions(self.transport, self.named(params), t)
+    @property
+    def composition(self) -> Composition:
+        return Composition((Mover(Rate(self.transport, TRANSPORT)),))
 
     def proposals(self, scene):
+        (transport,) = self.composition.rates
         first = Stage({"J": ("set", scene.decays(40)), "alpha": ("set", np.zeros(1))}, 12)
         second = Stage({
             "J": ("times", np.geomspace(0.6, 1.6, 5)),
@@ -141,6 +133,6 @@ class StaticDiffusion(base.AbstractTwoTimeModel):
         }, 8)  # fmt: skip
 
         def params(c: Coordinates) -> dict[str, Any]:
-            return scene.power(self.transport, c["J"], c["alpha"], c.get("share", 0.0))
+            return scene.power(transport, c["J"], c["alpha"], c.get("share", 0.0))
 
-        return Plan((first, second), params, Alternatives(scene, (self.transport,)))
+        return Plan((first, second), params, Alternatives(scene, (transport,)))

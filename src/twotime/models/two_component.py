@@ -1,32 +1,62 @@
 """A moving sample that beats against a reference: `TwoComponent`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar, final
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from twotime.models import base, rates
-from twotime.models.base import Curve, parameter_group, within
+from twotime.models.base import FLOW_DIRECTION, within
+from twotime.models.composition import (
+    COMMON,
+    FRACTIONS_SETTING,
+    AbstractComposition,
+    Composition,
+    Drift,
+    Mover,
+    form_setting,
+)
+from twotime.models.forms import AbstractForm, PowerLaw, Quantity, Rate, form
+from twotime.models.fractions import AbstractFractions, ExponentialFractions, fractions
+from twotime.models.parameters import optional_number
 from twotime.models.proposals import Alternatives, Coordinates, Plan, Scene, Stage
-from twotime.models.rates import Integration, PowerLaw, Times
-from twotime.models.static import transport_checks, transport_functions, transport_integral_check
+from twotime.models.rates import Integration, Scalar
+from twotime.models.static import transport_checks, transport_integral_check, transport_quantity
 
-FRACTION = ("f0", "f1", "f2", "f3")
+LABELS = "reference", "sample"
+
+FRACTION = ExponentialFractions.names
 _BELOW_ONE = 0.98
 
 
-def _transport_parameters(law: PowerLaw, component: str) -> tuple[base.ParameterInfo, ...]:
-    (a, p, b), of = law.names, f"of the {component}"
-    return parameter_group(
-        component,
-        (a, 1e4, 100.0, 1e6, 1e4, 1e4, "Å²/s^(1+α)", f"Transport coefficient {of} at t = 1 s"),
-        (p, 0.0, -5.0, 5.0, 0.0, 1.0, "", f"Exponent in time of the transport {of}"),
-        (b, 0.0, -1e5, 1e5, 0.0, 1e3, "Å²/s", f"Constant part of the transport {of}"),
-        fixed=(b,),
-    )
+def component_transport(suffix: str, of: str, group: str) -> Quantity:
+    """The transport coefficient of one of several components."""
+    return transport_quantity(
+        suffix, of, group,
+        ((1e4, 100.0, 1e6, 1e4, 1e4), "Å²/s^(1+α)"),
+        ((0.0, -5.0, 5.0, 0.0, 1.0), ""),
+        ((0.0, -1e5, 1e5, 0.0, 1e3), "Å²/s"),
+    )  # fmt: skip
+
+
+def velocity_quantity(suffix: str, of: str, group: str) -> Quantity:
+    """A velocity as a quantity."""
+    rows = (
+        (f"v0{suffix}", (1e3, 1e-6, 1e4, 1e3, 1e3), "Å/s^(1+β)", f"Velocity{of} at t = 1 s"),
+        (f"beta{suffix}", (0.0, -2.0, 2.0, 0.0, 1.0), "", f"Exponent in time of the velocity{of}"),
+        (f"v_offset{suffix}", (0.0, -100.0, 100.0, 0.0, 25.0), "Å/s",
+         f"Constant part of the velocity{of}"),
+    )  # fmt: skip
+    about = f"Velocity{of}"
+    return Quantity("v", "Å/s", about, group, rows, suffix, is_signed=True, is_flow=True)
+
+
+REFERENCE = component_transport("_ref", " of the reference", "reference")
+SAMPLE = component_transport("_sample", " of the sample", "sample")
+VELOCITY = velocity_quantity("", "", "velocity")
+_TRANSPORTS = Rate(PowerLaw(), REFERENCE), Rate(PowerLaw(), SAMPLE)
 
 
 def _fraction_check(
@@ -42,7 +72,7 @@ def _fraction_check(
 
 
 @final
-class TwoComponent(base.AbstractTwoTimeModel):
+class TwoComponent(AbstractComposition):
     r"""A moving sample beating against a reference, fractions x_s and x_r = 1 - x_s.
 
     $C = |x_r x_r' e^{-\frac12 q^2\int J_r} +
@@ -60,48 +90,35 @@ class TwoComponent(base.AbstractTwoTimeModel):
 
     Attributes:
         integration: "trapezoid" on the frames or "exact" (closed form of the power law).
+        reference: Form of the transport coefficient of the reference.
+        sample: Form of that of the sample.
+        velocity: Form of the velocity of the sample.
+        fractions: Fractions of reference and sample.
+        stretched: Whether both decays have the exponent gamma.
+        q_reference: See `AbstractComposition`.
 
     Reference:
         He et al., PNAS 122 (2025), SI Eq. S-95.
     """
 
     analysis_mode: ClassVar = "two_component"
-    reference: ClassVar = PowerLaw("D0_ref", "alpha_ref", "D_offset_ref")
-    sample: ClassVar = PowerLaw("D0_sample", "alpha_sample", "D_offset_sample")
-    velocity: ClassVar = PowerLaw("v0", "beta", "v_offset", is_signed=True)
-    parameters: ClassVar = (
-        *_transport_parameters(reference, "reference"),
-        *_transport_parameters(sample, "sample"),
-        *parameter_group(
-            "velocity",
-            ("v0", 1e3, 1e-6, 1e4, 1e3, 1e3, "Å/s^(1+β)", "Velocity at t = 1 s"),
-            ("beta", 0.0, -2.0, 2.0, 0.0, 1.0, "", "Exponent in time of the velocity"),
-            ("v_offset", 0.0, -100.0, 100.0, 0.0, 25.0, "Å/s", "Constant part of the velocity"),
-            is_flow=True,
-            fixed=("v_offset",),
-        ),
-        *parameter_group(
-            "fraction",
-            ("f0", 0.5, 0.0, 1.0, 0.5, 0.25, "", "Amplitude of the sample fraction"),
-            ("f1", 0.0, -10.0, 10.0, 0.0, 5.0, "1/s", "Rate of change of the sample fraction"),
-            ("f2", 0.0, -1e4, 1e4, 0.0, 1e3, "s", "Time at which the changing fraction is f0"),
-            ("f3", 0.0, 0.0, 1.0, 0.0, 0.5, "", "Constant part of the sample fraction"),
-            fixed=("f2", "f3"),
-        ),
-        base.FLOW_DIRECTION,
+    settings: ClassVar = (
+        base.INTEGRATION,
+        *COMMON,
+        form_setting("reference", "J(t) of the reference"),
+        form_setting("sample", "J(t) of the sample"),
+        form_setting("velocity", "v(t)"),
+        FRACTIONS_SETTING,
     )
-    settings: ClassVar = (base.INTEGRATION,)
     checks: ClassVar = (
-        *transport_checks(reference),
-        *transport_checks(sample),
+        *(check for rate in _TRANSPORTS for check in transport_checks(rate)),
         within("v0", "warning", 0, np.inf, "Å/s^(1+β) is negative: flow against phi0."),
         within("v0", "info", -np.inf, 1e3, "Å/s^(1+β) is above 1e3: fast flow."),
         base.exponent_check("beta"),
         within("f0", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
         within("f1", "warning", -5, 5, "1/s is beyond 5 in size: the fraction changes abruptly."),
         within("f3", "error", 0, 1, "is outside [0, 1]; a fraction is not."),
-        transport_integral_check(reference),
-        transport_integral_check(sample),
+        *map(transport_integral_check, _TRANSPORTS),
         base.Check(FRACTION, _fraction_check),
     )
     example: ClassVar = base.Example(
@@ -125,102 +142,71 @@ class TwoComponent(base.AbstractTwoTimeModel):
         default="trapezoid", static=True, converter=rates.check_integration
     )
 
-    def natural_rates(self, q):
-        both = *self.reference.amplitudes, *self.sample.amplitudes
-        return dict.fromkeys(both, q**2) | dict.fromkeys(self.velocity.amplitudes, q)
+    reference: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    sample: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    velocity: AbstractForm = eqx.field(default=PowerLaw(), static=True, converter=form)
+    fractions: AbstractFractions = eqx.field(
+        default=ExponentialFractions(), static=True, converter=fractions
+    )
+    stretched: bool = eqx.field(default=False, static=True)
+    q_reference: Scalar | None = eqx.field(default=None, converter=optional_number)
 
-    def channels(self, params, times, *, t, q, phi):
-        values, rule = self.named(params), self.integration
-        reference = q**2 * self.reference.clock(values, times, t=t, integration=rule)
-        sample = q**2 * self.sample.clock(values, times, t=t, integration=rule)
-        path = self.velocity.clock(values, times, t=t, integration=rule)
-        phase = q * jnp.cos(jnp.deg2rad(phi - values["phi0"])) * path
-        x = self._fraction(values, times)
-        norm = jnp.sqrt(x**2 + (1 - x) ** 2)
-        return base.Channels(
-            decay=0.5 * jnp.stack([reference, sample]),
-            phase=phase[None],
-            level=jnp.stack([(1 - x) / norm, x / norm]),
+    @property
+    def composition(self) -> Composition:
+        reference, sample = Rate(self.reference, REFERENCE), Rate(self.sample, SAMPLE)
+        drift = Drift(Rate(self.velocity, VELOCITY), FLOW_DIRECTION.name)
+        movers = (
+            Mover(reference, index="_r", of=" of the reference"),
+            Mover(sample, drift, index="_s", of=" of the sample"),
         )
+        return Composition(movers, self._shares, (FLOW_DIRECTION,))
 
-    def _fraction(self, values: Mapping[str, Any], t: Times) -> Times:
-        return rates.fraction(t, *(values[name] for name in FRACTION))
-
-    def correlation(self, pair):
-        reference, sample = pair.level1 * pair.level2 * pair.decay
-        return reference**2 + sample**2 + 2 * reference * sample * pair.cos[0]
-
-    def field(self, pair):
-        reference, sample = pair.level1 * pair.level2 * pair.decay
-        return reference + sample * jax.lax.complex(pair.cos[0], pair.sin[0])
-
-    def terms(self, channels):
-        reference, sample = channels.level
-        half_r, half_s = channels.decay
-        zero = jnp.zeros_like(reference)
-        return base.Terms(
-            weight=jnp.stack([reference**2, sample**2, jnp.sqrt(2.0) * reference * sample]),
-            decay=jnp.stack([2 * half_r, 2 * half_s, half_r + half_s]),
-            phase=jnp.stack([zero, zero, channels.phase[0]]),
-            oscillates=(False, False, True),
-        )
-
-    def functions(self, params, *, t):
-        values = self.named(params)
-        velocity = self.velocity.rate(values, rates.regular(t))
-        path = self.velocity.clock(values, t, t=t, integration=self.integration)
-        moved = path - path[0]
-        found = transport_functions(self.reference, values, t, "_r", " of the reference")
-        found |= transport_functions(self.sample, values, t, "_s", " of the sample")
-        return found | {
-            "v": Curve(velocity, "Å/s", "v", "Velocity of the sample"),
-            "displacement": Curve(moved, "Å", "∫v dt", "Displacement since the first frame"),
-            "x_s": Curve(self._fraction(values, t), "", "x_s", "Fraction of the sample"),
-        }
+    @property
+    def _shares(self) -> AbstractFractions:
+        return self.fractions.of(LABELS)
 
     def components(self, params, t):
-        values = self.named(params)
-        x = self._fraction(values, t)
-        logs = [jnp.log(law.rate(values, t)) for law in (self.reference, self.sample)]
-        return jnp.stack([jnp.stack([logs[0], 1 - x]), jnp.stack([logs[1], x])])
+        if self.reference != self.sample:
+            return None
+        values, parts = self.named(params), self.composition
+        shares = self._shares.shares(values, t, t)
+        rows = zip(parts.rates[:2], shares, strict=True)
+        return jnp.stack([jnp.stack([jnp.log(rate.rate(values, t)), x]) for rate, x in rows])
 
     def exchanged(self, params, t):
-        """The share of the sample becomes 1 - x_s at the first and the last frame."""
+        """The share of the sample becomes 1 - x_s, at the first and the last frame at least."""
         values = self.named(params)
-        f0, f1, f2, f3 = FRACTION
-        rest = jnp.clip(1 - self._fraction(values, t[jnp.array([0, -1])]) - values[f3], 1e-3, 1.0)
-        growth = jnp.log(rest[1] / rest[0]) / (t[-1] - t[0])
-        new = {f0: rest[0] * jnp.exp(-growth * (t[0] - values[f2])), f1: growth}
-        for one, other in zip(self.reference.names, self.sample.names, strict=True):
-            new |= {one: values[other], other: values[one]}
+        new = self._shares.exchanged(values, t)
+        one, other = (rate.names for rate in self.composition.rates[:2])
+        for a, b in zip(one, other, strict=True):
+            new |= {a: values[b], b: values[a]}
         return jnp.stack([new.get(name, values[name]) for name in self.names])
 
     def off_plateau(self, params, t):
         """A fraction that is clipped to 1 at all times is made smaller."""
+        if self.fractions != ExponentialFractions():
+            return params
         f0, f1, f2, f3 = (self.named(params)[name] for name in FRACTION)
         lowest = jnp.min(f0 * jnp.exp(jnp.minimum(f1 * (t - f2), 300.0)) + f3)
         factor = jnp.where(lowest >= 1.0, _BELOW_ONE / lowest, 1.0)
         return params.at[np.array([self.names.index("f0"), self.names.index("f3")])].mul(factor)
 
     def proposals(self, scene):
-        both = self.reference, self.sample
-        turn = self.velocity, "phi0", scene.across("phi0", 5)
-        others = Alternatives(
-            scene, (*both, self.velocity), fraction=FRACTION, exchange=both, turn=turn
+        reference, sample, velocity = self.composition.rates
+        fractions = self._shares
+        turn = velocity, "phi0", scene.across("phi0", 5)
+        is_usual = (
+            self.fractions == ExponentialFractions() and reference.is_power and sample.is_power
         )
+        more: Any = {"fraction": FRACTION, "exchange": (reference, sample)} if is_usual else {}
+        others = Alternatives(scene, (reference, sample, velocity), turn=turn, **more)
 
         def params(c: Coordinates) -> dict[str, Any]:
-            f1, f2 = scene.known.get("f1", c["f1"]), scene.known.get("f2", scene.middle)
-            f3 = scene.known.get("f3", c.get("f3", 0.0) * c["f"])
-            growth = np.exp(np.clip(f1 * (scene.middle - f2), -50.0, 50.0))
             return {
-                **scene.power(self.reference, c["J_ref"], c["alpha_ref"]),
-                **scene.power(self.sample, c["J_sample"], c["alpha_sample"]),
-                **scene.power(self.velocity, c["v"], c["beta"]),
-                "f0": (c["f"] - f3) / growth,
-                "f1": c["f1"],
-                "f2": f2,
-                "f3": f3,
+                **scene.power(reference, c["J_ref"], c["alpha_ref"]),
+                **scene.power(sample, c["J_sample"], c["alpha_sample"]),
+                **scene.power(velocity, c["v"], c["beta"]),
+                **fractions.like(scene, c["f"], c["f1"], c.get("f3", 0.0)),
                 "phi0": c["phi0"],
             }
 

@@ -21,13 +21,17 @@ _FACTS = (
 def describe_fit(fit: NLSQResult) -> Description:
     """The description of a least-squares fit."""
     return Description(
-        title=f"{fit.model}: least squares on {len(fit.phi)} angles",
+        title=f"{fit.model}: {_kind(fit)} on {len(fit.phi)} angles",
         lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss_sentence(fit)}"),
         tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
         remarks=remarks(fit),
         summary=functools.partial(fit_summary, fit),
         are_functions_first=bool(_trades(fit) or fit.null_directions),
     )
+
+
+def _kind(fit: NLSQResult) -> str:
+    return "maximum a posteriori estimate" if fit.with_priors else "least squares"
 
 
 @describe.register

@@ -98,6 +98,8 @@ class NLSQResult(storage.AbstractModelResult):
         structure: What the residuals say about the model; None where they were not judged.
         correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
             of the record, and between the first and the last frame.
+        with_priors: Whether the priors of the parameters counted as residuals: the result is then
+            a maximum a posteriori estimate, and its uncertainties include them.
     """
 
     FORMER_NAMES: ClassVar[Mapping[str, str]] = {
@@ -146,6 +148,7 @@ class NLSQResult(storage.AbstractModelResult):
     is_shared: Bool[Array, ""] | None = None
     own_scaling: Float[Array, "angle 2"] | None = None
     structure: Structure | None = eqx.field(default=None, converter=_as_structure)
+    with_priors: bool = eqx.field(static=True, default=False)
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]

@@ -17,10 +17,12 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
+from twotime.models.laws import law_name
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
@@ -85,6 +87,7 @@ def fit_cmc(
         ValueError: If float64 is off, names do not match, or a value cannot be used.
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
+    check_kinds(model, data, space)
     if not is_concrete(*jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
@@ -289,7 +292,7 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
         "units": tuple(job.space.units),
-        "model": type(job.model).__name__,
+        "model": law_name(type(job.model)),
         "per_angle_mode": job.mode.word,
         "evaluator": setup.evaluator,
         "sampler": job.sampler.word,

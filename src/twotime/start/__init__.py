@@ -20,11 +20,11 @@ from jaxtyping import Array, Bool, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.data.scales import space_for
+from twotime.data.scales import check_kinds, space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
-from twotime.models.proposals import Coordinates, Plan, Scene, Stage
+from twotime.models.proposals import Coordinates, Plan, Scene, Stage, Typical
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.start import coarse
@@ -123,7 +123,13 @@ def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
     ends = zip(np.asarray(space.lower).tolist(), np.asarray(space.upper).tolist(), strict=True)
     bounds = dict(zip(space.names, ends, strict=True))
     known = {space.names[i]: float(space.initial[i]) for i in np.flatnonzero(is_known(space))}
-    return Scene(tuple(space.names), np.asarray(data.t), float(np.asarray(data.q)), bounds, known)
+    infos = (space.registry[name] for name in space.names)
+    typical = {
+        info.name: Typical(float(info.prior_location), float(info.prior_scale), is_log, info.unit)
+        for info, is_log in zip(infos, space.log_space, strict=True)
+    }
+    t, q = np.asarray(data.t), float(np.asarray(data.q))
+    return Scene(tuple(space.names), t, q, bounds, known, typical)
 
 
 Ends = tuple[Candidates, Costs]
@@ -147,15 +153,13 @@ def estimate_starts(
     Parameters that are given in the space or do not vary stay at their values.
 
     Args:
-        model: StaticDiffusion, LaminarFlow or TwoComponent, or a model with `proposals`.
+        model: The model; its `proposals` say what is tried.
         data: The data.
         space: Bounds, and what is given.
         per_angle_mode: As in `fit_nlsq`.
         count: How many starts at most; optima of coarse data before other candidates.
-
-    Raises:
-        ValueError: If the model has no `proposals`.
     """
+    check_kinds(model, data, space)
     space = space_for(model, data, space)
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.phi.shape[0])

@@ -10,13 +10,13 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data import LARGE_Q
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.composition import AbstractComposition
 from twotime.models.laminar_flow import LaminarFlow
-from twotime.models.rates import PowerLaw
 
 HalfLives = Float[np.ndarray, " angle"]
 
 _LAGS = 40
-_TRANSPORT_UNIT = "Å²/s^(1+α)"
+_TRANSPORT_UNIT = "Å²/s"
 _SLOWEST = 10.0  # growth of the variance of the displacement below which units are doubted [Å²/s]
 _USUAL = 1e4  # transport where none is given [Å²/s]
 _FAR = 50.0  # times slower than a given start
@@ -176,9 +176,10 @@ def _expected(
     """Transport at the middle of the record by lower bounds, and by what is given [Å²/s]."""
     names = list(space.names)
     middle, lowest, likely = float(np.median(np.asarray(data.t))), [], []
-    for law in vars(type(model)).values():
-        if isinstance(law, PowerLaw) and space.units[names.index(law.amplitude)] == _TRANSPORT_UNIT:
-            k, p = names.index(law.amplitude), names.index(law.exponent)
+    rates = model.composition.rates if isinstance(model, AbstractComposition) else ()
+    for rate in rates:
+        if rate.is_power and rate.of.unit == _TRANSPORT_UNIT:
+            k, p = (names.index(name) for name in rate.names[:2])
             exponent = float(space.initial[p]) if space.given[p] else 0.0
             bound, start = (float(x[k]) * middle**exponent for x in (space.lower, space.initial))
             start = start if space.given[k] else _USUAL

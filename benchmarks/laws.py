@@ -1,0 +1,101 @@
+"""Composed laws on simulated speckle: model-free J(t), and static scattering.
+
+python benchmarks/laws.py step 50       # J falls by 30 in a step: bands of Spline(knots=8)
+python benchmarks/laws.py static 50     # 10 % static scattering: with and without the component
+python benchmarks/laws.py three 20      # two that move and a static one
+"""
+
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import twotime as tt
+
+jax.config.update("jax_enable_x64", True)
+
+T, Q = 0.1 * jnp.arange(1, 101), 0.005
+STILL = tt.Component("still", None)
+
+
+def speckle(law, params, phi, key, q=Q):
+    """A movie of real speckle noise."""
+    return tt.simulate_speckle(
+        law, params, t=T, q=q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=20_000,
+        key=jax.random.key(key),
+    )  # fmt: skip
+
+
+def fitted(law, data, fixed=(), **options):
+    """A fit from starts that the data suggest."""
+    space = tt.ParameterSpace.of(law).with_vary(dict.fromkeys(fixed, False))
+    start = tt.estimate_starts(law, data, space)[0]
+    return tt.fit_nlsq(law, data, start, **options)
+
+
+def step(count: int) -> None:
+    """Share of times at which the 95 % band covers J, and how often the power law is rejected."""
+    spline, power = tt.StaticDiffusion(transport=tt.Spline(knots=8)), tt.StaticDiffusion()
+    truth = tt.StaticDiffusion(transport=tt.Spline(knots=30))
+    log_rate = np.log(6e4) - np.log(30.0) / (1 + np.exp(-(np.linspace(0, 10, 30) - 5.0) / 1.0))
+    params = jnp.asarray([log_rate[0], *np.diff(log_rate)])
+    true = np.asarray(truth.functions(params, t=T)["J"].values)
+    covered, rejected = [], []
+    for k in range(count):
+        data = speckle(truth, params, [0.0], k, q=0.012)
+        fit = fitted(spline, data, priors=True)
+        band = tt.delta_bands(spline, fit, data.t)["J"]
+        value, low = np.asarray(band.values), np.asarray(band.lower)
+        deviation = 1 - low / value
+        covered.append(np.mean(np.abs(np.log(true / value)) <= 1.96 * deviation))
+        rejected.append(not fitted(power, data).structure.is_right)
+        print(k, bool(fit.converged), f"covered {covered[-1]:.2f}, mean {np.mean(covered):.3f};",
+              f"spline right {fit.structure.is_right},",
+              f"power law rejected {np.mean(rejected):.2f}", flush=True)  # fmt: skip
+
+
+def three(count: int) -> None:
+    """Two that move and a static one: deviations of each parameter from the truth."""
+    moving = [tt.Component(name, tt.Constant(), velocity=tt.Constant()) for name in "ab"]
+    law = tt.Components((STILL, *moving))
+    truth = {"D0_a": 2e4, "D0_b": 5e3, "v0_a": 500.0, "v0_b": 1800.0, "log_x_a": 0.3,
+             "log_x_b": 0.5, "phi0_a": 0.0, "phi0_b": 0.0}  # fmt: skip
+    for k in range(count):
+        data = speckle(law, jnp.asarray([truth[n] for n in law.names]), [0.0, 40.0, 80.0], k)
+        fit = fitted(law, data)
+        away = [(fit.params[n] - truth[n]) / fit.uncertainties[n] for n in fit.names]
+        print(k, bool(fit.converged), fit.evaluator, np.round(away, 2), flush=True)
+
+
+def static(count: int) -> None:
+    """10 % static scattering: share of parameters within one deviation, and what is flagged."""
+    share = {"log_x_moving": float(np.log(9.0))}
+    cases = {
+        "static": (
+            tt.Component("moving", tt.Constant()), {"D0_moving": 2e4} | share,
+            tt.StaticDiffusion(transport=tt.Constant()), (), [0.0],
+        ),
+        "laminar": (
+            tt.Component("moving", tt.Constant(), shear=tt.Constant()),
+            {"D0_moving": 2e4, "gamma_dot_t0_moving": 4e-4, "phi0_moving": 3.0} | share,
+            tt.LaminarFlow(transport=tt.Constant(), shear=tt.Constant()), (), [0.0, 40.0, 80.0],
+        ),
+    }  # fmt: skip
+    for name, (moving, truth, without, fixed, phi) in cases.items():
+        law, inside, flagged = tt.Components((STILL, moving)), [], []
+        params = jnp.asarray([truth[n] for n in law.names])
+        for k in range(count):
+            data = speckle(law, params, phi, k)
+            fit = fitted(law, data)
+            inside += [abs(fit.params[n] - truth[n]) < fit.uncertainties[n] for n in fit.names]
+            flagged.append(not fitted(without, data, fixed).structure.is_right)
+        print(name, f"within one deviation {np.mean(inside):.2f} of {len(inside)},",
+              f"without the component flagged {np.mean(flagged):.2f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    begun = time.time()
+    {"step": step, "three": three, "static": static}[sys.argv[1]](int(sys.argv[2]))
+    print(f"{time.time() - begun:.0f} s")

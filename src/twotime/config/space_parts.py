@@ -1,0 +1,100 @@
+"""Spaces of parameters: what is wrong with their numbers, and how configurations write them."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
+from twotime.config.priors import PriorDistribution, has_mass, informative_prior, prior_faults
+from twotime.models.base import AbstractTwoTimeModel, is_concrete
+from twotime.models.laws import law_config
+
+if TYPE_CHECKING:
+    from twotime.config.parameter_space import ParameterSpace
+
+Named = Mapping[str, Any]
+
+
+def written(space: "ParameterSpace", law: AbstractTwoTimeModel | None) -> dict[str, Any]:
+    """The configuration of a space, see `ParameterSpace.to_config`."""
+    if law is None and not space.analysis_mode:
+        only = "Only a space of an analysis mode can be written as a configuration"
+        names = ", ".join(space.names)
+        raise ValueError(f"{only} without its law; got one of the parameters {names}.")
+    usual = REGISTRIES[space.analysis_mode] if law is None else ParameterRegistry.of(law)
+    named = {"analysis_mode": space.analysis_mode} if law is None else law_config(law)
+    own = map(informative_prior, usual.infos)
+    parameters = dict[str, dict[str, Any]]()
+    for info, prior, usual_prior in zip(space.registry.infos, space.own_priors, own, strict=True):
+        (lower, upper), entry = space.bounds[info.name], dict[str, Any]()
+        if (lower, upper) != (usual[info.name].min_bound, usual[info.name].max_bound):
+            entry = {"min": lower, "max": upper}
+        if prior is not None and _differ(prior, usual_prior):
+            entry |= {"prior": prior.prior_type.value, "prior_params": prior.params}
+        parameters |= {info.name: entry} if entry else {}
+    flat = {
+        "parameter_names": list(space.all_names),
+        "values": list(space.values.values()),
+        "active_parameters": space.varying_names,
+    }
+    config = named | {"initial_parameters": flat}
+    return config | ({"parameters": parameters} if parameters else {})
+
+
+def _differ(one: PriorDistribution, other: PriorDistribution | None) -> bool:
+    if other is None or one.prior_type is not other.prior_type:
+        return True
+    return bool(one.params != other.params)
+
+
+def check_count(array: Any, n: int, kind: str) -> None:
+    """Refuse an array that does not hold one number for each parameter of a kind."""
+    if np.shape(array) != (n,):
+        expected = f"expected one number for each of the {n} {kind} parameters"
+        raise ValueError(f"Parameters: {expected}; got an array of shape {np.shape(array)}.")
+
+
+def check_numbers(values: Named, vary: Named, bounds: Named) -> None:
+    """Refuse what is not a finite number or a flag; traced numbers pass."""
+    for name, flag in vary.items():
+        if not isinstance(flag, bool | np.bool_):
+            raise TypeError(f"Parameter {name!r}: vary must be True or False; got {flag!r}.")
+    numbers = [("value", name, value) for name, value in values.items()]
+    for name, ends in bounds.items():
+        if isinstance(ends, str) or not hasattr(ends, "__len__") or len(ends) != 2:
+            raise TypeError(f"Parameter {name!r}: bounds are a pair (lower, upper); got {ends!r}.")
+        numbers += [("lower bound", name, ends[0]), ("upper bound", name, ends[1])]
+    for what, name, value in numbers:
+        if is_concrete(value) and np.asarray(value).dtype.kind not in "fiu":
+            raise TypeError(f"Parameter {name!r}: the {what} must be a number; got {value!r}.")
+        if is_concrete(value) and not np.isfinite(value).all():
+            raise ValueError(f"Parameter {name!r}: the {what} must be finite; got {value}.")
+
+
+def faults_of(
+    value: Any, bounds: tuple[Any, Any], prior: PriorDistribution | None, is_default: bool
+) -> list[str]:
+    """What is wrong with one parameter, and with its prior where that is given."""
+    lower, upper = bounds
+    if not np.isfinite([value, lower, upper]).all():
+        return [f"value and bounds must be finite; got {value} in [{lower}, {upper}]."]
+    if not lower < upper:
+        return [f"min must be less than max; got {lower:g} and {upper:g}."]
+    where, faults = f"[{lower:g}, {upper:g}]", list[str]()
+    if not lower <= value <= upper:
+        faults = [f"value {value:g} lies outside its bounds {where}."]
+        if is_default:
+            faults = [f"its default {value:g} lies outside the bounds {where}; give a value."]
+    if prior is None:
+        return faults
+    wrong = prior_faults(prior.prior_type, prior.params)
+    low, high = prior.support
+    if wrong:
+        return faults + wrong
+    if not has_mass(prior, lower, upper):
+        kind = prior.prior_type.value
+        return [*faults, f"its {kind} prior has no probability inside its bounds {where}."]
+    if not faults and not low <= value <= high:
+        return [f"value {value:g} lies outside the support [{low:g}, {high:g}] of its prior."]
+    return faults

@@ -1,0 +1,55 @@
+"""Checks of the arguments that laws are evaluated at: one sentence for each mistake."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from twotime.models.base import AbstractTwoTimeModel, is_concrete
+
+
+def parameters_of(model: Any, params: Any) -> Any:
+    """The array of a law's parameters, in its order; given as such or by name.
+
+    Raises:
+        TypeError: If `model` is no law.
+        ValueError: If names or numbers are missing or too many.
+    """
+    if not isinstance(model, AbstractTwoTimeModel):
+        got = type(model).__name__
+        raise TypeError(f"The first argument must be a law, StaticDiffusion() say; got {got}.")
+    names, law = model.names, type(model).__name__
+    if isinstance(params, Mapping):
+        wrong = [*(n for n in params if n not in names), *(n for n in names if n not in params)]
+        if wrong:
+            raise ValueError(
+                f"{law} has the parameters {', '.join(names)}; of those given by name "
+                f"{', '.join(map(str, wrong))} is missing or unknown."
+            )
+        return jnp.stack([jnp.asarray(params[name], float) for name in names])
+    params = params if hasattr(params, "shape") else np.asarray(params, np.float64)
+    if params.shape != (len(names),):
+        raise ValueError(
+            f"{law} has {len(names)} parameters, {', '.join(names)}; got an array of shape "
+            f"{params.shape}; give one number for each in this order."
+        )
+    return params
+
+
+def check_axes(t: Any, q: Any) -> None:
+    """Refuse times that do not increase and wavevectors that are not positive, where known.
+
+    Raises:
+        ValueError: If they cannot be used.
+    """
+    if is_concrete(q) and not np.all(np.asarray(q) > 0):
+        raise ValueError(f"q must be positive [1/Å]; got {np.asarray(q)}.")
+    if not is_concrete(t):
+        return
+    times = np.asarray(t)
+    is_right = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
+    if not is_right or (times.size and times[0] < 0):
+        raise ValueError(
+            f"t must be finite, increasing times from 0 on [s]; got {times[:3]}…; sort the frames."
+        )

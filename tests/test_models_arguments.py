@@ -1,0 +1,60 @@
+"""Arguments that laws cannot be evaluated at are refused in a sentence."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import BY_NAME
+
+import twotime as tt
+from twotime.data.scales import check_kinds
+from twotime.models.arguments import check_axes, parameters_of
+
+STATIC = tt.StaticDiffusion()
+
+
+def test_parameters_are_counted_and_may_be_named():
+    assert parameters_of(STATIC, [1.0, 2.0, 3.0]).tolist() == [1, 2, 3]
+    by_name = {"alpha": 2.0, "D0": 1.0, "D_offset": 3.0}
+    assert parameters_of(STATIC, by_name).tolist() == [1, 2, 3]
+    for wrong in ([1.0, 2.0], np.ones((3, 1)), 1.0, jnp.ones(4)):
+        with pytest.raises(ValueError, match="has 3 parameters, D0, alpha, D_offset; got an"):
+            parameters_of(STATIC, wrong)
+    with pytest.raises(ValueError, match="by name beta, D_offset is missing or unknown"):
+        parameters_of(STATIC, {"D0": 1.0, "alpha": 0.0, "beta": 2.0})
+    with pytest.raises(TypeError, match="must be a law.*got ndarray"):
+        parameters_of(np.ones(3), STATIC)
+
+
+def test_axes_are_checked():
+    t = np.arange(1, 5) * 0.1
+    check_axes(t, 0.01)
+    for q in (0.0, -0.01, np.nan):
+        with pytest.raises(ValueError, match="q must be positive"):
+            check_axes(t, q)
+    for wrong in (t[::-1], np.zeros(3), t - 1.0, np.array([0.1, np.nan]), np.ones((2, 2))):
+        with pytest.raises(ValueError, match="increasing times from 0 on"):
+            check_axes(wrong, 0.01)
+
+
+def test_every_evaluation_checks_them():
+    t, phi = jnp.arange(1, 5) * 0.1, jnp.zeros(1)
+    with pytest.raises(ValueError, match="has 3 parameters"):
+        tt.correlation(STATIC, jnp.asarray([1e4, 0.0]), t=t, q=0.01, phi=phi)
+    with pytest.raises(ValueError, match="q must be positive"):
+        tt.correlation_at(STATIC, jnp.ones(3), t[:1], t[1:2], t=t, q=0.0, phi=0.0)
+    with pytest.raises(ValueError, match="increasing"):
+        tt.simulate_speckle(
+            STATIC, jnp.ones(3), t=t[::-1], q=0.01, phi=phi, contrast=0.5, n_pixels=2,
+            key=jax.random.key(0),
+        )  # fmt: skip
+
+
+def test_arguments_in_another_order_are_told():
+    case = BY_NAME["static"]
+    check_kinds(case.model, case.data, case.space)
+    with pytest.raises(TypeError, match="in this order; got TwoTimeData, StaticDiffusion, Param"):
+        check_kinds(case.data, case.model, case.space)
+    assert "check_kinds(model, data, space)" in inspect.getsource(inspect.unwrap(tt.fit_nlsq))
