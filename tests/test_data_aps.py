@@ -85,9 +85,10 @@ def test_an_unknown_unit_is_noted(tmp_path):
 
 def test_apsu_without_angles(tmp_path):
     absent = ("xpcs/qmap/dynamic_v_list_dim1", "xpcs/qmap/dynamic_index_mapping")
-    path = apsu(tmp_path / "a.hdf", removed=absent, processed=(1, 2, 2))
+    changes = {"xpcs/qmap/dynamic_v_list_dim0": [*Q, 0.004]}
+    path = apsu(tmp_path / "a.hdf", removed=absent, processed=(1, 2, 3), changes=changes)
     file = open_source(path)
-    assert axes(file)[:2] == [(0.002, 0.0), (0.003, 0.0)]
+    assert axes(file) == [(0.002, 0.0), (0.003, 0.0), (0.004, 0.0)]
     assert "no angles" in file.notes[0]
 
 

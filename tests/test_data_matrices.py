@@ -138,7 +138,7 @@ def test_one_sigma_for_all(tmp_path):
 
 
 def test_sigma_must_be_positive(tmp_path):
-    with pytest.raises(DataError, match="sigma is not positive"):
+    with pytest.raises(DataError, match="sigma is no positive number"):
         read(tmp_path, FULL, sigma=0.0)
 
 

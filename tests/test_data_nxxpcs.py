@@ -55,7 +55,11 @@ def test_nxxpcs_says_its_baseline(tmp_path, said):
 @pytest.mark.parametrize(
     ("value", "attributes", "words"),
     [
-        (np.ones((2, 4, 4)), {"time_origin_location": "lower_left"}, "lower_left"),
+        (
+            np.ones((2, 4, 4)),
+            {"time_origin_location": "centre"},
+            "centre.*upper_left or",
+        ),
         (np.ones((3, 4, 4)), {"storage_mode": "one_array_q_first"}, "up to region 3"),
         ({"average": np.ones((4, 4))}, {}, "holds average"),
         (np.ones((2, 4, 4)), {"baseline_reference": 2}, "baseline_reference .* is '2'; expected 0"),

@@ -4,7 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from twotime.data.source import Bin, container, open_arrays
+from twotime.data.containers import container, open_arrays
+from twotime.data.source import Bin
 from twotime.errors import DataError, DataNotFoundError
 
 

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
-from twotime.data.readers import inspect_file
+from twotime.data.inspect import inspect_file
 from twotime.errors import TwoTimeError
 from twotime.results.storage import __version__, describe
 

@@ -122,7 +122,7 @@ def _parsed(raw: bytes, source: str, kind: str, load: Callable[[str], Any]) -> A
     """Values from text; whatever goes wrong is one sentence, with the place where it is known."""
     try:
         if len(raw) > _LARGEST_FILE:
-            problem = f"the file has {len(raw)} bytes; a configuration has at most {_LARGEST_FILE}."
+            problem = f"the file has over {_LARGEST_FILE} bytes; a configuration has at most that."
         else:
             return _copied(load(raw.decode("utf-8-sig")), source, [0])
     except UnicodeDecodeError as error:

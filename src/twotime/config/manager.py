@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, final
@@ -15,6 +16,14 @@ from twotime.models.laws import find_law
 __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 
 Value = TypeVar("Value")
+
+
+_MOST_BYTES = 2**21
+
+
+def expanded(path: str) -> Path:
+    """A path with ~ and $VARIABLE written out; unknown variables stay as they are."""
+    return Path(os.path.expandvars(path)).expanduser()
 
 
 class _Setting(property, Generic[Value]):
@@ -97,7 +106,8 @@ class ConfigManager:
         from twotime.config.migrate import program_of
 
         try:
-            raw = Path(path).read_bytes()
+            with Path(path).open("rb") as stream:
+                raw = stream.read(_MOST_BYTES)  # more is refused by its size, and may be endless
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
@@ -170,19 +180,26 @@ class ConfigManager:
     def data_folder_path(self) -> Path | None:
         """Folder of the data file, absolute; None where it is not given."""
         folder = self.section("experimental_data").get("data_folder_path")
-        return None if folder is None else self.base_dir / folder
+        return None if folder is None else self.base_dir / expanded(folder)
 
     @property
     def data_file_path(self) -> Path:
         """Path to the experimental data file, absolute."""
         folder = self.data_folder_path or self.base_dir
-        return folder / self.section("experimental_data")["file_path"]
+        return folder / expanded(self.section("experimental_data")["file_path"])
+
+    @property
+    def mask_file_path(self) -> Path | None:
+        """Path to the file of masked points, absolute; None where there is none."""
+        name = self.section("experimental_data").get("mask_file")
+        folder = self.data_folder_path or self.base_dir
+        return None if name is None else folder / expanded(name)
 
     @property
     def cache_file_path(self) -> Path | None:
         """Folder for cache files, absolute (data_folder_path where it is not given)."""
         folder = self.section("experimental_data").get("cache_file_path")
-        return self.data_folder_path if folder is None else self.base_dir / folder
+        return self.data_folder_path if folder is None else self.base_dir / expanded(folder)
 
     # Time, wavevector, geometry
 
@@ -294,7 +311,7 @@ class ConfigManager:
     @property
     def output_dir(self) -> Path:
         """Output folder, absolute."""
-        return self.base_dir / self.section("output")["output_dir"]
+        return self.base_dir / expanded(self.section("output")["output_dir"])
 
     def _member(self, group: str, name: str) -> str:
         groups = self.space.registry.groups

@@ -31,7 +31,9 @@ _R_HAT = AliasChoices("max_r_hat", "r_hat_threshold")
 RHat = Annotated[float, key(gt=1, le=10, validation_alias=_R_HAT)]
 Frames = int | str
 Method = Literal["nlsq", "cmc", "both"]
-FileFormat = Literal["auto", "aps-u", "aps-old", "esrf", "nxxpcs", "hdf5", "npz", "npy"]
+FileFormat = Literal[
+    "auto", "aps-u", "aps-old", "esrf", "nxxpcs", "pychx", "cache", "hdf5", "npz", "npy"
+]
 ShardStrategy = Literal["random", "interleaved", "contiguous", "angles"]
 _SCATTERING = "analyzer_parameters.scattering"
 _CHAINS = "optimization.cmc.per_shard_mcmc"
@@ -49,6 +51,27 @@ class InitialParametersConfig(TypedDict, total=False):
     """Names that vary; contrast and offset also vary where parameter_names does not list them."""
 
 
+class LayoutConfig(TypedDict, total=False):
+    """Names of the arrays in an HDF5 or npz file of another layout (`entry/results/c2`)."""
+
+    c2: str
+    """Correlations: (time, time), (bin, time, time), or a group of numbered matrices."""
+    q: Annotated[str, key(otherwise="wavevector_q for all matrices")]
+    """Wavevectors, one or one per matrix [1/Å, or as the attribute `units` says]."""
+    phi: Annotated[str, key(otherwise="scattering.phi_angles")]
+    """Angles, one or one per matrix [degree, or as the attribute `units` says]."""
+    dt: Annotated[str, key(otherwise="analyzer_parameters.dt")]
+    """Time between frames [s, or as the attribute `units` says]."""
+    t: Annotated[str, key(otherwise="equally spaced frames")]
+    """Time of each frame [s, or as the attribute `units` says]."""
+    mask: Annotated[str, key(otherwise="all points count")]
+    """Other than 0 where a point counts; of the shape of c2."""
+    sigma: Annotated[str, key(otherwise="no standard deviation")]
+    """Standard deviation, one number or of the shape of c2."""
+    axes: Annotated[Literal["bin, t1, t2", "t1, t2, bin"], key("bin, t1, t2")]
+    """Order of the axes of a three-dimensional c2."""
+
+
 class ExperimentalDataConfig(TypedDict, total=False):
     """The data file."""
 
@@ -58,6 +81,10 @@ class ExperimentalDataConfig(TypedDict, total=False):
     """Folder of file_path."""
     file_format: Annotated[FileFormat, key("auto")]
     """Layout of the file; auto recognises it."""
+    layout: LayoutConfig
+    mask_file: Annotated[str, key(otherwise="only what the data file masks")]
+    """File with one array over the data file's frames, (time,) or (time, time): other than 0 where
+    a frame or a point counts."""
     roi_axis: Annotated[Literal["first", "last"], key("first")]
     """Axis of a three-dimensional npy array that counts the matrices."""
     average_triangles: Annotated[bool, key(False)]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from twotime.config.manager import ConfigManager
+from twotime.data.containers import about, container
 from twotime.data.dataset import TwoTimeData
 from twotime.data.level import baseline_of, level_of
-from twotime.data.matrices import read_matrices
+from twotime.data.matrices import apply_mask_file, read_matrices
 from twotime.data.readers import open_source
 from twotime.data.selection import (
     SAME_Q,
@@ -22,7 +23,7 @@ from twotime.data.selection import (
     select_bins,
     select_frames,
 )
-from twotime.data.source import TwoTimeFile, about, container
+from twotime.data.source import TwoTimeFile
 from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
 from twotime.errors import DataError
@@ -121,7 +122,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         DataError: If the file is damaged or does not hold what is selected.
     """
     path = Path(path)
-    file = open_source(path, angle_last=selection.roi_axis == "last")
+    is_last = selection.roi_axis == "last"
+    file = open_source(path, angle_last=is_last, datasets=selection.datasets)
     with about(path):
         if selection.layout not in ("auto", file.layout):
             raise DataError(
@@ -134,6 +136,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         _check_size(len(bins), t.size, selection.memory_limit or math.inf)
         averages = selection.average_triangles
         read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)
+        if selection.mask_file is not None:
+            apply_mask_file(read.mask, selection.mask_file, file.n_frames, slice(first - 1, last))
         bad_frames = mask_bad_frames(read.mask, file, selection, first)
     phi = np.array([b.phi for b in read.kept], float)
     data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)

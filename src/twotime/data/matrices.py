@@ -1,11 +1,13 @@
 """Matrices as stored to matrices as fitted: triangles completed, unusable points masked."""
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from twotime.data.source import Arrays, Bin, PlacedBin, TwoTimeFile, open_arrays
+from twotime.data.containers import Array, about, array_in, open_arrays, reading
+from twotime.data.source import Bin, PlacedBin, TwoTimeFile, real_numbers
 from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
@@ -14,6 +16,8 @@ Bins = tuple[PlacedBin, ...]
 _ASYMMETRY = 1e-5
 _FEW_ZEROS = 1e-3
 _NORMALISED = 0.9
+_LARGEST = 1e15
+"""Size from which a number is no correlation but damage."""
 
 Matrix = Float[np.ndarray, "time time"]
 Mask = Bool[np.ndarray, "time time"]
@@ -64,14 +68,16 @@ def read_matrices(
     kept, sides, empty, notes = list[PlacedBin](), list[Side](), list[PlacedBin](), list[str]()
     dark = np.zeros(count, bool)
     with open_arrays(file.path) as arrays:
-        c2 = np.empty((len(bins), count, count), _float_type(arrays[bins[0].dataset].dtype))
-        mask = np.empty(c2.shape, bool)
+        types = [_float_type(array_in(arrays, b.dataset)) for b in bins]
+        with reading(f"{len(bins)} matrices of {count} frames"):
+            c2 = np.empty((len(bins), count, count), np.result_type(*types))
+            mask = np.empty(c2.shape, bool)
         for b in bins:
             k = len(kept)
             c2[k] = b.cut(arrays, frames, frames)
             side = _side(b, c2[k], average_triangles)
             c2[k] = _complete(c2[k], side)
-            stored = b.cut(arrays, frames, frames, "mask") != 0 if "mask" in file.extras else None
+            stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
             mask[k] = _usable(b, c2[k], stored, side)
             if is_empty(c2[k][mask[k]]):
                 empty.append(b)
@@ -91,8 +97,44 @@ def read_matrices(
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))
             notes.append(f"frames without light (every correlation 0) are masked: {listed}")
         mask = mask[: len(kept)]
-        sigma = _sigma(arrays, kept, sides, frames, mask) if "sigma" in file.extras else None
+        sigma = None
+        if file.sigma:
+            array, read = array_in(arrays, file.sigma), (arrays, frames, frames, file.sigma)
+            cuts = None if array.ndim < 2 else [b.cut(*read) for b in kept]
+            sigma = _sigma(array, cuts, sides, mask)
     return Matrices(c2[: len(kept)], mask, sigma, tuple(kept), tuple(empty), tuple(notes))
+
+
+def apply_mask_file(mask: Masks, path: Path, n_frames: int, frames: slice) -> None:
+    """Mask, in place, what a file says does not count.
+
+    Args:
+        mask: True where a point is used, on the selected frames.
+        path: npy, npz or HDF5 file with one array, or one called mask: other than 0 where a frame
+            (time,) or a point (time, time) of the data file counts; a point counts where it is
+            so on both sides of the diagonal.
+        n_frames: Frames of the data file.
+        frames: The selected frames.
+
+    Raises:
+        DataError: If the file cannot be read or is of another shape, or nothing is left.
+    """
+    with about(path), open_arrays(path) as arrays:
+        names = sorted(arrays)
+        array = array_in(arrays, names[0] if len(names) == 1 else "mask")
+        if array.shape not in ((n_frames,), (n_frames, n_frames)):
+            raise DataError(
+                f"the mask has shape {array.shape}; expected ({n_frames},) or ({n_frames}, "
+                f"{n_frames}), the frames of the data file."
+            )
+        counts = array[()] != 0
+        if counts.ndim == 1:
+            counts = counts[:, None] & counts
+        mask &= (counts & counts.T)[frames, frames]
+        if not mask.any(axis=(1, 2)).all():
+            raise DataError(
+                "the mask leaves no point of a matrix; expected other than 0 where a point counts."
+            )
 
 
 def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
@@ -101,19 +143,18 @@ def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
     return bool(np.all(finite == 0) or np.all(finite == -1))
 
 
-def _sigma(
-    arrays: Arrays, bins: list[PlacedBin], sides: list[Side], frames: slice, mask: Masks
-) -> Sigma:
+def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask: Masks) -> Sigma:
     """Standard deviation as the file gives it: one for all, or one per point."""
-    if arrays["sigma"].ndim < 2:
-        sigma = np.asarray(arrays["sigma"][()], dtype=np.float64).reshape(())
+    if cuts is None:
+        sigma = real_numbers(array).reshape(())
     else:
-        cuts = (b.cut(arrays, frames, frames, "sigma").astype(np.float64) for b in bins)
-        sigma = np.stack([_complete(part, side) for part, side in zip(cuts, sides, strict=True)])
-    if not np.all(np.broadcast_to(sigma, mask.shape)[mask] > 0):
+        parts = zip(cuts, sides, strict=True)
+        sigma = np.stack([_complete(part.astype(np.float64), side) for part, side in parts])
+    used = np.broadcast_to(sigma, mask.shape)[mask]
+    if not np.all((used > 0) & (used < _LARGEST)):
         raise DataError(
-            "sigma is not positive at some used points; expected a standard deviation; mask those "
-            "points or leave sigma out."
+            f"{array.name} is no positive number at some used points; expected a finite standard "
+            "deviation; mask those points or leave sigma out."
         )
     return sigma
 
@@ -154,7 +195,8 @@ def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray
 
 def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
     """Points off the diagonal that are finite and not masked in the file."""
-    used = np.isfinite(matrix)
+    with np.errstate(invalid="ignore"):
+        used = np.abs(matrix) < _LARGEST
     np.fill_diagonal(used, False)
     if stored is not None:
         used &= stored & stored.T if side == "mean" else _complete(stored, side)
@@ -194,8 +236,9 @@ def _mask_unfilled(c2: Float[np.ndarray, "angle time time"], used: Masks) -> lis
     return [f"{share} and were never filled (the others are {others:.3g} on average): masked"]
 
 
-def _float_type(stored: np.dtype) -> np.dtype:
+def _float_type(array: Array) -> np.dtype:
     """The stored precision where it is single or double, double otherwise."""
+    stored = array.dtype
     if stored.kind not in "fiu":
-        raise DataError(f"matrices are of type {stored}; expected real numbers.")
+        raise DataError(f"{array.name} is of type {stored}; expected real numbers.")
     return np.dtype(np.float32 if stored.kind == "f" and stored.itemsize == 4 else np.float64)

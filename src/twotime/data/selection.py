@@ -1,8 +1,8 @@
 """Selection of bins, frames and times from a file."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from twotime.config.frames import expand, joined
 from twotime.config.manager import ConfigManager
-from twotime.data.source import Layout, PlacedBin, TwoTimeFile
+from twotime.data.source import Datasets, Layout, PlacedBin, TwoTimeFile
 from twotime.errors import DataError
 
 Angles = tuple[float, ...]
@@ -18,6 +18,7 @@ Angles = tuple[float, ...]
 SAME_Q = 1e-6
 _DT_TOLERANCE = 1e-6
 _ANGLE_SLACK = 1e-6
+_LONGEST_STEP = 1e9  # [s]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Selection:
             for files that do not give it; None takes all [degree].
         phi: Which of the angles to keep.
         layout: Layout the file must have; "auto" takes any.
+        datasets: Names of the arrays, for files of no known layout.
+        mask_file: File with the points or frames that count.
         roi_axis: Axis of a three-dimensional npy array that counts the matrices.
         start_frame: First frame, counted from 1.
         end_frame: Last frame, included; -1 is the file's last.
@@ -88,6 +91,8 @@ class Selection:
     phi_angles: Angles | None = None
     phi: PhiFilter = PhiFilter()
     layout: Layout | Literal["auto"] = "auto"
+    datasets: Datasets | None = None
+    mask_file: Path | None = None
     roi_axis: Literal["first", "last"] = "first"
     start_frame: int = 1
     end_frame: int = -1
@@ -113,6 +118,8 @@ class Selection:
             phi_angles=None if config.phi_angles is None else tuple(config.phi_angles),
             phi=PhiFilter(ranges, *named, float(angles["tolerance"])),
             layout=config.file_format,
+            datasets=Datasets(**data["layout"]) if "layout" in data else None,
+            mask_file=config.mask_file_path,
             roi_axis=data["roi_axis"],
             start_frame=config.start_frame,
             end_frame=config.end_frame,
@@ -209,19 +216,32 @@ def frame_times(
     listed = None if selection.dt_source == "config" and selection.dt else file.times
     if dt is None or listed is not None:
         t = np.asarray(listed)[first - 1 : last]
+    elif file.skipped is None and selection.t0 is None:
+        raise DataError(
+            "the file counts its first frame from the end of the acquisition, whose length it "
+            "does not give; expected the time of the first selected frame; set "
+            "analyzer_parameters.t0 [s]."
+        )
     else:
-        t = (file.skipped + first + np.arange(last - first + 1.0)) * dt
+        t = ((file.skipped or 0.0) + first + np.arange(last - first + 1.0)) * dt
     return dt, t if selection.t0 is None else t - t[0] + selection.t0
 
 
 def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:
     asked, stored = selection.dt, file.dt
+    if asked is not None and selection.dt_source == "config":
+        stored = None
     for name, value in (("the configuration", asked), ("the file", stored)):
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not 0 < value <= _LONGEST_STEP:
             raise DataError(
-                f"dt from {name} is {value:g} s; expected a positive time; correct "
-                "analyzer_parameters.dt."
+                f"dt from {name} is {value:g} s; expected a positive time; set "
+                "analyzer_parameters.dt [s] and dt_source: config."
             )
+    if file.several_dt and asked is None:
+        raise DataError(
+            f"the file gives the frame times {file.several_dt}; expected one; set "
+            "analyzer_parameters.dt [s] to that of the detector of these data."
+        )
     if asked is None and stored is None and file.times is None:
         raise DataError(
             "neither the file nor the configuration gives the time between frames; set "
@@ -257,7 +277,7 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]
             f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
         )
     return tuple(
-        PlacedBin(selection.q if b.q is None else b.q, phi, b.dataset, b.position, b.last)
+        PlacedBin(**(vars(b) | {"q": selection.q if b.q is None else b.q, "phi": phi}))
         for b, phi in zip(bins, angles, strict=True)
     )
 

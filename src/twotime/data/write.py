@@ -141,7 +141,11 @@ def cache_key(path: Path, selection: Selection) -> str:
     """What the content of a cache file depends on: source, selection and format, as JSON."""
     status, selected = path.stat(), dataclasses.asdict(selection)
     source = {"path": str(path.resolve()), "size": status.st_size, "modified": status.st_mtime_ns}
-    return json.dumps({"format": _CACHE_FORMAT, **source, "selection": selected}, sort_keys=True)
+    facts = {"format": _CACHE_FORMAT, **source, "selection": selected}
+    if selection.mask_file is not None:
+        status = selection.mask_file.stat()
+        facts["mask"] = {"size": status.st_size, "modified": status.st_mtime_ns}
+    return json.dumps(facts, sort_keys=True, default=str)
 
 
 def read_cache(target: Path, key: str) -> tuple[TwoTimeData, dict[str, Any]] | None:

@@ -4,147 +4,143 @@ To add a layout, write a module with `READERS` like those here and add it to `RE
 """
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from twotime.data.matrices import is_empty
-from twotime.data.readers import aps, arrays, nxxpcs
-from twotime.data.source import (
-    Arrays,
-    Bin,
-    Layout,
-    Reader,
-    TwoTimeFile,
-    Values,
-    container,
-    open_arrays,
-)
+from twotime.data.containers import Array, Arrays, about, array_in, container, open_arrays
+from twotime.data.readers import aps, arrays, esrf, nxxpcs
+from twotime.data.source import Bin, Datasets, Layout, Reader, TwoTimeFile, Values, placeless
 from twotime.errors import DataError
 
-_PROBED_ROWS = 4
+READERS: tuple[Reader, ...] = (
+    *aps.READERS, *esrf.READERS, *nxxpcs.READERS, *arrays.READERS
+)  # fmt: skip
+"""Readers of files with named arrays; the first that recognises a file reads it."""
 
 
-def _refuse_esrf(file: Values) -> TwoTimeFile:
-    raise DataError(
-        f"this is the ESRF layout ({', '.join(sorted(file.file['entry_0000/correlations']))} in "
-        "entry_0000/correlations), which stores (age, lag) with logarithmic lags; expected "
-        "matrices on (t1, t2); correlate again with the (t1, t2) output."
-    )
-
-
-_ESRF = Reader("esrf", "", lambda file: "entry_0000/correlations" in file, _refuse_esrf)
-
-READERS: tuple[Reader, ...] = (*aps.READERS, _ESRF, *nxxpcs.READERS, *arrays.READERS)
-"""Readers of HDF5 files; the first that recognises a file reads it."""
-
-
-class FileSummary(NamedTuple):
-    """What a two-time file holds; printing it gives a table of a few lines.
-
-    Attributes:
-        file: Header of the file.
-        empty: Bins whose matrix was never filled (constant, or without any finite number).
-    """
-
-    file: TwoTimeFile
-    empty: tuple[Bin, ...]
-
-    @property
-    def q(self) -> tuple[float, ...]:
-        """Wavevectors in the file, rising [1/Å]; empty where it does not give them."""
-        return tuple(sorted({b.q for b in self.file.bins if b.q is not None}))
-
-    def phi(self, q: float) -> tuple[float, ...]:
-        """Angles of the bins at one of the wavevectors `q`, in the file's order [degree]."""
-        return tuple(b.phi for b in self.file.bins if b.q == q and b.phi is not None)
-
-    def __str__(self) -> str:
-        file = self.file
-        lines = [
-            f"file    {file.path}",
-            f"layout  {file.layout}",
-            f"frames  {file.n_frames}",
-            f"dt      {'not in the file' if file.dt is None else f'{file.dt:.9g} s'}",
-            f"bins    {len(file.bins)} with a matrix, {file.missing} masked or not processed, "
-            f"{len(self.empty)} empty",
-        ]
-        for q in self.q:
-            angles = " ".join(f"{phi:g}" for phi in self.phi(q))
-            lines.append(f"q       {q:.6g} 1/Å, phi {angles or 'not in the file'} degree")
-        if not self.q:
-            lines.append("q       not in the file; give q, phi and dt in the configuration")
-        lines += [f"empty   {b}" for b in self.empty] + [f"note    {note}" for note in file.notes]
-        return "\n".join(lines)
-
-
-def open_source(path: Path, *, angle_last: bool = False) -> TwoTimeFile:
+def open_source(
+    path: Path, *, angle_last: bool = False, datasets: Datasets | None = None
+) -> TwoTimeFile:
     """Read the header of a two-time file; no matrix is read.
 
+    Bins whose wavevector or angle is no number are left out, with a note. A matrix that cannot be
+    read, as behind a link to nothing, is an error only where all are so; a note says which.
+
     Args:
-        path: HDF5 (APS-U, APS 8-ID before APS-U, NXxpcs, or arrays at the root), npz or npy.
+        path: HDF5 of one of the layouts in `READERS`, npz or npy.
         angle_last: Whether an npy array is (time, time, angle) instead of (angle, time, time).
+        datasets: Names of the arrays, for files of no known layout.
 
     Raises:
         DataNotFoundError: If there is no such file.
         DataError: If the file is damaged, of no known layout, or contradicts itself.
     """
-    with open_arrays(path) as file:
-        layout: Layout = container(path)
-        if layout == "npy":
-            header = arrays.read_arrays(file, "array", angle_last=angle_last)
-        elif layout == "npz":
-            header = arrays.read_arrays(file)
+    kind = container(path)
+    with about(path), open_arrays(path) as file:
+        layout: Layout = kind
+        if datasets is not None:
+            header = arrays.read_arrays(Values(file), datasets)
+        elif kind == "npy":
+            header = arrays.read_npy(Values(file), angle_last=angle_last)
         else:
             reader = _reader_of(Values(file))
-            layout, header = reader.layout, reader.read(Values(file))
-        n_frames = _frame_count(file, header.bins)
-    return dataclasses.replace(header, n_frames=n_frames, layout=layout, path=path)
+            is_plain = kind == "npz" and reader.layout == "hdf5"
+            layout, header = "npz" if is_plain else reader.layout, reader.read(Values(file))
+        header = _without_placeless(header)
+        n_frames, unread = _frame_count(file, header.bins)
+    notes = (*header.notes, *unread, *_twice(header.bins))
+    return dataclasses.replace(header, n_frames=n_frames, layout=layout, path=path, notes=notes)
 
 
 def _reader_of(file: Values) -> Reader:
     for reader in READERS:
         if reader.recognises(file):
             return reader
-    known = " or ".join(reader.expected for reader in READERS if reader.expected)
+    known = " or ".join(reader.expected for reader in READERS)
     raise DataError(
-        "the layout of this HDF5 file is not known, its root holds "
-        f"{', '.join(sorted(file.file)) or 'nothing'}; expected {known}."
+        f"the layout of this file is not known, {describe(file)}; expected {known}; name "
+        "the arrays in experimental_data.layout, or correlate again."
     )
 
 
-def _frame_count(arrays: Arrays, bins: tuple[Bin, ...]) -> int:
-    """Number of frames, the same for every matrix of the file."""
-    counts = set[int]()
-    for dataset, last in {b.dataset: b.last for b in bins}.items():
-        shape = arrays[dataset].shape
-        square = shape[:2] if last else shape[-2:]
-        if len(square) != 2 or square[0] != square[1]:
-            raise DataError(f"{dataset} has shape {shape}; expected a square matrix over frames.")
-        counts.add(square[0])
+def describe(file: Values) -> str:
+    """What a file holds, in a line: its root, and what is known of files without matrices."""
+    if "xpcs/multitau" in file or "xpcs/qmap" in file:
+        return "an APS file with one-time results or a map, but without xpcs/twotime"
+    held = [
+        f"{name} ({'group' if name not in arrays_of(file) else arrays_of(file)[name]})"
+        for name in file.names()
+    ]
+    return f"its root holds {', '.join(held[:20]) or 'nothing'}"
+
+
+def arrays_of(file: Values) -> dict[str, str]:
+    """Shapes of the arrays at the root of a file, as text."""
+    found = {}
+    for name in file.names():
+        shape = getattr(file.file[name], "shape", None)
+        if shape is not None:
+            found[name] = "x".join(map(str, shape)) or "a number"
+    return found
+
+
+def _without_placeless(header: TwoTimeFile) -> TwoTimeFile:
+    """A header without bins whose q or angle is no number."""
+    out = placeless(header.bins)
+    if not out:
+        return header
+    if len(out) == len(header.bins):
+        raise DataError(
+            f"no matrix has a q and an angle that are numbers, the first is {out[0]}; expected "
+            "them; correct the file, or name other arrays in experimental_data.layout."
+        )
+    note = f"left out, as q or phi is no number: {'; '.join(map(str, out[:5]))}"
+    more = f" and {len(out) - 5} more" if len(out) > 5 else ""
+    kept = tuple(b for b in header.bins if b not in out)
+    return dataclasses.replace(
+        header, bins=kept, missing=header.missing + len(out), notes=(*header.notes, note + more)
+    )
+
+
+def _twice(bins: tuple[Bin, ...]) -> tuple[str, ...]:
+    """A note on matrices that have wavevector and angle in common."""
+    places = Counter((b.q, b.phi % 360) for b in bins if b.q is not None and b.phi is not None)
+    twice = [(q, phi) for (q, phi), count in places.items() if count > 1]
+    if not twice:
+        return ()
+    q, phi = twice[0]
+    return (
+        f"several matrices have q = {q:.6g} 1/Å and phi = {phi:g} degree"
+        f"{f', and {len(twice) - 1} more such' if len(twice) > 1 else ''}; they count as "
+        "independent data",
+    )
+
+
+def _frame_count(file: Arrays, bins: tuple[Bin, ...]) -> tuple[int, tuple[str, ...]]:
+    """Number of frames, the same for every matrix of the file, and notes on unreadable ones."""
+    counts, notes, first = set[int](), list[str](), None
+    for dataset, b in {b.dataset: b for b in bins}.items():
+        try:
+            array = array_in(file, dataset)
+        except DataError as exc:
+            first = first or exc
+            notes.append(str(exc))
+        else:
+            counts.add(_frames_of(array, b))
+    if not counts and first is not None:
+        raise first
     if len(counts) != 1:
         raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
-    return int(counts.pop())
+    return counts.pop(), tuple(notes[:5])
 
 
-def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
-    """Summarise a two-time file, reading a few rows of each matrix.
-
-    Args:
-        path: The file.
-        angle_last: As in `open_source`.
-
-    Raises:
-        DataNotFoundError: If there is no such file.
-        DataError: As in `open_source`.
-    """
-    header = open_source(Path(path), angle_last=angle_last)
-    rows = np.linspace(0, header.n_frames - 1, _PROBED_ROWS).astype(int).tolist()
-    empty = list[Bin]()
-    with open_arrays(header.path) as file:
-        for b in header.bins:
-            off_diagonal = [np.delete(b.cut(file, row, slice(None)), row) for row in rows]
-            if is_empty(np.concatenate(off_diagonal)):
-                empty.append(b)
-    return FileSummary(header, tuple(empty))
+def _frames_of(array: Array, b: Bin) -> int:
+    array.check_size()
+    if b.cells is not None:
+        return b.cells.n_frames
+    square = array.shape[:2] if b.last else array.shape[-2:]
+    if len(square) != 2 or square[0] != square[1] or array.ndim != 2 + (b.position is not None):
+        raise DataError(
+            f"{array.name} has shape {array.shape}; expected a square matrix over frames."
+        )
+    return int(square[0])

@@ -1,55 +1,100 @@
-"""Plain arrays: npy, npz, and HDF5 files with arrays at the root.
+"""Arrays by name: npy, npz, HDF5 files with arrays at the root, and any that a user names.
 
-Named arrays are c2, and optionally q, phi, t or dt, mask, sigma; an npy file is c2 alone.
+Also files of programs that keep plain arrays under names of their own (pyCHX; the caches of
+homodyne, heterodyne and xpcsjax).
 """
+
+import dataclasses
+import re
 
 import numpy as np
 
-from twotime.data.source import Arrays, Bin, Reader, TwoTimeFile, Values
+from twotime.data.containers import Array, Group, array_in
+from twotime.data.source import (
+    Bin,
+    Datasets,
+    Numbers,
+    Reader,
+    TwoTimeFile,
+    Values,
+    in_degrees,
+    in_per_angstrom,
+)
 from twotime.errors import DataError
 
 UNIFORM = 1e-6
+_AT_ROOT = Datasets("c2", "q", "phi", "dt", "t", "mask", "sigma")
+_NETCDF = dataclasses.replace(_AT_ROOT, t="t1")
+_CACHE = Datasets("c2_exp", "wavevector_q_list", "phi_angles_list", "dt", "t1")
+_PYCHX = Datasets("g12b", t="tausb", axes="t1, t2, bin")
+_BIN_AXES = ("bin", "angle", "phi", "q", "roi", "region")
 
 
-def read_arrays(file: Arrays, name: str = "c2", *, angle_last: bool = False) -> TwoTimeFile:
-    """Header of arrays of shape (time, time) or (angle, time, time).
+def read_arrays(file: Values, at: Datasets = _AT_ROOT) -> TwoTimeFile:
+    """Header of arrays of shape (time, time), (angle, time, time) or (time, time, angle).
 
     Args:
-        file: The open arrays.
-        name: Name of the array that holds c2.
-        angle_last: Whether a three-dimensional c2 is (time, time, angle).
+        file: The open file.
+        at: Names of the arrays.
 
     Raises:
         DataError: If there is no c2, or shapes contradict each other.
     """
-    if name not in file:
+    if at.c2 not in file:
         raise DataError(
-            f"no array is called c2; got {', '.join(sorted(file)) or 'nothing'}; "
-            "expected c2 and optionally q, phi, t or dt, mask, sigma."
+            f"no array is called {at.c2}; got {', '.join(file.names()) or 'nothing'}; "
+            "expected c2 and optionally q, phi, t or dt, mask, sigma; for other names, give them "
+            "in experimental_data.layout."
         )
-    shape = file[name].shape
-    count, frames = _shape(shape, angle_last=angle_last)
-    single = len(shape) == 2
-    axes = zip(_axis(file, "q", count), _axis(file, "phi", count), strict=True)
-    last = angle_last and not single
-    bins = tuple(Bin(*a, name, None if single else k, last) for k, a in enumerate(axes))
-    extras = tuple(extra for extra in ("mask", "sigma") if extra in file)
-    for extra in extras:
-        if file[extra].shape not in ((shape,) if extra == "mask" else (shape, (), (1,))):
-            raise DataError(f"{extra} has shape {file[extra].shape}; expected that of c2, {shape}.")
-    dt, times = _clock(file, frames)
-    return TwoTimeFile(bins, dt=dt, times=times, extras=extras)
+    if isinstance(file.file[at.c2], Group):
+        places, shape = _members(file, at.c2)
+    else:
+        array = array_in(file.file, at.c2)
+        is_last = at.axes == "t1, t2, bin" or (
+            len(array.axes) == 3 and array.axes[2] in _BIN_AXES and array.ndim == 3
+        )
+        places, shape = _parts(array, angle_last=is_last), array.shape
+    count, frames = len(places), shape[0] if places[0][2] else shape[-1]
+    q, notes = _wavevectors(file, at.q, count)
+    phi = _angles(file, at.phi, count)
+    listed = zip(q, phi, places, strict=True)
+    bins = tuple(Bin(q_k, phi_k, *place) for q_k, phi_k, place in listed)
+    mask, sigma = (name if name and name in file else "" for name in (at.mask, at.sigma))
+    for name, wanted in ((mask, (shape,)), (sigma, (shape, (), (1,)))):
+        got = array_in(file.file, name).shape if name else shape
+        if got not in wanted:
+            raise DataError(f"{name} has shape {got}; expected that of {at.c2}, {shape}.")
+    dt, times = _clock(file, at, frames)
+    return TwoTimeFile(bins, dt=dt, times=times, mask=mask, sigma=sigma, notes=notes)
 
 
-def _shape(shape: tuple[int, ...], *, angle_last: bool) -> tuple[int, int]:
-    """Number of matrices and of frames."""
+def _members(
+    file: Values, group: str
+) -> tuple[list[tuple[str, int | None, bool]], tuple[int, ...]]:
+    """Matrices of a group, in the order of the numbers at the end of their names."""
+    found = [(re.search(r"\d{1,9}$", name), name) for name in file.names(group)]
+    names = sorted((int(hit[0]), name) for hit, name in found if hit)
+    if not names or len(names) < len(found):
+        raise DataError(f"{group} is a group; expected numbered matrices and nothing else in it.")
+    return (
+        [(f"{group}/{name}", None, False) for _, name in names],
+        array_in(file.file, f"{group}/{names[0][1]}").shape,
+    )
+
+
+def _parts(array: Array, *, angle_last: bool) -> list[tuple[str, int | None, bool]]:
+    """Where each matrix of an array is."""
+    shape, name = array.shape, array.name
     square = shape[:2] if angle_last else shape[-2:]
-    if len(shape) in (2, 3) and square[0] == square[1]:
-        return 1 if len(shape) == 2 else shape[-1 if angle_last else 0], square[0]
+    if len(shape) == 2 and square[0] == square[1] > 0:
+        return [(name, None, False)]
+    if len(shape) == 3 and square[0] == square[1] and 0 not in shape:
+        return [(name, k, angle_last) for k in range(shape[-1 if angle_last else 0])]
     if len(shape) == 3 and shape[0] == shape[1]:
         raise DataError(
             f"c2 has shape {shape}, which looks like (time, time, angle); expected (angle, time, "
-            "time); save it so, or set experimental_data.roi_axis: last for an npy file."
+            "time); save it so, or set experimental_data.roi_axis: last for an npy file, or "
+            "experimental_data.layout.axes for others."
         )
     raise DataError(
         f"c2 has shape {shape}; expected (time, time) or "
@@ -57,48 +102,119 @@ def _shape(shape: tuple[int, ...], *, angle_last: bool) -> tuple[int, int]:
     )
 
 
-def _axis(file: Arrays, name: str, count: int) -> list[float] | list[None]:
-    """One number per matrix, from one number or a list; None where the file does not give it."""
-    if name not in file:
+def _wavevectors(file: Values, name: str, count: int) -> tuple[list, tuple[str, ...]]:
+    values = _axis(file, name, count)
+    if values is None:
+        return [None] * count, ()
+    q, notes = in_per_angstrom(values, file.attribute(name, "units", "1/Å"))
+    return q.tolist(), notes
+
+
+def _angles(file: Values, name: str, count: int) -> list:
+    values = _axis(file, name, count)
+    if values is None:
         return [None] * count
-    values = np.ravel(file[name][()]).astype(np.float64)
+    return in_degrees(values, file.attribute(name, "units", "deg"), name).tolist()
+
+
+def _axis(file: Values, name: str, count: int) -> Numbers | None:
+    """One number per matrix, from one number or a list; None where the file does not give it."""
+    values = file.numbers(name) if name else None
+    if values is None:
+        return None
     if values.size not in (1, count):
         raise DataError(
             f"{name} has {values.size} entries and c2 has {count} matrices; expected one entry per "
             "matrix."
         )
-    return np.broadcast_to(values, count).tolist()
+    return np.broadcast_to(values, count)
 
 
-def _clock(file: Arrays, frames: int) -> tuple[float | None, tuple[float, ...] | None]:
+def _clock(
+    file: Values, at: Datasets, frames: int
+) -> tuple[float | None, tuple[float, ...] | None]:  # fmt: skip
     """Time step [s] and frame times [s] where the file gives them."""
-    dt = float(np.ravel(file["dt"][()])[0]) if "dt" in file else None
-    if "t" not in file:
+    dt = file.seconds(at.dt) if at.dt else None
+    if not at.t or at.t not in file:
         return dt, None
-    stored = np.ravel(file["t"][()])
-    times = stored.astype(np.float64)
+    array, times = array_in(file.file, at.t), file.needed_times(at.t)
+    if array.ndim == 2 and times.size == frames**2:  # a grid of t1: one of its rows rises
+        grid = times.reshape(frames, frames)
+        times = grid[0] if grid[0, 0] != grid[0, -1] else grid[:, 0]
     if times.size != frames or frames < 2:
         raise DataError(
-            f"t has {times.size} entries and c2 has {frames} frames; expected equal "
+            f"{at.t} has {times.size} entries and c2 has {frames} frames; expected equal "
             "numbers, at least 2."
         )
     steps = np.diff(times)
-    if not np.all(steps > 0):
-        raise DataError("the times t do not increase; expected rising times in s.")
-    step = float(np.mean(steps))
-    rounding = 8 * np.finfo(stored.dtype if stored.dtype.kind == "f" else float).eps
+    if not np.all(steps > 0) or not np.all(np.isfinite(times)):
+        raise DataError(f"the times {at.t} do not increase; expected rising times in s.")
+    step, stored = float(np.mean(steps)), array.dtype
+    rounding = 8 * np.finfo(stored if stored.kind == "f" else float).eps
     if np.ptp(steps) > UNIFORM * step + rounding * np.max(np.abs(times)):
         return None, tuple(times.tolist())
-    if dt is not None and abs(dt - step) > UNIFORM * step:
+    if dt is not None and not abs(dt - step) <= UNIFORM * step:
         raise DataError(
-            f"dt is {dt:g} s but the times t are {step:g} s apart; expected equal; "
+            f"dt is {dt:g} s but the times {at.t} are {step:g} s apart; expected equal; "
             "leave one of them out."
         )
     return step, tuple(times.tolist())
 
 
-def _read(file: Values) -> TwoTimeFile:
-    return read_arrays(file.file)
+def read_npy(file: Values, *, angle_last: bool = False) -> TwoTimeFile:
+    """Header of an npy file, which holds c2 and nothing else."""
+    return read_arrays(file, Datasets("array", axes="t1, t2, bin" if angle_last else ""))
 
 
-READERS = (Reader("hdf5", "arrays at the root (c2)", lambda file: "c2" in file, _read),)
+def _read_root(file: Values) -> TwoTimeFile:
+    return read_arrays(file, _AT_ROOT if "t" in file or "t1" not in file else _NETCDF)
+
+
+def _read_cache(file: Values) -> TwoTimeFile:
+    read = read_arrays(file, _CACHE)
+    return dataclasses.replace(read, times=None) if read.dt else read
+
+
+def read_pychx(file: Values) -> TwoTimeFile:
+    """Results of pyCHX: `g12b` of shape (time, time, region), q and angle by region."""
+    read = read_arrays(file, dataclasses.replace(_PYCHX, t="" if "tausb" not in file else "tausb"))
+    q, phi = _regions(file, len(read.bins))
+    bins = tuple(
+        dataclasses.replace(b, q=q[k], phi=phi[k]) for k, b in enumerate(read.bins)
+    )  # fmt: skip
+    notes = read.notes
+    if all(angle is None for angle in phi) and None not in q:
+        bins = tuple(dataclasses.replace(b, phi=0.0) for b in bins)
+        notes += ("no angles in the file: phi = 0",)
+    dt = read.dt or _metadata_dt(file)
+    return dataclasses.replace(read, bins=bins, dt=dt, times=None, notes=notes)
+
+
+def _regions(file: Values, count: int) -> tuple[list[float | None], list[float | None]]:
+    """Wavevector [1/Å] and angle [degree] of the regions from the attributes of `qval_dict`."""
+    node = file.file["qval_dict"] if "qval_dict" in file else None
+    found = [None if node is None else node.attribute(str(k)) for k in range(count)]
+    values = [() if x is None else np.ravel(np.asarray(x)).tolist() for x in found]
+    if not all(isinstance(v, int | float) for value in values for v in value):
+        raise DataError("qval_dict holds other than numbers; expected q and angle by region.")
+    q = [float(value[0]) if value else None for value in values]
+    phi = [float(value[1]) if len(value) > 1 else None for value in values]
+    return q, phi
+
+
+def _metadata_dt(file: Values) -> float | None:
+    """Time between frames [s] from the attributes of `md`."""
+    node = file.file["md"] if "md" in file else None
+    for name in ("frame_time", "acquire period", "frame time"):
+        found = None if node is None else node.attribute(name)
+        if isinstance(found, int | float | np.number):
+            return float(found)
+    return None
+
+
+READERS = (
+    Reader("hdf5", "arrays at the root (c2)", lambda file: "c2" in file, _read_root),
+    Reader("pychx", "pyCHX (g12b)", lambda file: "g12b" in file, read_pychx),
+    Reader("cache", "a cache of homodyne or xpcsjax (c2_exp)", lambda file: "c2_exp" in file,
+           _read_cache),
+)  # fmt: skip

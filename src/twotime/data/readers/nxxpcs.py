@@ -1,76 +1,138 @@
 """The NXxpcs application definition."""
 
-import contextlib
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from twotime.data.source import Bin, Reader, TwoTimeFile, Values, in_per_angstrom
+from twotime.data.containers import Array, Group
+from twotime.data.source import (
+    Bin,
+    Notes,
+    Numbers,
+    Reader,
+    TwoTimeFile,
+    Values,
+    in_degrees,
+    in_per_angstrom,
+)
 from twotime.errors import DataError
 
-_C2 = "entry/twotime/two_time_corr_func"
-_MASKS = "entry/instrument/masks"
+_C2 = "twotime/two_time_corr_func"
+_MASKS = "instrument/masks"
+_CORNERS = ("upper_left", "lower_left")
+
+
+def _entry(file: Values) -> str:
+    """The entry with two-time results; the first where there are several."""
+    return next((name for name in ("entry", *file.names()) if f"{name}/{_C2}" in file), "")
 
 
 def read_nxxpcs(file: Values) -> TwoTimeFile:
     """NXxpcs layout: matrices in one array, or one dataset per region."""
-    corner = file.attribute(_C2, "time_origin_location", "upper_left")
-    if corner != "upper_left":
+    entry = _entry(file)
+    c2, masks = f"{entry}/{_C2}", f"{entry}/{_MASKS}"
+    corner = file.attribute(c2, "time_origin_location", "upper_left")
+    if corner not in _CORNERS:
         raise DataError(
-            f"time_origin_location of {_C2} is {corner!r}; expected 'upper_left'; "
-            "flip the arrays and save them again."
+            f"time_origin_location of {c2} is {corner!r}; expected {' or '.join(_CORNERS)}."
         )
-    q, phi = (file.numbers(f"{_MASKS}/dynamic_{axis}_list") for axis in ("q", "phi"))
-    notes: tuple[str, ...] = ()
-    if q is not None:
-        q, notes = in_per_angstrom(q, file.attribute(f"{_MASKS}/dynamic_q_list", "units", "1/Å"))
-    last = file.attribute(_C2, "storage_mode", "") == "one_array_q_last"
-    places = _places(file.file[_C2], last=last)
+    last = file.attribute(c2, "storage_mode", "") == "one_array_q_last"
+    places = _places(file.file[c2], c2, last=last)
+    q, phi, notes = _lists(file, masks, len(places))
     for values in (q, phi):
-        if values is not None and values.size < max(places):
+        if values is not None and (values.size < max(places) or min(places) < 1):
             raise DataError(
                 f"there are matrices up to region {max(places)} but a list of {values.size} "
                 "entries; expected an entry of dynamic_q_list and dynamic_phi_list for each."
             )
     index = np.array(list(places)) - 1
-    listed = ([None] * len(places) if x is None else x[index].tolist() for x in (q, phi))
-    bins = tuple(Bin(*axes, *place) for *axes, place in zip(*listed, places.values(), strict=True))
-    devices = file.file.get("entry/instrument", ())
-    clocks = (file.number(f"entry/instrument/{name}/frame_time") for name in devices)
-    dt = next((value for value in clocks if value is not None), None)
-    return TwoTimeFile(bins, dt=dt, notes=notes, baseline=_baseline(file))
+    q_of, phi_of = ([None] * len(places) if x is None else x[index].tolist() for x in (q, phi))
+    below = corner == "lower_left"
+    bins = tuple(
+        Bin(q_k, phi_k, *place, from_below=below)  # type: ignore[misc]
+        for q_k, phi_k, place in zip(q_of, phi_of, places.values(), strict=True)
+    )
+    dt, several = _frame_time(file, entry)
+    return TwoTimeFile(
+        bins, dt=dt, several_dt=several, notes=notes, baseline=_baseline(file, c2)
+    )  # fmt: skip
 
 
-def _baseline(file: Values) -> float | None:
+def _lists(file: Values, masks: str, count: int) -> tuple[Numbers | None, Numbers | None, Notes]:
+    """Wavevector [1/Å] and angle [degree] of each region, and notes."""
+    q_name, phi_name = f"{masks}/dynamic_q_list", f"{masks}/dynamic_phi_list"
+    q, phi = file.numbers(q_name), file.numbers(phi_name)
+    notes: Notes = ()
+    if q is not None:
+        width = q.size // max(file.file[q_name].shape[0] if file.file[q_name].shape else 1, 1)
+        if q.size > count and width in (2, 3) and q.size == width * count:
+            pairs = q.reshape(count, width)  # the definition allows a tuple for each region
+            q, phi = pairs[:, 0], pairs[:, 1] if phi is None else phi
+        q, notes = in_per_angstrom(q, file.attribute(q_name, "units", "1/Å"))
+    if phi is None or phi_name not in file:
+        return q, phi, notes
+    unit = file.attribute(phi_name, "units", "deg")
+    if in_per_angstrom(phi, unit)[1]:
+        return q, in_degrees(phi, unit, phi_name), notes
+    note = f"{phi_name} has the unit {unit!r}, which is none of an angle: taken as degrees"
+    return q, phi, (*notes, note)
+
+
+def _frame_time(file: Values, entry: str) -> tuple[float | None, str]:
+    """Time between frames [s], or the different ones of several detectors in words.
+
+    A detector is a group of class NXdetector, or one that is called so where none has the class.
+    """
+    devices = [f"{entry}/instrument/{name}" for name in file.names(f"{entry}/instrument")]
+    timed = [device for device in devices if f"{device}/frame_time" in file]
+    is_told = [file.attribute(device, "NX_class", "") == "NXdetector" for device in timed]
+    is_called = ["detector" in device.rsplit("/", 1)[-1] for device in timed]
+    chosen = next((x for x in (is_told, is_called) if any(x)), [True] * len(timed))
+    found = {
+        device: file.seconds(f"{device}/frame_time")
+        for device, is_chosen in zip(timed, chosen, strict=True)
+        if is_chosen
+    }
+    times = {value for value in found.values() if value is not None}
+    if len(times) <= 1:
+        return next(iter(times), None), ""
+    return None, ", ".join(f"{value:g} s ({device})" for device, value in found.items())
+
+
+def _baseline(file: Values, c2: str) -> float | None:
     """The number that the file says its correlation tends to; None where it does not say."""
-    said = file.attribute(_C2, "baseline_reference", "")
+    said = file.attribute(c2, "baseline_reference", "")
     if not said:
         return None
-    with contextlib.suppress(ValueError):
-        if float(said) in (0.0, 1.0):
-            return float(said)
+    if re.fullmatch(r"\s*[01](\.0*)?\s*", said):
+        return float(said)
     raise DataError(
-        f"baseline_reference of {_C2} is {said!r}; expected 0 or 1; correct the file, or set "
+        f"baseline_reference of {c2} is {said!r}; expected 0 or 1; correct the file, or set "
         "experimental_data.baseline and delete the attribute."
     )
 
 
-def _places(node: Any, *, last: bool) -> dict[int, tuple[str, int | None, bool]]:
+def _places(
+    node: Array | Group, c2: str, *, last: bool
+) -> dict[int, tuple[str, int | None, bool]]:  # fmt: skip
     """Region number of each matrix, and (dataset, position, counted along the last axis)."""
-    if isinstance(node, Mapping):
-        found = {name: re.search(r"\d+$", name) for name in node}
-        if not found or not all(found.values()):
+    if isinstance(node, Group):
+        found = {name: re.search(r"\d{1,9}$", name) for name in node}
+        regions = {int(hit[0]): name for name, hit in found.items() if hit}
+        if not found or len(regions) < len(found):
             raise DataError(
-                f"{_C2} holds {', '.join(node) or 'nothing'}; expected one matrix per "
+                f"{c2} holds {', '.join(node) or 'nothing'}; expected one matrix per "
                 "region with the region's number at the end of its name."
             )
-        regions = {int(hit[0]): name for name, hit in found.items() if hit}
-        return {roi: (f"{_C2}/{regions[roi]}", None, False) for roi in sorted(regions)}
+        return {roi: (f"{c2}/{regions[roi]}", None, False) for roi in sorted(regions)}
+    if node.ndim not in (2, 3):
+        raise DataError(f"{c2} has shape {node.shape}; expected matrices over frames.")
     if node.ndim == 2:
-        return {1: (_C2, None, False)}
-    return {k + 1: (_C2, k, last) for k in range(node.shape[-1 if last else 0])}
+        return {1: (c2, None, False)}
+    count = node.shape[-1 if last else 0]
+    if count == 0:
+        raise DataError(f"{c2} has shape {node.shape}; expected at least one matrix.")
+    return {k + 1: (c2, k, last) for k in range(count)}
 
 
-READERS = (Reader("nxxpcs", f"NXxpcs ({_C2})", lambda file: _C2 in file, read_nxxpcs),)
+READERS = (Reader("nxxpcs", f"NXxpcs (entry/{_C2})", lambda file: bool(_entry(file)), read_nxxpcs),)
