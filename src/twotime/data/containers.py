@@ -107,6 +107,11 @@ class Group(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         with reading(self.name or "the root"):
             names = list(self._node)
+        if any(isinstance(name, bytes) for name in names):
+            raise DataError(
+                f"{self.name or 'the root'} holds names that are no text; the file is "
+                "damaged; copy it again."
+            )
         return iter(names)
 
     def __len__(self) -> int:
@@ -190,6 +195,16 @@ def _hdf5_array(node: Any, name: str) -> Array:
         name, node.shape, node.dtype, node.__getitem__, stored=stored, attributes=node.attrs,
         axes=axes,
     )  # fmt: skip
+
+
+def subgroups(arrays: Arrays) -> tuple[str, ...]:
+    """Names of the groups that can be read."""
+    found = []
+    for name in arrays:
+        with contextlib.suppress(DataError):
+            if isinstance(arrays[name], Group):
+                found.append(name)
+    return tuple(found)
 
 
 def array_in(arrays: Arrays, name: str) -> Array:

@@ -1,5 +1,6 @@
 """What a two-time file holds, told without a configuration."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from twotime.data.matrices import is_empty
 from twotime.data.readers import open_source
 from twotime.data.source import Bin, TwoTimeFile
 from twotime.data.stripes import stripe_notes
+from twotime.errors import DataError
 
 _WHOLE = 1500
 """Frames up to which matrices are read whole; of longer ones a few rows."""
@@ -58,7 +60,7 @@ class FileSummary(NamedTuple):
 
     Attributes:
         file: Header of the file.
-        bins: What each of its matrices looks like.
+        bins: What each matrix that can be read looks like.
     """
 
     file: TwoTimeFile
@@ -121,8 +123,11 @@ def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
     """
     header = open_source(Path(path), angle_last=angle_last)
     with about(header.path), open_arrays(header.path) as file:
-        bins = tuple(_summary(b, file, header.n_frames) for b in header.bins)
-    return FileSummary(header, bins)
+        bins = list[BinSummary]()
+        for b in header.bins:
+            with contextlib.suppress(DataError):  # the header says why it cannot be read
+                bins.append(_summary(b, file, header.n_frames))
+    return FileSummary(header, tuple(bins))
 
 
 def _summary(b: Bin, file: Arrays, n_frames: int) -> BinSummary:

@@ -224,7 +224,13 @@ def frame_times(
         )
     else:
         t = ((file.skipped or 0.0) + first + np.arange(last - first + 1.0)) * dt
-    return dt, t if selection.t0 is None else t - t[0] + selection.t0
+    t = t if selection.t0 is None else t - t[0] + selection.t0
+    if t[0] < 0:
+        raise DataError(
+            f"the first frame is at {t[0]:g} s; expected times since the start, from 0 on; set "
+            "analyzer_parameters.t0 [s]."
+        )
+    return dt, t
 
 
 def _time_step(file: TwoTimeFile, selection: Selection) -> float | None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from twotime.data.containers import about, array_in, open_arrays, reading
+from twotime.config.frames import joined
+from twotime.data.containers import about, array_in, open_arrays, reading, subgroups
 from twotime.data.source import (
     Bin,
     Counts,
@@ -52,7 +53,8 @@ def read_apsu(file: Values) -> TwoTimeFile:
         )
     row, column = np.divmod(natural, phi.size)
     bins = tuple(map(Bin, q[row].tolist(), phi[column].tolist(), names.values()))
-    entry = next((e for e in ("entry", *file.names()) if f"{e}/{_FRAME_TIME}" in file), "entry")
+    entries = ("entry", *subgroups(file.file))
+    entry = next((e for e in entries if f"{e}/{_FRAME_TIME}" in file), "entry")
     stride, average = f"{_CONFIG}/stride_frame", f"{_CONFIG}/avg_frame"
     dt, step = file.clock(f"{entry}/{_FRAME_TIME}", stride, average)
     missing = q.size * phi.size - len(bins)
@@ -77,7 +79,8 @@ def _processed_bins(file: Values, numbers: list[int]) -> tuple[Counts, Notes]:
     """Bin of each matrix, from the numbers in the names and the list of processed bins."""
     listed = file.counts(_BINS)
     if listed is None:
-        return np.array(numbers), ()
+        gone = joined(sorted(set(range(1, max(numbers) + 1)) - set(numbers)))
+        return np.array(numbers), (f"there is no matrix of bins {gone}",) if gone else ()
     if np.unique(listed).size != listed.size:
         raise DataError(f"{_BINS} lists a bin twice; expected each once; correlate again.")
     is_counted = max(numbers) <= listed.size and min(numbers) >= 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from twotime.data.containers import array_in
+from twotime.data.containers import array_in, subgroups
 from twotime.data.source import (
     Bin,
     Cells,
@@ -23,7 +23,7 @@ _MOST_FRAMES = 10**6
 
 def _entry(file: Values) -> str:
     """The entry with correlations; empty where there is none."""
-    return next((e for e in ("entry_0000", *file.names()) if f"{e}/{_ROOT}" in file), "")
+    return next((e for e in ("entry_0000", *subgroups(file.file)) if f"{e}/{_ROOT}" in file), "")
 
 
 def read_esrf(file: Values) -> TwoTimeFile:

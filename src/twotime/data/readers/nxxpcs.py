@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from twotime.data.containers import Array, Group
+from twotime.data.containers import Array, Group, subgroups
 from twotime.data.source import (
     Bin,
     Notes,
@@ -24,7 +24,7 @@ _CORNERS = ("upper_left", "lower_left")
 
 def _entry(file: Values) -> str:
     """The entry with two-time results; the first where there are several."""
-    return next((name for name in ("entry", *file.names()) if f"{name}/{_C2}" in file), "")
+    return next((e for e in ("entry", *subgroups(file.file)) if f"{e}/{_C2}" in file), "")
 
 
 def read_nxxpcs(file: Values) -> TwoTimeFile:
