@@ -16,7 +16,7 @@ Bins = tuple[PlacedBin, ...]
 _ASYMMETRY = 1e-5
 _FEW_ZEROS = 1e-3
 _NORMALISED = 0.9
-_LARGEST = 1e15
+LARGEST = 1e15
 """Size from which a number is no correlation but damage."""
 
 Matrix = Float[np.ndarray, "time time"]
@@ -151,7 +151,7 @@ def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask:
         parts = zip(cuts, sides, strict=True)
         sigma = np.stack([_complete(part.astype(np.float64), side) for part, side in parts])
     used = np.broadcast_to(sigma, mask.shape)[mask]
-    if not np.all((used > 0) & (used < _LARGEST)):
+    if not np.all((used > 0) & (used < LARGEST)):
         raise DataError(
             f"{array.name} is no positive number at some used points; expected a finite standard "
             "deviation; mask those points or leave sigma out."
@@ -166,7 +166,7 @@ def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
         return "upper"
     if not _holds_numbers(above):
         return "lower"
-    with np.errstate(invalid="ignore"):  # infinite on both sides
+    with np.errstate(all="ignore"):  # infinite on both sides, or damaged
         difference = np.abs(above - below.T)
     largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
     scale = float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0))
@@ -187,7 +187,7 @@ def _holds_numbers(half: Matrix) -> bool:
 def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray:
     """Symmetric matrix from the half that counts."""
     if side == "mean":
-        with np.errstate(invalid="ignore"):
+        with np.errstate(all="ignore"):
             return 0.5 * (values + values.T)
     half = np.triu(values if side == "upper" else values.T)
     return half + np.triu(half, 1).T
@@ -196,7 +196,7 @@ def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray
 def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
     """Points off the diagonal that are finite and not masked in the file."""
     with np.errstate(invalid="ignore"):
-        used = np.abs(matrix) < _LARGEST
+        used = np.abs(matrix) < LARGEST
     np.fill_diagonal(used, False)
     if stored is not None:
         used &= stored & stored.T if side == "mean" else _complete(stored, side)

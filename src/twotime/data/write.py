@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from twotime.data.dataset import TwoTimeData
+from twotime.data.detector import detector_for, shown
+from twotime.data.readers.aps import MEAN_IMAGE, RELATIVE
 from twotime.data.selection import Selection
 from twotime.errors import DataError
 
@@ -39,7 +41,9 @@ def write_apsu(
 
     The map of the file has one angle more than the data, without pixels, as real files have
     behind a beamstop: `dynamic_index_mapping` is not the identity, and a reader that ignores it
-    gets every angle wrong. Masked points above the diagonal are written as NaN. A first frame
+    gets every angle wrong. The file also holds what viewers show, on a made-up detector with
+    relative intensities (`twotime.data.detector`). Masked points above the diagonal are written
+    as NaN. A first frame
     at a whole multiple of `dt` is kept as `begin_frame`; any other time origin is not part of
     the layout and has to be given again as `t0` when the file is read.
 
@@ -75,16 +79,29 @@ def write_apsu(
         "xpcs/twotime/config/avg_frame": 1,
         "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
     }
+    half = np.stack([_upper(data, k) for k in range(phi.size)])
+    values |= shown(detector_for(float(data.q), phi, float(unseen)), half)
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             for name, value in values.items():
                 file[name] = value
-            for k in range(phi.size):
+            for k, matrix in enumerate(half):
                 name = f"xpcs/twotime/correlation_map/c2_{k + 1:05d}"
-                file.create_dataset(name, data=_upper(data, k), compression="lzf")
+                file.create_dataset(name, data=matrix, compression="lzf")
+            file["xpcs/qmap"].attrs["hash"] = _hash_of_map(values)
+            file[MEAN_IMAGE].attrs["units"] = RELATIVE
     except OSError as exc:
         text = f"{path}: the file cannot be written ({exc}); expected a writable folder."
         raise DataError(text) from exc
+
+
+def _hash_of_map(values: Mapping[str, Any]) -> str:
+    """What viewers recognise equal maps by."""
+    kept = {name: np.asarray(x) for name, x in values.items() if name.startswith("xpcs/qmap/")}
+    digest = hashlib.sha256()
+    for name, array in sorted(kept.items()):
+        digest.update(name.encode() + array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _time_step(data: TwoTimeData, dt: float | None) -> float:

@@ -104,15 +104,16 @@ def _without_placeless(header: TwoTimeFile) -> TwoTimeFile:
 
 def _twice(bins: tuple[Bin, ...]) -> tuple[str, ...]:
     """A note on matrices that have wavevector and angle in common."""
-    places = Counter((b.q, b.phi % 360) for b in bins if b.q is not None and b.phi is not None)
+    places = Counter((b.q, b.phi % 360) for b in bins if b.phi is not None)
     twice = [(q, phi) for (q, phi), count in places.items() if count > 1]
     if not twice:
         return ()
     q, phi = twice[0]
+    where = "no q in the file" if q is None else f"q = {q:.6g} 1/Å"
+    more = f", and {len(twice) - 1} more such" if len(twice) > 1 else ""
     return (
-        f"several matrices have q = {q:.6g} 1/Å and phi = {phi:g} degree"
-        f"{f', and {len(twice) - 1} more such' if len(twice) > 1 else ''}; they count as "
-        "independent data",
+        f"several matrices have {where} and phi = {phi:g} degree{more}; they count as independent "
+        "data",
     )
 
 

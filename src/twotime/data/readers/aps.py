@@ -30,7 +30,9 @@ _MAPPING = f"{_QMAP}/dynamic_index_mapping"
 _Q = f"{_QMAP}/dynamic_v_list_dim0"
 _FRAME_TIME = "instrument/detector_1/frame_time"
 _REGIONS = f"{_QMAP}/dynamic_roi_map"
-_MEAN = "xpcs/temporal_mean/scattering_2d"
+MEAN_IMAGE = "xpcs/temporal_mean/scattering_2d"
+RELATIVE = "relative"
+"""Unit of a mean image that is not in photons."""
 _OLD = "APS 8-ID before APS-U (exchange/C2T_all)"
 _OLD_PERIOD = "measurement/instrument/detector/exposure_period"
 
@@ -232,15 +234,20 @@ def read_counts(path: str | Path) -> DetectorCounts:
     """
     with about(path := Path(path)), open_arrays(path) as opened:
         file = Values(opened)
-        for name in (_REGIONS, _MEAN):
+        for name in (_REGIONS, MEAN_IMAGE):
             if name not in file:
                 raise DataError(
                     f"there is no {name}; expected the map of bins and the mean image of "
                     "an APS-U file; give pixels and photons as numbers instead."
                 )
+        if file.attribute(MEAN_IMAGE, "units", "") == RELATIVE:
+            raise DataError(
+                f"{MEAN_IMAGE} is in relative units, as in simulated files; expected photons; "
+                "give pixels and photons as numbers instead."
+            )
         regions = array_in(opened, _REGIONS)[()].squeeze()
-        mean, mask = array_in(opened, _MEAN)[()], f"{_QMAP}/mask"
-        with reading(_MEAN):
+        mean, mask = array_in(opened, MEAN_IMAGE)[()], f"{_QMAP}/mask"
+        with reading(MEAN_IMAGE):
             light = mean.astype(float).reshape(-1, *regions.shape).mean(axis=0)
             usable = np.isfinite(light)
             if mask in file:
