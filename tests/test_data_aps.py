@@ -6,8 +6,10 @@ import h5py
 import numpy as np
 import pytest
 
+from twotime.data import load_file
 from twotime.data.readers import open_source
 from twotime.data.readers.aps import read_counts
+from twotime.data.selection import Selection
 from twotime.errors import DataError
 
 Q, PHI = [0.002, 0.003], [0.0, 30.0, 60.0]
@@ -102,6 +104,11 @@ def test_apsu_without_angles(tmp_path):
         ({"changes": {"xpcs/qmap/map_units": [b"1/nm", b"gon"]}}, "unit 'gon'"),
         ({"changes": {"xpcs/twotime/correlation_map/c2_00009": np.ones((4, 5))}}, "4 matrices"),
         ({"changes": {"xpcs/twotime/config/stride_frame": 0}}, "stride_frame is 0; expected"),
+        ({"processed": (1, 3, 3)}, "processed_bins lists a bin twice"),
+        ({"mapping": (0, 1, 3, 3)}, "gives two bins the same place"),
+        ({"mapping": (0, 1, -1, 5)}, "holds -1 for a bin with a matrix"),
+        ({"processed": (1, 2.5, 4)}, "processed_bins holds other than whole numbers"),
+        ({"processed": (1, 3, np.nan)}, "processed_bins holds other than whole numbers"),
     ],
 )
 def test_apsu_that_contradicts_itself_is_refused(tmp_path, given, words):
@@ -117,6 +124,112 @@ def test_apsu_matrices_must_agree_in_size(tmp_path, shape, words):
         file["xpcs/twotime/correlation_map/c2_00002"] = np.ones(shape)
     with pytest.raises(DataError, match=words):
         open_source(path)
+
+
+def test_apsu_with_a_matrix_missing_shifts_no_angle(tmp_path):
+    absent = ("xpcs/qmap/dynamic_index_mapping", "xpcs/twotime/processed_bins")
+    for name, removed in (("a.hdf", absent), ("b.hdf", ())):
+        path = apsu(tmp_path / name, removed=removed)
+        with h5py.File(path, "a") as file:
+            del file["xpcs/twotime/correlation_map/c2_00002"]
+        if not removed:  # names 1 and 3 may be places in (1, 3, 4), or bins: it is not said
+            with pytest.raises(DataError, match="holds 2 matrices but .* lists 3"):
+                open_source(path)
+            continue
+        found = open_source(path)
+        assert axes(found) == [(0.002, 0.0), (0.002, 60.0)]
+        assert found.notes == ("there is no matrix of bins 2",)
+
+
+def test_apsu_names_that_are_bins(tmp_path):
+    path = apsu(tmp_path / "a.hdf", processed=(1, 3, 4))
+    with h5py.File(path, "a") as file:
+        maps = file["xpcs/twotime/correlation_map"]
+        maps.move("c2_00003", "c2_00004")
+        maps.move("c2_00002", "c2_00003")
+    found = open_source(path)
+    assert axes(found) == [(0.002, 0.0), (0.003, 0.0), (0.003, 60.0)]
+    assert "names of the matrices are bins" in found.notes[0]
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("min", 60.0)])
+def test_apsu_frame_time_has_a_unit(tmp_path, unit, scale):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        file["entry/instrument/detector_1/frame_time"].attrs["units"] = unit
+    assert open_source(path).dt == pytest.approx(3.0 * scale)
+
+
+def test_a_frame_time_of_unknown_unit_is_refused(tmp_path):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        file["entry/instrument/detector_1/frame_time"].attrs["units"] = "fortnight"
+    with pytest.raises(DataError, match="frame_time has the unit 'fortnight'; expected s, ms"):
+        open_source(path)
+
+
+def test_apsu_entry_of_another_name(tmp_path):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        file.move("entry", "scan_12")
+    assert open_source(path).dt == pytest.approx(3.0)
+
+
+def test_apsu_begin_frame_from_the_end_asks_for_t0(tmp_path):
+    path = apsu(tmp_path / "a.hdf", changes={"xpcs/twotime/config/begin_frame": -24})
+    file = open_source(path)
+    assert file.skipped is None and "counted from the end" in file.notes[0]
+    with pytest.raises(DataError, match="set analyzer_parameters.t0"):
+        load_file(path, Selection(q=0.002))
+    assert load_file(path, Selection(q=0.002, t0=7.0))[0].t[0] == 7.0
+
+
+def test_apsu_bin_at_an_angle_of_nan_is_left_out_with_a_note(tmp_path):
+    angles = {"xpcs/qmap/dynamic_v_list_dim1": [0.0, 30.0, np.nan]}
+    file = open_source(apsu(tmp_path / "a.hdf", changes=angles))
+    assert axes(file) == [(0.002, 0.0), (0.003, 0.0)]
+    assert "left out, as q or phi is no number: q = 0.003" in file.notes[0]
+    assert "c2_00003" in file.notes[0]
+
+
+def test_apsu_first_q_of_nan_does_not_hide_the_others(tmp_path):
+    lists = {"xpcs/qmap/dynamic_v_list_dim0": [np.nan, 0.003]}
+    path = apsu(tmp_path / "a.hdf", changes=lists)
+    assert axes(open_source(path)) == [(0.003, 0.0), (0.003, 60.0)]
+    assert load_file(path, Selection(q=0.003))[1].q == 0.003
+
+
+def test_angles_given_twice_are_told(tmp_path):
+    angles = {"xpcs/qmap/dynamic_v_list_dim1": [0.0, 30.0, 360.0]}
+    file = open_source(apsu(tmp_path / "a.hdf", changes=angles))
+    assert "several matrices have q = 0.003 1/Å and phi = 0 degree" in file.notes[0]
+
+
+def test_a_link_to_nothing_leaves_other_bins_readable(tmp_path):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        maps = file["xpcs/twotime/correlation_map"]
+        del maps["c2_00001"]
+        maps["c2_00001"] = h5py.ExternalLink("gone.h5", "/deep")
+    assert "it is a link to /deep in gone.h5" in open_source(path).notes[0]
+    assert load_file(path, Selection(q=0.003))[0].phi.tolist() == [0.0, 60.0]
+    with pytest.raises(DataError, match=f"{path}: .*c2_00001 cannot be read: it is a link"):
+        load_file(path, Selection(q=0.002))
+
+
+def test_a_virtual_matrix_whose_parts_are_gone_is_no_empty_bin(tmp_path):
+    path = apsu(tmp_path / "a.hdf")
+    with h5py.File(path, "a") as file:
+        maps = file["xpcs/twotime/correlation_map"]
+        del maps["c2_00001"]
+        layout = h5py.VirtualLayout((4, 4), "f4")
+        layout[:] = h5py.VirtualSource("part.h5", "c2", (4, 4))
+        maps.create_virtual_dataset("c2_00001", layout)
+    with pytest.raises(DataError, match="parts in other files, of which part.h5 cannot be found"):
+        load_file(path, Selection(q=0.002))
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["c2"] = np.triu(np.ones((4, 4)))
+    assert load_file(path, Selection(q=0.002))[0].phi.tolist() == [0.0]
 
 
 def old(path, numbers=(2, 5), *, group="xpcs", output="exchange", listed=None, named=None):
@@ -172,6 +285,51 @@ def test_old_layout_that_contradicts_itself_is_refused(tmp_path):
         open_source(old(tmp_path / "b.hdf", (9,)))
 
 
+@pytest.fixture
+def matlab(tmp_path):
+    """Bin 3 of the map has no pixels: its entries are NaN, and labels count the others."""
+    path = old(tmp_path / "a.hdf", (1, 2, 3, 4, 5), listed=(1, 2, 3, 4, 5))
+    with h5py.File(path, "a") as file:
+        for name in ("dqlist", "dphilist"):
+            values = file[f"xpcs/{name}"][()]
+            values[0, 2] = np.nan
+            file[f"xpcs/{name}"][...] = values
+    return path
+
+
+def test_old_map_of_matlab_takes_the_kth_entry_that_is_a_number(matlab):
+    file = open_source(matlab)
+    rest = [(0.003, phi) for phi in PHI]
+    assert axes(file) == [(0.002, 0.0), (0.002, 30.0), *rest]
+    assert "bin k is their k-th number" in file.notes[0]
+
+
+def test_old_matrix_at_nan_is_an_error(matlab):
+    with h5py.File(matlab, "a") as file:
+        del file["xpcs/qphi_bin_to_process"]
+        file["exchange/C2T_all/g2_00006"] = np.triu(np.ones((4, 4)))
+    with pytest.raises(DataError, match="hold 5 bins with numbers but matrices go up to bin 6"):
+        open_source(matlab)
+
+
+def test_old_layout_frames_before_the_first(tmp_path):
+    path = old(tmp_path / "a.hdf", (2,))
+    with h5py.File(path, "a") as file:
+        file["xpcs/data_begin_todo"] = [[101]]
+    assert open_source(path).skipped == 50.0
+    assert load_file(path, Selection(q=0.002))[0].t[0] == pytest.approx(51 * 0.5)
+
+
+def test_old_exposure_period_of_zero_leaves_dt_to_the_configuration(tmp_path):
+    path = old(tmp_path / "a.hdf", (2,))
+    with h5py.File(path, "a") as file:
+        file["measurement/instrument/detector/exposure_period"][...] = 0
+    with pytest.raises(DataError, match="dt from the file is 0 s.*dt_source: config"):
+        load_file(path, Selection(q=0.002))
+    given = Selection(q=0.002, dt=0.5, dt_source="config")
+    assert load_file(path, given)[1].dt == 0.5
+
+
 def test_known_truth_bins(shared):
     file = open_source(shared / "data" / "laminar_boost_corr_results.hdf")
     first, second = sorted({b.q for b in file.bins})
@@ -212,6 +370,16 @@ def test_bins_follow_the_order_of_the_matrices_and_the_mask(tmp_path):
     counts = read_counts(path)
     assert counts.pixels.tolist() == [6, 3]
     assert counts.photons.tolist() == [1.0, 0.5]
+
+
+def test_relative_intensities_are_no_photons(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f["xpcs/qmap/dynamic_roi_map"] = np.ones((2, 2))
+        f["xpcs/temporal_mean/scattering_2d"] = np.ones((1, 2, 2))
+        f["xpcs/temporal_mean/scattering_2d"].attrs["units"] = "relative"
+    with pytest.raises(DataError, match="relative units, as in simulated files"):
+        read_counts(path)
 
 
 def test_a_file_without_them_is_refused_in_a_sentence(tmp_path):

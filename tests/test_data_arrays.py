@@ -74,6 +74,11 @@ def test_unequal_steps_have_no_dt(path):
         ({"c2": C2, "t": np.arange(5.0), "dt": 2.0}, "leave one of them out"),
         ({"c2": C2, "mask": np.ones((5, 5))}, "mask has shape"),
         ({"c2": C2, "sigma": np.ones(3)}, "sigma has shape"),
+        ({"c2": C2, "dt": [0.1, 0.2]}, "dt holds 2 numbers from 0.1 to 0.2; expected one"),
+        ({"c2": C2, "q": 1 + 2j}, "q holds complex numbers"),
+        ({"c2": C2, "phi": "text"}, "phi cannot be read: it holds no real numbers"),
+        ({"c2": C2, "phi": np.full(3, np.nan)}, "no matrix has a q and an angle"),
+        ({"c2": C2, "t": [0.0, 1.0, 2.0, 3.0, np.inf]}, "do not increase"),
     ],
 )
 def test_contradictions_are_named(tmp_path, arrays, words):
