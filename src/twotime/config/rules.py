@@ -178,6 +178,16 @@ RULES: tuple[Rule, ...] = (
         lambda c, got: not (c.given(_FILE) or ".npy").endswith(".npy") and c[_FORMAT] != "npy",
         "has an effect on npy files only; delete it.",
     ),
+    Rule(
+        f"{_DATA}.layout",
+        lambda c, got: not got.get("c2"),
+        "has no c2; name the array of correlations.",
+    ),
+    Rule(
+        f"{_DATA}.layout",
+        lambda c, got: c[_FORMAT] not in ("auto", "hdf5", "npz"),
+        f"has no effect with {_FORMAT}: {{c[{_FORMAT}]}}; delete one of them.",
+    ),
     Rule(f"{_DATA}.cache_filename_template", _NO_CACHE, _CACHE_NEEDED),
     Rule(f"{_DATA}.cache_compression", _NO_CACHE, _CACHE_NEEDED),
     Rule(
