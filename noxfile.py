@@ -35,6 +35,21 @@ def statistics(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Damage thousands of inputs; each must be read right or refused in a sentence."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/fuzz.py", *session.posargs)
+
+
+@nox.session
+def viewer(session: nox.Session) -> None:
+    """Open a simulated file with the reader of pyXpcsViewer; skipped where it does not install."""
+    session.install("-e", ".[dev]")
+    session.run("pip", "install", "xpcs-viewer>=1.2", success_codes=[0, 1])
+    session.run("pytest", "-W", "ignore", "tests/test_data_viewer.py")
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Change each constant of tests/mutants.md and demand that its test fails."""
     session.install("-e", ".[dev]")

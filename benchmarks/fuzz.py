@@ -30,6 +30,7 @@ import jax
 import numpy as np
 
 import twotime as tt
+from twotime import workflow
 from twotime.config.files import template
 from twotime.config.manager import ConfigManager, build_model
 from twotime.data import Cache, load_cached, load_file
@@ -37,6 +38,7 @@ from twotime.data.inspect import inspect_file
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection
 from twotime.errors import TwoTimeError
+from twotime.results import storage
 
 FAULTS = ("foreign error", "raw message", "warning", "slow", "large", "hang", "crash", "wrong")
 LONGEST, LARGEST = 10.0, 2**31
@@ -342,6 +344,8 @@ def use_config(path: Path, _: str) -> str:
 
 def use_result(path: Path, _: str) -> str:
     tt.load_result(path.parent)
+    storage.read_arrays(path.parent)
+    storage.read_curves(path.parent)
     return "read"
 
 
@@ -401,7 +405,7 @@ class Bases:
             },
             base_dir=folder,
         )
-        tt.run(config, folder / "result")
+        workflow.run(config, folder / "result")
         return folder / "result"
 
     @functools.cache  # noqa: B019
@@ -501,7 +505,6 @@ def main() -> int:
     for kind, count in (("data", 7000), ("configs", 1000), ("results", 400), ("caches", 400)):
         parser.add_argument(f"--{kind}", type=int, default=count)
     parser.add_argument("--work", nargs=4)
-    parser.add_argument("--show", type=int, default=20, help="faults to show")
     given = parser.parse_args()
     if given.work:
         work(given.work[0], *map(int, given.work[1:]))
@@ -513,12 +516,12 @@ def main() -> int:
             table[what][found] += 1
             if found in FAULTS:
                 faults.append(f"{kind} {k} ({what}): {found}: {text[:300]}")
+                print(faults[-1], flush=True)
     for what, counts in sorted(table.items()):
         print(f"{what:24} {sum(counts.values()):6}  " + ", ".join(
             f"{found} {count}" for found, count in sorted(counts.items())))  # fmt: skip
     total = sum((counts for counts in table.values()), collections.Counter())
     print(f"{'all':24} {sum(total.values()):6}  {dict(sorted(total.items()))}")
-    print("\n".join(faults[: given.show]))
     return 1 if faults else 0
 
 

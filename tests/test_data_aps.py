@@ -138,7 +138,8 @@ def test_apsu_with_a_matrix_missing_shifts_no_angle(tmp_path):
             continue
         found = open_source(path)
         assert axes(found) == [(0.002, 0.0), (0.002, 60.0)]
-        assert found.notes == ("there is no matrix of bins 2",)
+        assert found.notes[0] == "there is no matrix of bins 2"
+        assert "there is no xpcs/qmap/dynamic_index_mapping" in found.notes[1]
 
 
 def test_apsu_names_that_are_bins(tmp_path):

@@ -146,5 +146,5 @@ def test_an_array_twice_in_an_npz_file_is_refused(tmp_path):
         for _ in range(2):
             with archive.open("c2.npy", "w") as stream:
                 np.lib.format.write_array(stream, np.ones((2, 2)))
-    with pytest.raises(DataError, match="holds c2 twice"):
+    with pytest.raises(DataError, match="holds an array twice"):
         opened(tmp_path / "a.npz")

@@ -278,7 +278,10 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
         if kind == "npy":
             yield {"array": _npy(path)}
         elif kind == "npz":
-            yield _npz(path, opened)
+            with reading("the npz file"):
+                archive = opened.enter_context(zipfile.ZipFile(path))
+                arrays = _Npz(archive, path.stat().st_size)
+            yield arrays
         else:
             import h5py  # here: only for those who read HDF5
             import hdf5plugin  # noqa: F401  registers the compression filters used at beamlines
@@ -294,20 +297,28 @@ def _npy(path: Path) -> Array:
         return Array("array", array.shape, array.dtype, array.__getitem__, stored=array.nbytes)
 
 
-def _npz(path: Path, opened: contextlib.ExitStack) -> dict[str, Array]:
-    """Arrays of an npz file; only the head of each is read here."""
-    with reading("the npz file"):
-        archive = opened.enter_context(zipfile.ZipFile(path))
+class _Npz(Mapping[str, Array]):
+    """Arrays of an open npz file; the head of each is read when it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int):
+        self._archive, self._size, self._known = archive, size, dict[str, Array]()
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-        names = [info.filename.removesuffix(".npy") for info in members]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"the npz file holds {', '.join(twice)} twice; expected each array once.")
-    size = path.stat().st_size
-    return {
-        name: _npz_array(archive, info, name, min(info.compress_size, size))
-        for name, info in zip(names, members, strict=True)
-    }
+        self._members = {info.filename.removesuffix(".npy"): info for info in members}
+        if len(self._members) < len(members):
+            raise DataError("the npz file holds an array twice; expected each once.")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._known:
+            info = self._members[name]
+            stored = min(info.compress_size, self._size)
+            self._known[name] = _npz_array(self._archive, info, name, stored)
+        return self._known[name]
 
 
 def _npz_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, stored: int) -> Array:

@@ -1,7 +1,8 @@
 """The detector that a simulated APS-U file shows: maps of bins, images and one-time results.
 
 Simulated correlations have no image. Viewers of 8-ID files need one, so a detector is made up on
-which every angle is a sector of one ring; its intensities are relative, 1 where there is light.
+which every wavevector is a ring and every angle a sector; its intensities are relative, 1 where
+there is light.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ Curves = Float[np.ndarray, "lag angle"]
 PIXEL, ENERGY = 75e-6, 10.0
 """Size of a pixel [m] and photon energy [keV]."""
 _HC = 12.398  # [keV Å], as viewers of 8-ID files take it
-_RADIUS, _PER_ANGLE, _WIDTH, _EDGE = 24, 2, 6, 8  # of the ring [pixel]
+_RADIUS, _LARGEST_RADIUS, _PER_ANGLE, _PER_RING = 24, 800, 2, 4  # [pixel]
+_WIDTH, _EDGE = 6, 8  # half width of a ring that stands alone, and what is around [pixel]
 _LARGEST_SINE = 0.5
 _STATIC = 5
 _SEGMENTS = 5
@@ -22,13 +24,13 @@ _STABILITY = 10
 
 
 class Detector(NamedTuple):
-    """Pixels of a detector in the plane of a ring.
+    """Pixels of a detector on which wavevectors are rings and angles are sectors.
 
     Attributes:
         energy: Photon energy [keV].
         distance: From sample to detector [m].
         centre: Row and column of the beam, the same number [pixel].
-        regions: Number of the angle that a pixel belongs to, from 1; 0 for none.
+        regions: Number of the bin that a pixel belongs to, from 1; 0 for none.
         rings: Number of the static ring that a pixel belongs to, from 1; 0 for none.
         q_rings: Wavevector of the static rings [1/Å].
     """
@@ -41,30 +43,37 @@ class Detector(NamedTuple):
     q_rings: Float[np.ndarray, " ring"]
 
 
-def detector_for(q: float, phi: Float[np.ndarray, " angle"], unseen: float) -> Detector:
-    """A detector with a sector of the ring at `q` for each angle, and none for `unseen`.
+def detector_for(
+    q: Float[np.ndarray, " ring"], phi: Float[np.ndarray, " sector"], place: Int[np.ndarray, " bin"]
+) -> Detector:
+    """A detector with pixels for the bins of a map, and none for its other places.
 
     Args:
-        q: Wavevector [1/Å].
-        phi: Angles [degree], anticlockwise from the right.
-        unseen: Angle whose sector has no pixels, as behind a beamstop [degree].
+        q: Wavevectors of the map, rising [1/Å].
+        phi: Angles of the map [degree], anticlockwise from the right.
+        place: Places of the bins in the grid of q and phi, from 0, rising.
     """
-    radius = max(_RADIUS, _PER_ANGLE * phi.size)
-    energy = max(ENERGY, _HC * q / (2 * np.pi * _LARGEST_SINE))
-    angle = np.arcsin(q * _HC / (2 * np.pi * energy))
-    distance = radius * PIXEL / np.tan(angle)
-    centre = radius + _EDGE - 0.5
+    closest = np.min(np.diff(q), initial=q[-1]) / q[-1]
+    radius = max(_RADIUS, _PER_ANGLE * phi.size, min(_PER_RING / closest, _LARGEST_RADIUS))
+    energy = max(ENERGY, _HC * q[-1] / (2 * np.pi * _LARGEST_SINE))
+    per_q = _HC / (2 * np.pi * energy)
+    distance = radius * PIXEL / np.tan(np.arcsin(q[-1] * per_q))
+    centre = np.ceil(radius) + _EDGE - 0.5
     row, column = np.indices((int(2 * centre + 1),) * 2) - centre
     r, turned = np.hypot(row, column), np.rad2deg(-np.arctan2(row, column))
-    listed = np.array([unseen, *phi])
-    apart = np.abs((turned[..., None] - listed + 180) % 360 - 180)
-    sector = np.argmin(apart, axis=-1)
-    regions = np.where(np.abs(r - radius) < _WIDTH, sector, 0)
-    edges = radius + _WIDTH * np.linspace(-1, 1, _STATIC + 1)
-    rings = np.where(regions > 0, np.digitize(r, edges), 0)
+    r_of_q = distance / PIXEL * np.tan(np.arcsin(q * per_q))
+    between = 0.5 * (r_of_q[1:] + r_of_q[:-1])
+    ring = np.digitize(r, between)
+    apart = np.abs((turned[..., None] - phi + 180) % 360 - 180)
+    number = np.zeros(q.size * phi.size, int)
+    number[place] = np.arange(1, place.size + 1)
+    regions = number[ring * phi.size + np.argmin(apart, axis=-1)]
+    regions[np.abs(r - r_of_q[ring]) >= _WIDTH] = 0
+    edges = np.linspace(r_of_q[0] - _WIDTH, r_of_q[-1] + _WIDTH, _STATIC + 1)
+    rings = np.where(regions > 0, np.clip(np.digitize(r, edges), 1, _STATIC), 0)
     middle = 0.5 * (edges[1:] + edges[:-1])
-    q_rings = 2 * np.pi * energy / _HC * np.sin(np.arctan(middle * PIXEL / distance))
-    return Detector(float(energy), float(distance), centre, regions, rings, q_rings)
+    q_rings = np.sin(np.arctan(middle * PIXEL / distance)) / per_q
+    return Detector(float(energy), float(distance), float(centre), regions, rings, q_rings)
 
 
 def shown(detector: Detector, c2: Float[np.ndarray, "angle time time"]) -> dict[str, Any]:

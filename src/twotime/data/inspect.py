@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from twotime.data.containers import Arrays, about, open_arrays
 from twotime.data.dataset import TwoTimeData
-from twotime.data.matrices import LARGEST, is_empty
+from twotime.data.matrices import is_empty, without_damage
 from twotime.data.readers import open_source
 from twotime.data.source import Bin, TwoTimeFile
 from twotime.data.stripes import stripe_notes
@@ -138,8 +138,7 @@ def _summary(b: Bin, file: Arrays, n_frames: int) -> BinSummary:
         values = b.cut(file, slice(None), slice(None))[rows]
     else:
         values = np.stack([b.cut(file, int(row), slice(None)) for row in rows])
-    values = values.astype(np.float64)
-    values[~(np.abs(values) < LARGEST)] = np.nan
+    values = without_damage(values, np.dtype(float))
     columns = np.arange(n_frames)
     lag = columns - rows[:, None]
     above, below = values[lag > 0], values[lag < 0]

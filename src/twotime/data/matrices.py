@@ -74,7 +74,7 @@ def read_matrices(
             mask = np.empty(c2.shape, bool)
         for b in bins:
             k = len(kept)
-            c2[k] = b.cut(arrays, frames, frames)
+            c2[k] = without_damage(b.cut(arrays, frames, frames), c2.dtype)
             side = _side(b, c2[k], average_triangles)
             c2[k] = _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
@@ -137,6 +137,17 @@ def apply_mask_file(mask: Masks, path: Path, n_frames: int, frames: slice) -> No
             )
 
 
+def without_damage(values: Shaped[np.ndarray, "..."], dtype: np.dtype) -> np.ndarray:
+    """Numbers in floating point, NaN where they are not finite or no correlation can be so large.
+
+    Damaged files hold such numbers; what is computed of them would overflow.
+    """
+    with np.errstate(all="ignore"):
+        numbers = values.astype(dtype)
+        numbers[~(np.abs(numbers) < LARGEST)] = np.nan
+    return numbers
+
+
 def is_empty(values: Shaped[np.ndarray, "..."]) -> bool:
     """Whether correlations were never filled: all 0, all -1, or none of them finite."""
     finite = values[np.isfinite(values)]
@@ -149,7 +160,8 @@ def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask:
         sigma = real_numbers(array).reshape(())
     else:
         parts = zip(cuts, sides, strict=True)
-        sigma = np.stack([_complete(part.astype(np.float64), side) for part, side in parts])
+        numbers = [(without_damage(part, np.dtype(float)), side) for part, side in parts]
+        sigma = np.stack([_complete(part, side) for part, side in numbers])
     used = np.broadcast_to(sigma, mask.shape)[mask]
     if not np.all((used > 0) & (used < LARGEST)):
         raise DataError(
@@ -195,8 +207,7 @@ def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray
 
 def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
     """Points off the diagonal that are finite and not masked in the file."""
-    with np.errstate(invalid="ignore"):
-        used = np.abs(matrix) < LARGEST
+    used = np.isfinite(matrix)
     np.fill_diagonal(used, False)
     if stored is not None:
         used &= stored & stored.T if side == "mean" else _complete(stored, side)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from twotime.data.containers import Array, Arrays, Group, array_in, reading
+from twotime.data.containers import Array, Arrays, array_in, reading
 from twotime.errors import DataError
 
 Layout = Literal["aps-u", "aps-old", "esrf", "nxxpcs", "pychx", "cache", "hdf5", "npz", "npy"]
@@ -220,7 +220,7 @@ class Values(NamedTuple):
     def names(self, group: str = "") -> tuple[str, ...]:
         """What a group holds; nothing where there is no such group."""
         node = self.file if not group else self.file[group] if group in self.file else None
-        return tuple(sorted(node)) if isinstance(node, Group | dict) else ()
+        return () if node is None or isinstance(node, Array) else tuple(sorted(node))
 
     def numbers(self, name: str) -> Numbers | None:
         """A dataset of any shape as a flat list."""

@@ -79,8 +79,9 @@ def write_apsu(
         "xpcs/twotime/config/avg_frame": 1,
         "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
     }
-    half = np.stack([_upper(data, k) for k in range(phi.size)])
-    values |= shown(detector_for(float(data.q), phi, float(unseen)), half)
+    half, place = np.stack([_upper(data, k) for k in range(phi.size)]), np.arange(1, phi.size + 1)
+    lists = values["xpcs/qmap/dynamic_v_list_dim0"], values["xpcs/qmap/dynamic_v_list_dim1"]
+    values |= shown(detector_for(*lists, place), half)
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             for name, value in values.items():

@@ -60,6 +60,11 @@ def read_apsu(file: Values) -> TwoTimeFile:
     stride, average = f"{_CONFIG}/stride_frame", f"{_CONFIG}/avg_frame"
     dt, step = file.clock(f"{entry}/{_FRAME_TIME}", stride, average)
     missing = q.size * phi.size - len(bins)
+    if _MAPPING not in file and natural.max() + 1 < q.size * phi.size:
+        told += (
+            f"there is no {_MAPPING}: bin k is taken as the k-th of {q.size * phi.size} places of "
+            "the map; with places without pixels before it, its q and angle are others",
+        )
     skipped, late = _skipped(file, f"{_CONFIG}/begin_frame", 0, step)
     return TwoTimeFile(
         bins, dt=dt, skipped=skipped, missing=missing, notes=(*notes, *told, *late)
