@@ -19,7 +19,6 @@ from jaxtyping import Shaped
 from twotime.errors import DataError, DataNotFoundError
 
 Container = Literal["hdf5", "npz", "npy"]
-Arrays = Mapping[str, Any]
 
 _LARGE = 2**26
 """Size from which an array is compared with the bytes that the file stores of it [byte]."""
@@ -98,7 +97,14 @@ class Array:
         return _attribute(self._attributes, self.name, name)
 
 
-class Group(Mapping[str, Any]):
+class Arrays(Mapping):  # type: ignore[type-arg]
+    """Arrays and groups of an open file by name.
+
+    Not generic: checkers of types look into generic mappings, and would read the file.
+    """
+
+
+class Group(Arrays):
     """A group of an open HDF5 file; links that lead nowhere are there, and errors when read."""
 
     def __init__(self, node: Any, name: str = ""):
@@ -276,7 +282,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
     kind = container(path)
     with about(path), contextlib.ExitStack() as opened:
         if kind == "npy":
-            yield {"array": _npy(path)}
+            yield _npy(path)
         elif kind == "npz":
             with reading("the npz file"):
                 archive = opened.enter_context(zipfile.ZipFile(path))
@@ -291,13 +297,32 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
             yield Group(file)
 
 
-def _npy(path: Path) -> Array:
+class _Npy(Arrays):
+    """The one array of an npy file."""
+
+    def __init__(self, array: Array):
+        self._array = array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self._array.name,))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, name: str) -> Array:
+        if name != self._array.name:
+            raise KeyError(name)
+        return self._array
+
+
+def _npy(path: Path) -> Arrays:
     with reading("the npy file"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return Array("array", array.shape, array.dtype, array.__getitem__, stored=array.nbytes)
+    stored = array.nbytes
+    return _Npy(Array("array", array.shape, array.dtype, array.__getitem__, stored=stored))
 
 
-class _Npz(Mapping[str, Array]):
+class _Npz(Arrays):
     """Arrays of an open npz file; the head of each is read when it is asked for."""
 
     def __init__(self, archive: zipfile.ZipFile, size: int):

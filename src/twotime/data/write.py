@@ -80,7 +80,7 @@ def write_apsu(
         "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
     }
     half, place = np.stack([_upper(data, k) for k in range(phi.size)]), np.arange(1, phi.size + 1)
-    lists = values["xpcs/qmap/dynamic_v_list_dim0"], values["xpcs/qmap/dynamic_v_list_dim1"]
+    lists = np.asarray(data.q, float)[None], np.insert(phi, 0, unseen)
     values |= shown(detector_for(*lists, place), half)
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
