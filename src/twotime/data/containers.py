@@ -6,9 +6,13 @@ Nothing else opens a data file, so that no other module meets the errors of h5py
 import contextlib
 import functools
 import logging
+import lzma
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +24,12 @@ from twotime.errors import DataError, DataNotFoundError
 
 Container = Literal["hdf5", "npz", "npy"]
 
+_FAULTS = (
+    OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, EOFError,
+    NotImplementedError, MemoryError, SyntaxError, tokenize.TokenError, struct.error,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What h5py, NumPy, zip and the system raise of a file that is damaged, or not there."""
 _LARGE = 2**26
 """Size from which an array is compared with the bytes that the file stores of it [byte]."""
 _RATIO = 2000
@@ -156,7 +166,7 @@ class Group(Arrays):
                 return None
             try:
                 node = node[part]
-            except Exception as exc:  # of h5py, about a link or an object
+            except _FAULTS as exc:
                 return _why_not(link, exc)
         return node
 
@@ -244,7 +254,7 @@ def reading(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as exc:  # of h5py, NumPy, zip or the system: all mean that it is damaged
+    except _FAULTS as exc:
         _log.debug("%s: %r", name, exc)
         raise DataError(f"{name} cannot be read: {_why(exc)}.") from exc
 
