@@ -193,6 +193,11 @@ def test_apsu_bin_at_an_angle_of_nan_is_left_out_with_a_note(tmp_path):
     assert "c2_00003" in file.notes[0]
 
 
+def test_an_angle_that_cannot_be_is_left_out(tmp_path):
+    angles = {"xpcs/qmap/dynamic_v_list_dim1": [0.0, 30.0, 1e8]}
+    assert len(open_source(apsu(tmp_path / "a.hdf", changes=angles)).bins) == 2
+
+
 def test_apsu_first_q_of_nan_does_not_hide_the_others(tmp_path):
     lists = {"xpcs/qmap/dynamic_v_list_dim0": [np.nan, 0.003]}
     path = apsu(tmp_path / "a.hdf", changes=lists)

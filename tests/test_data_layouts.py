@@ -295,3 +295,18 @@ def test_names_that_lead_nowhere_are_in_the_file(tmp_path):
         for name, words in (("gone", "a link to /no/where"), ("empty", "holds nothing")):
             with pytest.raises(DataError, match=words):
                 arrays[name]
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0, np.nan, 1e300])
+def test_a_time_step_that_cannot_be_is_refused(tmp_path, dt):
+    write(tmp_path / "a.h5", {"c2": C2, "q": 0.01, "phi": PHI, "dt": dt})
+    with pytest.raises(DataError, match="dt from the file is .* expected a positive time"):
+        load_file(tmp_path / "a.h5", WANTED)
+
+
+def test_numbers_that_no_correlation_can_be_are_masked(tmp_path):
+    c2 = C2.copy()
+    c2[0, 1, 4] = c2[0, 4, 1] = 1e20
+    write(tmp_path / "a.h5", {"c2": c2, "q": 0.01, "phi": PHI, "dt": DT})
+    data, report = load_file(tmp_path / "a.h5", WANTED)
+    assert report.n_masked == 1 and not data.mask[0, 1, 4]

@@ -6,6 +6,7 @@ import pytest
 
 from twotime.data import load_file
 from twotime.data.dataset import TwoTimeData
+from twotime.data.detector import PIXEL, detector_for, one_time
 from twotime.data.selection import Selection
 from twotime.data.write import write_apsu
 from twotime.errors import DataError
@@ -75,3 +76,27 @@ def test_unequal_steps_do_not_fit_the_layout(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="cannot be written"):
         write_apsu(tmp_path / "no" / "a.h5", make(np.arange(1.0, 6.0)))
+
+
+def test_the_detector_shows_every_angle_where_it_is():
+    """Angles turn anticlockwise from the right; rows count downwards."""
+    q, phi = np.array([0.002, 0.004]), np.arange(0.0, 360.0, 45.0)
+    place = np.delete(np.arange(16), [2, 9])  # two places have no pixels
+    detector = detector_for(q, phi, place)
+    row, column = np.indices(detector.regions.shape) - detector.centre
+    per_pixel = PIXEL / detector.distance
+    for number, at in enumerate(place, start=1):
+        here = detector.regions == number
+        middle = np.mean(column[here] - 1j * row[here])
+        apart = np.rad2deg(np.angle(middle * np.exp(-1j * np.deg2rad(phi[at % 8]))))
+        assert abs(apart) < 5
+        sine = np.sin(np.arctan(np.hypot(row, column)[here] * per_pixel))
+        seen = 2 * np.pi * detector.energy / 12.398 * sine.mean()
+        assert seen == pytest.approx(q[at // 8], rel=0.05)
+    assert np.unique(detector.regions).tolist() == list(range(15))
+
+
+def test_one_time_results_are_means_over_pairs():
+    c2 = np.triu(np.arange(16.0).reshape(1, 4, 4))
+    c2[0, 0, 1] = np.nan
+    assert one_time(c2)[:, 0].tolist() == [7.5, 8.5, 4.5, 3.0]
