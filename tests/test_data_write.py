@@ -92,7 +92,7 @@ def test_the_detector_shows_every_angle_where_it_is():
         assert abs(apart) < 5
         sine = np.sin(np.arctan(np.hypot(row, column)[here] * per_pixel))
         seen = 2 * np.pi * detector.energy / 12.398 * sine.mean()
-        assert seen == pytest.approx(q[at // 8], rel=0.05)
+        assert seen == pytest.approx(q[at // 8], rel=0.12)
     assert np.unique(detector.regions).tolist() == list(range(15))
 
 
