@@ -30,7 +30,7 @@ _FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """What h5py, NumPy, zip and the system raise of a file that is damaged, or not there."""
-_LARGE = 2**26
+_LARGE = 2**28
 """Size from which an array is compared with the bytes that the file stores of it [byte]."""
 _RATIO = 2000
 """Times that numbers may be larger than what is stored of them; deflate reaches 1032."""
