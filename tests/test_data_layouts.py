@@ -203,7 +203,10 @@ def test_any_hdf5_by_the_names_of_its_arrays(tmp_path, axes):
 
 def test_a_name_that_is_not_in_the_file_is_told(tmp_path):
     write(tmp_path / "a.h5", {"results/other": C2})
-    with pytest.raises(DataError, match="no array is called results/corr; got results"):
+    with pytest.raises(DataError, match="there is no results/corr, axes/q.* holds results"):
+        load_with_report(configured(tmp_path, layout=NAMED))
+    write(tmp_path / "a.h5", {"results/corr": C2, "axes/q": 0.01, "axes/phi": PHI})
+    with pytest.raises(DataError, match="there is no axes/dt in the file"):
         load_with_report(configured(tmp_path, layout=NAMED))
     with pytest.raises(ConfigurationError, match="layout.*c2"):
         configured(tmp_path, layout={"q": "axes/q"})

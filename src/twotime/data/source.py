@@ -250,9 +250,10 @@ class Values(NamedTuple):
 
     def _unit(self, name: str) -> float:
         unit = self.attribute(name, "units", "s").strip()
-        if unit.lower() not in _SECONDS:
+        known = unit.lower() if len(unit) > 2 else unit  # Ms is no ms
+        if known not in _SECONDS:
             raise DataError(f"{name} has the unit {unit!r}; expected s, ms, us, ns or min.")
-        return _SECONDS[unit.lower()]
+        return _SECONDS[known]
 
     def needed_times(self, name: str) -> Numbers:
         """As `needed`, for times with an attribute `units` [s]."""

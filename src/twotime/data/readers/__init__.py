@@ -17,6 +17,9 @@ READERS: tuple[Reader, ...] = (
 )  # fmt: skip
 """Readers of files with named arrays; the first that recognises a file reads it."""
 
+_SHOWN = 20
+_NAMED = 5
+
 
 def open_source(
     path: Path, *, angle_last: bool = False, datasets: Datasets | None = None
@@ -39,7 +42,7 @@ def open_source(
     with about(path), open_arrays(path) as file:
         layout: Layout = kind
         if datasets is not None:
-            header = arrays.read_arrays(Values(file), datasets)
+            header = arrays.read_named(Values(file), datasets)
         elif kind == "npy":
             header = arrays.read_npy(Values(file), angle_last=angle_last)
         else:
@@ -58,30 +61,28 @@ def _reader_of(file: Values) -> Reader:
             return reader
     known = " or ".join(reader.expected for reader in READERS)
     raise DataError(
-        f"the layout of this file is not known, {describe(file)}; expected {known}; name "
+        f"the layout of this file is not known, {_held(file)}; expected {known}; name "
         "the arrays in experimental_data.layout, or correlate again."
     )
 
 
-def describe(file: Values) -> str:
-    """What a file holds, in a line: its root, and what is known of files without matrices."""
+def _held(file: Values) -> str:
+    """What a file holds, in a few words."""
     if "xpcs/multitau" in file or "xpcs/qmap" in file:
         return "an APS file with one-time results or a map, but without xpcs/twotime"
-    held = [
-        f"{name} ({'group' if name not in arrays_of(file) else arrays_of(file)[name]})"
-        for name in file.names()
-    ]
-    return f"its root holds {', '.join(held[:20]) or 'nothing'}"
+    held = [f"{name} ({_kind(file, name)})" for name in file.names()]
+    return f"its root holds {', '.join(held[:_SHOWN]) or 'nothing'}"
 
 
-def arrays_of(file: Values) -> dict[str, str]:
-    """Shapes of the arrays at the root of a file, as text."""
-    found = {}
-    for name in file.names():
-        shape = getattr(file.file[name], "shape", None)
-        if shape is not None:
-            found[name] = "x".join(map(str, shape)) or "a number"
-    return found
+def _kind(file: Values, name: str) -> str:
+    """The shape of an array, or what else a name stands for."""
+    try:
+        node = file.file[name]
+    except DataError:
+        return "not readable"
+    if not isinstance(node, Array):
+        return "group"
+    return "x".join(map(str, node.shape)) or "a number"
 
 
 def _without_placeless(header: TwoTimeFile) -> TwoTimeFile:
@@ -94,8 +95,8 @@ def _without_placeless(header: TwoTimeFile) -> TwoTimeFile:
             f"no matrix has a q and an angle that are numbers, the first is {out[0]}; expected "
             "them; correct the file, or name other arrays in experimental_data.layout."
         )
-    note = f"left out, as q or phi is no number: {'; '.join(map(str, out[:5]))}"
-    more = f" and {len(out) - 5} more" if len(out) > 5 else ""
+    note = f"left out, as q or phi is no number: {'; '.join(map(str, out[:_NAMED]))}"
+    more = f" and {len(out) - _NAMED} more" if len(out) > _NAMED else ""
     kept = tuple(b for b in header.bins if b not in out)
     return dataclasses.replace(
         header, bins=kept, missing=header.missing + len(out), notes=(*header.notes, note + more)
@@ -132,7 +133,7 @@ def _frame_count(file: Arrays, bins: tuple[Bin, ...]) -> tuple[int, tuple[str, .
         raise first
     if len(counts) != 1:
         raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
-    return counts.pop(), tuple(notes[:5])
+    return counts.pop(), tuple(notes[:_NAMED])
 
 
 def _frames_of(array: Array, b: Bin) -> int:

@@ -38,14 +38,8 @@ def read_arrays(file: Values, at: Datasets = _AT_ROOT) -> TwoTimeFile:
         at: Names of the arrays.
 
     Raises:
-        DataError: If there is no c2, or shapes contradict each other.
+        DataError: If shapes contradict each other.
     """
-    if at.c2 not in file:
-        raise DataError(
-            f"no array is called {at.c2}; got {', '.join(file.names()) or 'nothing'}; "
-            "expected c2 and optionally q, phi, t or dt, mask, sigma; for other names, give them "
-            "in experimental_data.layout."
-        )
     if isinstance(file.file[at.c2], Group):
         places, shape = _members(file, at.c2)
     else:
@@ -66,6 +60,19 @@ def read_arrays(file: Values, at: Datasets = _AT_ROOT) -> TwoTimeFile:
             raise DataError(f"{name} has shape {got}; expected that of {at.c2}, {shape}.")
     dt, times = _clock(file, at, frames)
     return TwoTimeFile(bins, dt=dt, times=times, mask=mask, sigma=sigma, notes=notes)
+
+
+def read_named(file: Values, at: Datasets) -> TwoTimeFile:
+    """As `read_arrays`, for names that a user gives: all of them must be there."""
+    named = (at.c2, at.q, at.phi, at.dt, at.t, at.mask, at.sigma)
+    gone = [name for name in named if name and name not in file]
+    if gone:
+        raise DataError(
+            f"there is no {', '.join(gone)} in the file, its root holds "
+            f"{', '.join(file.names()) or 'nothing'}; expected the arrays that "
+            "experimental_data.layout names; correct it."
+        )
+    return read_arrays(file, at)
 
 
 def _members(
@@ -173,7 +180,10 @@ def _read_root(file: Values) -> TwoTimeFile:
 
 def _read_cache(file: Values) -> TwoTimeFile:
     read = read_arrays(file, _CACHE)
-    return dataclasses.replace(read, times=None) if read.dt else read
+    if not read.dt:
+        return read
+    note = "a cache does not say when its first frame was: taken as the first of the record"
+    return dataclasses.replace(read, times=None, notes=(*read.notes, note))
 
 
 def read_pychx(file: Values) -> TwoTimeFile:
