@@ -472,7 +472,7 @@ def answers(kind: str, count: int, seed: int) -> Iterator[tuple[str, str, str, i
         assert worker.stdout is not None
         started, lines, buffer = first, 0, b""
         while True:
-            limit = 2 * LONGEST if lines else 300
+            limit = 2 * LONGEST if lines else 1200  # the first compiles
             ready, _, _ = select.select([worker.stdout], [], [], limit)
             chunk = os.read(worker.stdout.fileno(), 65536) if ready else b""
             if not chunk:

@@ -391,8 +391,8 @@ def container(path: Path) -> Container:
                 "experimental_data.file_path)."
             )
         if not path.is_file():
-            kind = "a folder" if path.is_dir() else "a device or pipe"
-            raise DataError(f"expected a data file, got {kind}; name the file inside it.")
+            what = "a folder; name the file inside it" if path.is_dir() else "a device or pipe"
+            raise DataError(f"expected a data file, got {what}.")
         with path.open("rb") as file:
             head = file.read(8)
             if head.startswith(b"\x93NUMPY"):
