@@ -116,7 +116,7 @@ def validate(config: Path) -> None:
 @twotime.command()
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
-    """Show layout, q, angles, frames and dt of a data file."""
+    """Show layout, q, angles, frames and dt of a data file, and what each matrix is like."""
     click.echo(inspect_file(file))
 
 
