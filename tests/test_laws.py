@@ -370,7 +370,8 @@ def test_rounding_of_a_stretched_decay_is_no_broken_law():
     theta = np.array([100.0, -2.0, -1e5, 0.1])
     at = {"t": 0.3 * jnp.arange(1.0, 8.0), "q": jnp.asarray(0.02), "phi": jnp.zeros(2)}
     error, rounding = compare(law, space, theta, at)
-    assert np.all(~(error > DERIVATIVE + rounding)) and np.any(error > DERIVATIVE)
+    assert np.all(~(error > DERIVATIVE + rounding))
+    assert rounding.max() > DERIVATIVE  # which no fixed tolerance would allow
 
 
 def test_space_of_another_model_and_float32_are_refused():
