@@ -25,6 +25,7 @@ from twotime.covariance.bands import draw_bands as draw_bands
 from twotime.covariance.misfit import residual_structure as residual_structure
 from twotime.data import load_data as load_data
 from twotime.data.dataset import TwoTimeData as TwoTimeData
+from twotime.data.dataset import join as join
 from twotime.data.readers import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
 from twotime.data.simulate import simulate as simulate

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from twotime.config.manager import ConfigManager
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import SAME_Q, TwoTimeData
 from twotime.data.level import baseline_of, level_of
 from twotime.data.matrices import read_matrices
 from twotime.data.readers import open_source
 from twotime.data.selection import (
-    SAME_Q,
     Selection,
     frame_times,
     mask_bad_frames,

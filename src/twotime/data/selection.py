@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float
 
 from twotime.config.frames import expand, joined
 from twotime.config.manager import ConfigManager
+from twotime.data.dataset import SAME_Q
 from twotime.data.source import Layout, PlacedBin, TwoTimeFile
 from twotime.errors import DataError
 
 Angles = tuple[float, ...]
 
-SAME_Q = 1e-6
 _DT_TOLERANCE = 1e-6
 _ANGLE_SLACK = 1e-6
 

@@ -91,7 +91,7 @@ def fit_cmc(
     if not is_concrete(*jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
-    mode = resolve_mode(per_angle_mode, len(data.phi))
+    mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     check_space(data, space)
     driver.meet()
@@ -153,7 +153,9 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
     if job.mode.is_decided:
-        job = job._replace(mode=resolve_mode(fit.per_angle_mode, len(job.data.phi)))
+        job = job._replace(mode=resolve_mode(fit.per_angle_mode, job.data.ring))
+    if fit.weight is not None:
+        job = job._replace(data=replace(job.data, weight=fit.weight))
     if job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
     posterior, evaluator, found, checked = _posterior(job, space, fit)
