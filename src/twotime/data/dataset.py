@@ -235,7 +235,7 @@ def select(data: TwoTimeData, chosen: Sequence[int]) -> TwoTimeData:
     names = ("c2", "phi", "mask", "sigma", "q", "weight")
     parts: dict[str, Any] = {name: cut(getattr(data, name)) for name in names}
     if parts["q"].ndim:
-        parts["q"], parts["rings"] = _one_if_same(parts["q"], [data.ring[k] for k in chosen])
+        parts["q"], parts["rings"] = one_if_same(parts["q"], [data.ring[k] for k in chosen])
     return dataclasses.replace(data, **parts)
 
 
@@ -270,7 +270,7 @@ def join(*data: TwoTimeData) -> TwoTimeData:
             "dataclasses.replace(joined, weight=...) those of all matrices."
         )
     q = _joined([_xp(x.q).broadcast_to(x.q, x.phi.shape) for x in data])
-    q, rings = _one_if_same(q, _joint_rings(data))
+    q, rings = one_if_same(q, _joint_rings(data))
     return TwoTimeData(
         c2=_joined([x.c2 for x in data]),
         t=first.t,
@@ -320,10 +320,10 @@ def _joint_rings(data: tuple[TwoTimeData, ...]) -> list[int]:
     return found
 
 
-def _one_if_same(q: AnyArray, rings: Sequence[int]) -> tuple[AnyArray, tuple[int, ...]]:
+def one_if_same(q: AnyArray, rings: Sequence[int]) -> tuple[AnyArray, tuple[int, ...]]:
     """One wavevector where all are equal, else one for each matrix with its ring, from 0."""
     if is_concrete(q) and np.all(np.asarray(q) == np.asarray(q)[0]):
-        return q[0], ()
+        return _xp(q).asarray(q[0]), ()
     order = list(dict.fromkeys(rings))
     return q, tuple(order.index(k) for k in rings)
 

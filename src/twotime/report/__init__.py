@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from twotime.config.frames import joined
 from twotime.models.base import Curve
+from twotime.models.rates import AnyArray
 from twotime.results.storage import Provenance
 
 _UNITS = {
@@ -192,6 +193,36 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
         rows.append((name, *shown, curve.unit, curve.description))
     heads = ("function", "first frame", "middle", "last frame", "unit", "meaning")
     return Table("Functions of time", heads, tuple(rows))
+
+
+def extent(phi: AnyArray, rings: tuple[int, ...]) -> str:
+    """How many matrices there are, in words."""
+    if not any(rings):
+        return f"{len(phi)} angles"
+    return f"{len(phi)} matrices at {max(rings) + 1} wavevectors"
+
+
+def by_place(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]], result: Any) -> Table:
+    """A table with a row for each matrix, by angle and, where there are several, wavevector.
+
+    Angles that share contrast and offset have one row.
+
+    Args:
+        title: Title of the table.
+        heads: Heads of the columns after those of the place.
+        rows: Cells of each matrix, its angle first.
+        result: A fit or a posterior, which knows wavevectors and rings.
+    """
+    rings = result.rings
+    if result.per_angle_mode == "averaged":
+        first = [rings.index(ring) for ring in sorted(set(rings))] or [0]
+        rows = [("all", *row[1:]) if k in first else () for k, row in enumerate(rows)]
+    if rings:
+        heads, q = ("q [Å⁻¹]", "φ [degree]", *heads), [f"{float(x):.6g}" for x in result.q]
+        rows = [(x, *row) if row else () for x, row in zip(q, rows, strict=True)]
+    else:
+        heads = ("φ [degree]", *heads)
+    return Table(title, heads, tuple(filter(None, rows)))
 
 
 def sentence(text: str) -> str:

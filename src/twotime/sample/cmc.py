@@ -209,8 +209,8 @@ def _posterior(
     if kinds and not job.mode.is_series:  # coefficients of a series are no contrasts
         near = found.coefficients + shift, errors[n:]
         leans = coordinates.leans(space, kinds, *near)
-        both = coordinates.make_coordinates(space, kinds)
-        checks.append(coordinates.check_priors(both, _numbered(kinds), *near))
+        both, basis = coordinates.make_coordinates(space, kinds), np.asarray(problem.scaling.basis)
+        checks.append(coordinates.check_priors(both, _numbered(kinds, basis), *near))
     scaling = coordinates.choose_scaling(space, job.mode, job.scaling, leans=leans)
     posterior = density.make_posterior(
         job.model, plain, space, job.mode, evaluator, scaling=scaling, noise=job.noise
@@ -219,9 +219,10 @@ def _posterior(
     return posterior, evaluator.word, found, coordinates.joined(checks)
 
 
-def _numbered(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the coordinates of contrast and offset."""
-    return tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+def _numbered(kinds: tuple[str, ...], basis: np.ndarray) -> tuple[str, ...]:
+    """Names of the coordinates of contrast and offset, with the first angle that each is of."""
+    first = np.argmax(basis > 0, axis=0).tolist()
+    return tuple(f"{kind}[{first[kinds[:i].count(kind)]}]" for i, kind in enumerate(kinds))
 
 
 def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCResult:
@@ -287,9 +288,10 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
 def _names(job: Job, setup: Setup) -> dict[str, Any]:
     """The part of a result that is known before sampling."""
     posterior, is_cut = setup.posterior, job.sharding.n_shards > 1
+    data = posterior.plane.data
     sampled = posterior.scaling.sampled
     kinds = () if sampled is None else sampled.names
-    names = posterior.coordinates.names + _numbered(kinds)
+    names = posterior.coordinates.names + _numbered(kinds, np.asarray(posterior.scaling.basis))
     return {
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
@@ -307,7 +309,10 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "coordinate_names": names + ("noise",) * posterior.noise.size,
         "limits": job.limits,
         "prior_names": setup.priors.names,
-        "phi": np.asarray(posterior.plane.data.phi, float),
+        "phi": np.asarray(data.phi, float),
+        "q": np.asarray(data.q, float),
+        "rings": data.rings,
+        "weight": None if data.weight is None else np.asarray(data.weight, float),
     }
 
 

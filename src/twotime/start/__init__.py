@@ -128,7 +128,7 @@ def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
         info.name: Typical(float(info.prior_location), float(info.prior_scale), is_log, info.unit)
         for info, is_log in zip(infos, space.log_space, strict=True)
     }
-    t, q = np.asarray(data.t), float(np.asarray(data.q))
+    t, q = np.asarray(data.t), float(np.exp(np.mean(np.log(np.asarray(data.q)))))
     return Scene(tuple(space.names), t, q, bounds, known, typical)
 
 
