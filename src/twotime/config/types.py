@@ -85,7 +85,7 @@ class ScatteringConfig(TypedDict, total=False):
     """Lowest and highest q of those that are selected, both included."""
     q_tolerance: Annotated[float, key(0.05, ge=0, lt=1)]
     """Largest relative distance between the file's q and wavevector_q, and between neighbours of
-    one ring (at most 0.005 there): bins whose own mean q differ from angle to angle."""
+    one ring (at most 0.01 there): bins whose own mean q differ from angle to angle."""
     q_mode: Annotated[Literal["each", "together"], key("each")]
     """Several q: fit each by itself (fit --q), or one law to all of them together."""
     phi_angles: Annotated[list[Degrees], key(unit="degree", otherwise="all in the file")]

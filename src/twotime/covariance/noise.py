@@ -336,7 +336,7 @@ def solve_noise(
 
 def _over_rings(rings: tuple[int, ...], x: Float[Array, "angle *kind"]) -> Float[Array, "..."]:
     """Sums over the angles of each ring; of all, without an axis of rings, where there is one."""
-    if not rings:
+    if not any(rings):
         return jnp.sum(x, axis=0)
     return jax.ops.segment_sum(x, np.asarray(rings), max(rings) + 1)
 
@@ -345,5 +345,5 @@ def photon_powers(
     inverse_photons: Float[Array, "*ring"], rings: tuple[int, ...]
 ) -> Float[Array, "#angle 3"]:
     """1, 1/n̄ and 1/n̄² of each angle."""
-    of_each = inverse_photons[np.asarray(rings)] if rings else inverse_photons[None]
+    of_each = inverse_photons[np.asarray(rings)] if any(rings) else inverse_photons[None]
     return of_each[:, None] ** jnp.arange(3)

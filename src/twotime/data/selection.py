@@ -16,7 +16,7 @@ from twotime.errors import DataError
 
 Angles = tuple[float, ...]
 
-RING = 5e-3
+RING = 1e-2
 """Largest relative distance of the wavevectors of neighbours in a ring: own means of its bins."""
 _SAME_PHI = 0.1
 """Angles this near are the same, which a ring holds once [degree]."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from twotime.config.frames import joined
 from twotime.models.base import Curve
 from twotime.models.rates import AnyArray
@@ -216,13 +218,15 @@ def by_place(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]], re
     rings = result.rings
     if result.per_angle_mode == "averaged":
         first = [rings.index(ring) for ring in sorted(set(rings))] or [0]
-        rows = [("all", *row[1:]) if k in first else () for k, row in enumerate(rows)]
-    if rings:
-        heads, q = ("q [Å⁻¹]", "φ [degree]", *heads), [f"{float(x):.6g}" for x in result.q]
-        rows = [(x, *row) if row else () for x, row in zip(q, rows, strict=True)]
+        rows = [("all", *rows[k][1:]) for k in first]
+        q = [np.mean(np.asarray(result.q)[np.asarray(rings) == rings[k]]) for k in first if rings]
     else:
-        heads = ("φ [degree]", *heads)
-    return Table(title, heads, tuple(filter(None, rows)))
+        q = np.asarray(result.q).tolist() if rings else []
+    heads = ("φ [degree]", *heads)
+    if rings:
+        heads = ("q [Å⁻¹]", *heads)
+        rows = [(f"{x:.6g}", *row) for x, row in zip(q, rows, strict=True)]
+    return Table(title, heads, tuple(rows))
 
 
 def sentence(text: str) -> str:
