@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME, DT, FRAMES, Q, TIMES
+from cases import BY_NAME, TIMES, Q
 
 import twotime as tt
 from twotime.covariance.noise import Moments, photon_powers, solve_noise

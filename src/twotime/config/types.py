@@ -87,7 +87,7 @@ class ScatteringConfig(TypedDict, total=False):
     """Largest relative distance between the file's q and wavevector_q, and between neighbours of
     one ring (at most 0.01 there): bins whose own mean q differ from angle to angle."""
     q_mode: Annotated[Literal["each", "together"], key("each")]
-    """Several q: fit each by itself (fit --q), or one law to all of them together."""
+    """Several q: fit each by itself, in a folder of its own, or one law to all of them."""
     phi_angles: Annotated[list[Degrees], key(unit="degree", otherwise="all in the file")]
     """Angles to analyse, or to simulate; they label the matrices of a file without angles."""
 

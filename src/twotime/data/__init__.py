@@ -25,7 +25,7 @@ from twotime.data.selection import (
 from twotime.data.source import TwoTimeFile, about, container
 from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
-from twotime.errors import DataError
+from twotime.errors import ConfigurationError, DataError
 
 LARGE_Q = 0.2
 """Wavevector beyond small angles, probably in 1/nm [1/Å]."""
@@ -104,6 +104,12 @@ def load_data(config: ConfigManager) -> TwoTimeData:
 def load_with_report(config: ConfigManager) -> Loaded:
     """As `load_data`, with a report of the source and of what was left out."""
     path, selection = config.data_file_path, Selection.from_config(config)
+    if config.q_mode == "each" and not isinstance(selection.q, float):
+        raise ConfigurationError(
+            "analyzer_parameters.scattering.wavevector_q: several wavevectors, each to be fitted "
+            "by itself, are no single value; expected one number, or q_mode: together; for each by "
+            "itself call twotime.batch.run."
+        )
     if config.cache_file_path is None:
         return load_file(path, selection)
     cache = Cache(config.cache_file_path, config.cache_filename_template, config.cache_compression)

@@ -118,7 +118,7 @@ class Selection:
         include, exclude = (angles.get(f"{name}_angles", ()) for name in ("include", "exclude"))
         named, q = (tuple(map(float, include)), tuple(map(float, exclude))), config.wavevector_q
         return cls(
-            q=tuple(map(float, q)) if isinstance(q, list) else None if q == "all" else q,
+            q=_wavevectors(q),
             q_range=None if config.q_range is None else (config.q_range[0], config.q_range[1]),
             q_tolerance=config.q_tolerance,
             phi_angles=None if config.phi_angles is None else tuple(config.phi_angles),
@@ -135,6 +135,13 @@ class Selection:
             baseline=None if data["baseline"] == "auto" else float(data["baseline"]),
             memory_limit=None if limit is None else 1e9 * limit,
         )
+
+
+def _wavevectors(q: float | list[float] | str | None) -> float | tuple[float, ...] | None:
+    """Wavevectors of a configuration, as a selection has them."""
+    if isinstance(q, list):
+        return tuple(map(float, q))
+    return None if q in ("all", None) else float(q)
 
 
 class Ring(NamedTuple):
