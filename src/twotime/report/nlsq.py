@@ -229,9 +229,11 @@ def _how_shared(fit: NLSQResult) -> tuple[str, ...]:
     place = f"{('contrast', 'offset')[which]} at {where(fit.q, fit.phi, int(angle))}"
     far = f"{deviations.max():.1f} standard deviations ({place})"
     if fit.is_shared:
-        of = "of a wavevector " if fit.rings else ""
-        agree = f"share contrast and offset: they agree, the farthest within {far}."
-        return (f"All angles {of}{agree}",)
+        if fit.rings:
+            return (
+                f"The angles of a wavevector share contrast and offset, the farthest within {far}.",
+            )
+        return (f"All angles share contrast and offset: they agree, the farthest within {far}.",)
     return (
         f"Every angle has its own contrast and offset (individual): with shared ones they would "
         f"be up to {far} away.",
