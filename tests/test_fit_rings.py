@@ -192,6 +192,8 @@ def test_words_and_figures_say_which_wavevector(data, fit):
     assert figures._place(arrays, 2) == "q = 0.0075 Å⁻¹, φ = 0°"
     lines = [line for line in figures.scaling(fit).axes[0].lines if line.get_linestyle() == "-"]
     assert [len(line.get_xdata()) for line in lines] == [2, 2]
+    words = [text.get_text() for text in figures.scaling(fit).axes[0].texts]
+    assert words == [" q = 0.005 Å⁻¹", " q = 0.0075 Å⁻¹"]
 
 
 def test_a_joint_fit_is_saved_and_read_again(tmp_path, fit):

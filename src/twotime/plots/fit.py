@@ -258,6 +258,10 @@ def scaling(fit: NLSQResult) -> Figure:
         for line in lines:
             order = line[np.argsort(phi[line])]
             ax.plot(phi[order], values[order], "-", lw=0.8, color="0.6", zorder=1)
+            if len(lines) > 1:
+                name = f" q = {np.mean(np.asarray(fit.q)[line]):.4g} Å⁻¹"
+                place = (phi[order[-1]], values[order[-1]])
+                ax.annotate(name, place, fontsize="x-small", va="center")
         ax.plot(phi[~on], values[~on], "o", ms=5, color=COLOURS[0])
         ax.plot(phi[on], values[on], "o", ms=6, mfc="white", color=COLOURS[1], label="on a bound")
         ax.set_ylabel(name)
