@@ -159,7 +159,7 @@ def channel_slopes(
     data: TwoTimeData,
     params: Float[Array, " param"],
     free: tuple[bool, ...],
-    k: Array,
+    k: Array | int,
     directions: Float[Array, "direction free"] | None = None,
 ) -> tuple[Channels, Channels]:
     """Channels of matrix `k` at the frames and, along a first axis, derivatives along directions.
