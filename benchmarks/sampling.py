@@ -83,7 +83,7 @@ def main(frames=500, draws=1000):
         model,
         plain,
         space,
-        resolve_mode(fit.per_angle_mode, 1),
+        resolve_mode(fit.per_angle_mode, (0,)),
         evaluator,
         scaling="marginal",
         noise=NOISES["sampled"],

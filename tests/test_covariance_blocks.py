@@ -67,7 +67,7 @@ def set_up(kind, n, tau, **changes):
 
 def channels_of(problem):
     model, data = problem.model, problem.data
-    return channel_slopes(model, data, problem.start, problem.varying, jnp.asarray(data.phi)[0])
+    return channel_slopes(model, data, problem.start, problem.varying, 0)
 
 
 def at_truth(problem):

@@ -38,7 +38,7 @@ def test_jit_builds_it_from_tracers():
         ({"c2": np.ones((3, 3))}, "c2 has shape"),
         ({"c2": np.ones((2, 3, 4))}, "c2 has shape"),
         ({"t": np.arange(4.0)}, "t has shape"),
-        ({"q": np.ones(2)}, "q has shape"),
+        ({"q": np.ones(3)}, "q has shape"),
         ({"phi": np.zeros(3)}, "phi has shape"),
         ({"mask": np.ones((2, 3, 3))}, "mask is float64"),
         ({"mask": np.ones((3, 3), bool)}, "mask is bool"),

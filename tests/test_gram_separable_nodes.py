@@ -49,7 +49,7 @@ def gram(evaluator, model, data, params, free):
 
 @eqx.filter_jit
 def is_smooth(model, data, params):
-    channels, by = channel_slopes(model, data, params, (True,) * params.size, PHI[0])
+    channels, by = channel_slopes(model, data, params, (True,) * params.size, 0)
     return factors_at_nodes(model, channels, by, EDGE)[1]
 
 

@@ -54,7 +54,7 @@ def largest_error(got, want):
 @eqx.filter_jit
 def smooth_tiles(model, data, params):
     """How many of the 15 tiles of the first angle are summed at nodes."""
-    channels, by = channel_slopes(model, data, params, (True,) * params.size, data.phi[0])
+    channels, by = channel_slopes(model, data, params, (True,) * params.size, 0)
     products = products_of(channels, with_normal=True)
     weights = jax.tree.map(lambda x: x[0], node_weights(data, 1.1, TILE))
     settings = channels, ChannelDerivatives.of(by), weights, TILE

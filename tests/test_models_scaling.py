@@ -69,17 +69,17 @@ def test_frozen_values_stay():
 
 
 def test_auto_is_decided_by_the_data_from_three_angles_on():
-    found = [scaling.resolve_mode("auto", n) for n in (1, 2, 3, 9)]
+    found = [scaling.resolve_mode("auto", (0,) * n) for n in (1, 2, 3, 9)]
     assert [mode.word for mode in found] == ["individual"] * 2 + ["auto"] * 2
     assert [mode.is_decided for mode in found] == [False] * 2 + [True] * 2
     with pytest.raises(ValueError, match="per_angle_mode is 'both'"):
-        scaling.resolve_mode("both", 1)
+        scaling.resolve_mode("both", (0,))
 
 
 @pytest.mark.parametrize("word", ["individual", "averaged", "constant", "fourier"])
 def test_words_and_objects_are_the_same(word):
-    mode = scaling.resolve_mode(word, 5)
-    assert mode.word == word and scaling.resolve_mode(mode, 1) is mode
+    mode = scaling.resolve_mode(word, (0,) * 5)
+    assert mode.word == word and scaling.resolve_mode(mode, (0,)) == mode
     assert mode == type(mode)() and hash(mode) == hash(type(mode)())
 
 

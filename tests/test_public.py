@@ -22,7 +22,8 @@ NAMES = {
     "delta_bands", "draw_bands", "estimate_starts", "fit_nlsq", "fit_sequential",
     "known_noise_covariance", "optimum", "profile", "read_counts", "residual_structure",
     "Consensus", "Gaussian", "Hmc", "Importance", "Limits", "Nuts", "Sharding", "fit_cmc",
-    "inspect_file", "load_data", "load_result", "simulate", "simulate_speckle", "write_apsu",
+    "OneTime", "inspect_file", "join", "one_time", "load_data", "load_result",
+    "simulate", "simulate_speckle", "write_apsu",
 }  # fmt: skip
 
 

@@ -23,8 +23,11 @@ from twotime.covariance import optimum as optimum
 from twotime.covariance.bands import delta_bands as delta_bands
 from twotime.covariance.bands import draw_bands as draw_bands
 from twotime.covariance.misfit import residual_structure as residual_structure
+from twotime.covariance.one_time import OneTime as OneTime
+from twotime.covariance.one_time import one_time as one_time
 from twotime.data import load_data as load_data
 from twotime.data.dataset import TwoTimeData as TwoTimeData
+from twotime.data.dataset import join as join
 from twotime.data.inspect import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
 from twotime.data.simulate import simulate as simulate

@@ -6,6 +6,7 @@ converge (its results are written and marked), 130 interrupted.
 
 import contextlib
 import functools
+import glob
 import hashlib
 import importlib.metadata
 import itertools
@@ -145,6 +146,9 @@ def simulate(config: Path, output: Path, **options: Any) -> None:
 @click.option("-o", "--output", type=FILE, help="Folder for the results.")
 @click.option("--method", type=click.Choice(["nlsq", "cmc", "both"]),
               help="Use this method instead of optimization.method.")  # fmt: skip
+@click.option("--q", help="Wavevectors instead of wavevector_q: all, or numbers joined by commas.")
+@click.option("--together", is_flag=True, help="Fit one law to all wavevectors.")
+@click.option("--data", multiple=True, help="Data file or pattern ('scan_*.h5'); may be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("--resume", is_flag=True, help="Resume interrupted sampling.")
 @click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
@@ -157,16 +161,25 @@ def fit(
     overwrite: bool,
     resume: bool,
     verbose: bool,
+    **chosen: Any,
 ) -> int:
-    """Fit or sample, and write results, figures and a report."""
-    from twotime import workflow
+    """Fit or sample, and write results, figures and a report.
 
-    settings = ConfigManager.from_yaml(config)
+    Several wavevectors or files have a folder each, with a table of all; a second call fits what
+    is missing.
+    """
+    from twotime import batch, workflow
+
+    settings, files = ConfigManager.from_yaml(config), _files(chosen["data"])
+    one = files[0] if len(files) == 1 else None
+    settings = batch.with_choice(settings, chosen["q"], is_together=chosen["together"], file=one)
     if method is not None:
         settings = workflow.with_method(settings, method)
     logs = settings.section("logging") | ({"level": "DEBUG"} if verbose else {})
     follow(logs, settings.base_dir)
     set_up(settings.section("hardware")["device"])
+    if batch.is_batch(settings, files):
+        return _fit_all(settings, output or settings.output_dir, files, overwrite=overwrite)
     folder, overwrite = output or settings.output_dir, overwrite or resume
     job = workflow.prepare(settings, folder, overwrite=overwrite)
     result: Any = None
@@ -188,6 +201,31 @@ def fit(
     if not post.is_complete:
         return INTERRUPTED
     return CONVERGED if post.converged else NOT_CONVERGED
+
+
+def _files(patterns: Sequence[str]) -> list[Path]:
+    """Files that patterns name, each once; a name that matches nothing stays, to be told of."""
+    found = dict[Path, None]()
+    for pattern in patterns:
+        found |= dict.fromkeys(map(Path, sorted(glob.glob(pattern)) or [pattern]))
+    return list(found)
+
+
+def _fit_all(settings: ConfigManager, folder: Path, files: Sequence[Path], **options: Any) -> int:
+    """Fit all items of a batch and tell of each."""
+    from twotime import batch
+
+    def tell(done: Any, count: int, total: int) -> None:
+        state = done.fault or done.result.status
+        _log.info("%d of %d, %s: %s", count, total, done.item.name, state)
+
+    outcomes = _interruptible(lambda: batch.run(settings, folder, files, progress=tell, **options))
+    failed = [x for x in outcomes if x.result is None]
+    loose = sum(x.result is not None and not x.is_good for x in outcomes)
+    click.echo(f"{len(outcomes)} fits in {folder}: {len(failed)} failed, {loose} not converged")
+    for x in failed:
+        click.echo(f"failed: {x.item.name}: {x.fault}")
+    return CONVERGED if all(x.is_good for x in outcomes) else NOT_CONVERGED
 
 
 @twotime.command()

@@ -109,7 +109,16 @@ def _axes(config: ConfigManager) -> dict[str, Any]:
         )
     first = config.start_frame * dt if config.t0 is None else config.t0
     t, angles = first + dt * np.arange(config.time_length), np.asarray(phi, dtype=np.float64)
-    return {"t": jnp.asarray(t), "q": config.wavevector_q, "phi": jnp.asarray(angles)}
+    q = config.wavevector_q
+    if isinstance(q, str) or q is None:
+        raise ConfigurationError(
+            "analyzer_parameters.scattering.wavevector_q: a simulation needs numbers; got "
+            f"{'no value' if q is None else q}; give one or a list."
+        )
+    if isinstance(q, list):  # every wavevector at every angle
+        return {"t": jnp.asarray(t), "q": jnp.repeat(jnp.asarray(q, float), angles.size),
+                "phi": jnp.tile(jnp.asarray(angles), len(q))}  # fmt: skip
+    return {"t": jnp.asarray(t), "q": q, "phi": jnp.asarray(angles)}
 
 
 def _check_new(file: Path, *, overwrite: bool) -> None:

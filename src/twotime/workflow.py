@@ -148,7 +148,7 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
     for note in report.notes:
         _log.warning("%s", note)
     _log.info("read %s: %d angles, %d frames", report.path, data.c2.shape[0], data.c2.shape[1])
-    mode = resolve_mode(config.nlsq_config["per_angle_mode"], data.phi.shape[0])
+    mode = resolve_mode(config.nlsq_config["per_angle_mode"], data.ring)
     space = check_inputs(model, data, config.space, mode)
     space, starts = _starts(model, data, space, config)
     output, sequential = config.section("output"), config.section("sequential")

@@ -23,7 +23,7 @@ _WORDS: Mapping[Any, str] = {
 _PLURAL: Mapping[Any, str] = {
     float: "numbers", int: "whole numbers", str: "texts", int | str: "frames and ranges (41-45)"
 }  # fmt: skip
-EXTRAS = ("unit", "otherwise", "same", "refused")
+EXTRAS = ("unit", "otherwise", "same", "refused", "words")
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
@@ -34,7 +34,8 @@ def key(default: Any = None, **facts: Any) -> Any:
         default: Value used where the key is left out; None where there is none.
         facts: What `pydantic.Field` takes (limits, `validation_alias`), the physical `unit`, what
             happens `otherwise` (a key without a default is left out), the key elsewhere that
-            means the `same`, and whether the key is `refused` (its description says why).
+            means the `same`, whether the key is `refused` (its description says why), and `words`
+            for what it takes where that is one of several types.
     """
     extras: Any = {name: fact for name in EXTRAS if (fact := facts.pop(name, None))}
     return Field(... if default is None else default, json_schema_extra=extras, **facts)
@@ -57,6 +58,11 @@ class Key:
     def is_section(self) -> bool:
         """Whether the key holds further keys."""
         return is_typeddict(self.type)
+
+    @property
+    def is_union(self) -> bool:
+        """Whether the key takes one of several types."""
+        return bool(self.extra("words"))
 
     @property
     def default(self) -> Any:
@@ -90,6 +96,8 @@ class Key:
     def type_text(self) -> str:
         """The type in words of a configuration file."""
         kind, inner = self.type, self.item()
+        if self.is_union:
+            return self.extra("words")
         if self.is_section:
             return "a section"
         if get_origin(kind) is Literal:

@@ -212,8 +212,15 @@ class ConfigManager:
     end_frame = _Setting[int]("analyzer_parameters.end_frame")
     # Time of the first selected frame [s]; None: start_frame · dt
     t0 = _Setting["float | None"]("analyzer_parameters.t0")
-    wavevector_q = _Setting[float]("analyzer_parameters.scattering.wavevector_q")  # [1/Å]
-    # Largest relative distance of the file's q
+    # [1/Å]; one, several, or "all"; None: those of q_range
+    wavevector_q = _Setting['float | list[float] | Literal["all"] | None'](
+        "analyzer_parameters.scattering.wavevector_q"
+    )
+    # [1/Å]; None: no limits
+    q_range = _Setting["list[float] | None"]("analyzer_parameters.scattering.q_range")
+    # Several q: one law for each, or for all
+    q_mode = _Setting['Literal["each", "together"]']("analyzer_parameters.scattering.q_mode")
+    # Largest relative distance of the file's q, and of neighbours of one ring
     q_tolerance = _Setting[float]("analyzer_parameters.scattering.q_tolerance")
     # [degree]; None: all in the file
     phi_angles = _Setting["list[float] | None"]("analyzer_parameters.scattering.phi_angles")

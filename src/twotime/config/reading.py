@@ -339,7 +339,7 @@ def _check_types(
         validator().validate_python(whole)
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
-            discard(config, _note(mistake, found))
+            discard(config, _note(mistake, config, found))
     for group, names in parameters.items():
         if not isinstance(names, Mapping):
             found.add(("parameters", group), f"got {show(names)}; expected a section.")
@@ -349,16 +349,27 @@ def _check_types(
             except ValidationError as error:
                 path = "parameters", group, name
                 for mistake in error.errors(include_url=False):
-                    discard(config, _note(mistake, found, path, types.ParameterConfig))
+                    discard(config, _note(mistake, config, found, path, types.ParameterConfig))
 
 
-def _note(mistake: Any, found: Mistakes, path: Path = (), section: Any = HeterodyneConfig) -> Path:
+def _note(
+    mistake: Any,
+    config: Mapping[str, Any],
+    found: Mistakes,
+    path: Path = (),
+    section: Any = HeterodyneConfig,
+) -> Path:
     """Note one of pydantic's mistakes in our words; gives the path of its key."""
     steps = [step for step in mistake["loc"] if step not in ("int", "str")]  # parts of a union
     known: Mapping[str, Key] = fields(section)
     while known and steps:
         key = known[steps.pop(0)]
         path, known = (*path, key.name), fields(key.type) if key.is_section else {}
+    value = lookup(config, path)
+    if key.is_union:  # pydantic tells of each type
+        if not found.is_wrong(path):
+            found.add(path, f"got {show(value)}; expected {key.expected()}.")
+        return path
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     for _ in steps:
         key = key.item() or key

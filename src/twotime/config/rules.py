@@ -131,6 +131,8 @@ def _lacks(*paths: str) -> Callable[[Settings, Any], bool]:
 
 _TIME = "analyzer_parameters"
 _END, _ANGLES = f"{_TIME}.end_frame", f"{_TIME}.scattering.phi_angles"
+_SCATTERING = f"{_TIME}.scattering"
+_Q = f"{_SCATTERING}.wavevector_q"
 _INCLUDE = "phi_filtering.include_angles"
 _DATA = "experimental_data"
 _FILE, _FORMAT = f"{_DATA}.file_path", f"{_DATA}.file_format"
@@ -168,6 +170,22 @@ RULES: tuple[Rule, ...] = (
         "phi_filtering.tolerance",
         _lacks(_INCLUDE, "phi_filtering.exclude_angles", _ANGLES),
         "has no effect without include_angles or exclude_angles; give angles or delete it.",
+    ),
+    Rule(
+        f"{_SCATTERING}.q_range",
+        lambda c, got: got[0] > got[1],
+        "got {got}; expected [low, high] with low at most high.",
+    ),
+    Rule(
+        f"{_SCATTERING}.q_range",
+        lambda c, got: c[_Q] not in (None, "all"),
+        f"has no effect with wavevector_q: {{c[{_SCATTERING}.wavevector_q]}}; set wavevector_q: "
+        "all, or delete one.",
+    ),
+    Rule(
+        f"{_SCATTERING}.q_mode",
+        lambda c, got: isinstance(c[_Q], float | int),
+        "has no effect with one wavevector_q; give a list or all, or delete it.",
     ),
     *(
         Rule(path, lambda c, got: got == [], "is empty, which leaves no angle; delete the key.")
@@ -218,7 +236,11 @@ RULES: tuple[Rule, ...] = (
 
 NEEDED: tuple[Rule, ...] = (
     _needed((_DATA, "file_path"), "give the data file to read"),
-    _needed((_TIME, "scattering", "wavevector_q"), "give the wavevector to analyse [1/Å]"),
+    Rule(
+        _Q,
+        lambda c, got: c.given(f"{_SCATTERING}.q_range") is None,
+        "missing; give the wavevector to analyse [1/Å].",
+    ),
 )
 """Keys that a run needs; `is_broken` is whether this one does."""
 
@@ -245,6 +267,7 @@ def check_rules(
     for path, sentence in broken:
         found.add(tuple(path.split(".")), sentence)
     q_path = (_TIME, "scattering", "wavevector_q")
-    q = lookup(config, q_path)
-    if q is not None and q > 1:
-        found.remark(q_path, f"{q:g} 1/Å is very large; q in 1/nm is ten times q in 1/Å.")
+    given = lookup(config, q_path)
+    for q in given if isinstance(given, list) else [given]:
+        if isinstance(q, float | int) and q > 1:
+            found.remark(q_path, f"{q:g} 1/Å is very large; q in 1/nm is ten times q in 1/Å.")

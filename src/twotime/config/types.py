@@ -24,6 +24,9 @@ Degrees = Annotated[float, Field(ge=-360, le=360)]
 Range = Annotated[list[Degrees], Field(min_length=2, max_length=2)]
 Seconds = Annotated[float, key(unit="s", gt=0, le=1e9)]
 Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
+_Q = Annotated[float, Field(gt=0, le=1e3)]
+Wavevectors = _Q | Annotated[list[_Q], Field(min_length=1)] | Literal["all"]
+_Q_WORDS = "a number, a list of numbers, or all; each more than 0 and at most 1000"
 _ACCEPT = AliasChoices("target_accept_prob", "target_accept")
 Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
 Width = Literal["curvature", "tempering", "none", "sandwich"]
@@ -103,10 +106,15 @@ class ExperimentalDataConfig(TypedDict, total=False):
 class ScatteringConfig(TypedDict, total=False):
     """Wavevector and angles."""
 
-    wavevector_q: Wavevector
-    """Selects the file's nearest q, with all its angles."""
+    wavevector_q: Annotated[Wavevectors, key(unit="1/Å", words=_Q_WORDS)]
+    """Selects the file's nearest q, with all its angles; several, from a list; or all of them."""
+    q_range: Annotated[list[_Q], key(unit="1/Å", otherwise="no limits", min_length=2, max_length=2)]
+    """Lowest and highest q of those that are selected, both included."""
     q_tolerance: Annotated[float, key(0.05, ge=0, lt=1)]
-    """Largest relative distance between the file's q and wavevector_q."""
+    """Largest relative distance between the file's q and wavevector_q, and between neighbours of
+    one ring (at most 0.01 there): bins whose own mean q differ from angle to angle."""
+    q_mode: Annotated[Literal["each", "together"], key("each")]
+    """Several q: fit each by itself, in a folder of its own, or one law to all of them."""
     phi_angles: Annotated[list[Degrees], key(unit="degree", otherwise="all in the file")]
     """Angles to analyse, or to simulate; they label the matrices of a file without angles."""
 

@@ -5,6 +5,7 @@ the data do not determine. `twotime.covariance.speckle` has the noise, `bands` i
 functions of time, `misfit` the judgement of residuals.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from twotime.covariance.noise import (
     Noise,
     Rows,
     moments_of_frames,
+    photon_powers,
     residual_moments,
     solve_noise,
 )
@@ -82,6 +84,8 @@ def optimum(
         space: The space that was fitted.
         fit: The result.
     """
+    if fit.weight is not None:
+        data = dataclasses.replace(data, weight=fit.weight)
     asked = fit.asked_mode, Tiled()
     problem = make_problem(model, data, space, *asked, with_priors=fit.with_priors)
     if fit.is_shared is not None:
@@ -101,7 +105,8 @@ def known_noise_covariance(at: LinearisedFit, pixels: ArrayLike, photons: ArrayL
     Args:
         at: The optimum.
         pixels: Independent detector pixels averaged, one number or one per angle.
-        photons: Mean counts per pixel and frame; infinite for no shot noise.
+        photons: Mean counts per pixel and frame, one number or one per ring of equal wavevector;
+            infinite for no shot noise.
     """
     pixels = jnp.broadcast_to(jnp.asarray(pixels, float), at.grams.shape[0])
     return speckle_covariance(at, Noise(pixels, jnp.asarray(photons, float))).covariance
@@ -158,6 +163,28 @@ class Sandwich(NamedTuple):
     squares: Float[Array, " angle"]
 
 
+def ring_weights(at: LinearisedFit, found: Sandwich) -> Float[Array, " angle"]:
+    """Weights that matrices should have for the noise of their ring, of mean 1.
+
+    Those that would be best if the noise of all parameters were that of independent points, in one
+    size for each ring: the information of the ring over the covariance of its scores, both summed
+    over directions in which the information of all rings is 1. Points count less where neighbours
+    share their noise.
+    """
+    root, n_free, scaling = unit_directions(at.inverse), at.inverse.shape[0], at.problem.scaling
+    data, of_ring = at.problem.data, jnp.asarray(at.problem.scaling.mode.in_rings(len(at.grams)))
+    own = slice(-2 - n_free, -2)
+
+    def information(of: Array) -> Array:
+        hessian = reduce_gram(at.grams * of[:, None, None], scaling).hessian
+        return jnp.sum(root * (hessian @ root))
+
+    noise = of_ring.T @ jnp.trace(found.scores[:, own, own], axis1=1, axis2=2)
+    weight = jax.lax.map(information, of_ring.T) / jnp.where(noise > 0, noise, 1.0)
+    weight = data.relative(slice(None)) * (of_ring @ weight)
+    return weight / jnp.mean(weight)
+
+
 def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwich:
     """Covariance of a fit under speckle and photon noise.
 
@@ -196,13 +223,14 @@ def sandwich(
         taken, by_scaling = (jnp.trace(x, axis1=-2, axis2=-1) for x in (of_theta, of_scaling))
         weight = at.grams[:, ONE, ONE]
         inverse_photons, pixels, left = solve_noise(
-            angles.moments, taken + share * by_scaling, weight
+            angles.moments, taken + share * by_scaling, weight, problem.data.rings
         )
     else:
         inverse_photons, pixels = 1.0 / known.photons, known.pixels / level**2
         left = jnp.ones_like(pixels)
-    powers = inverse_photons ** jnp.arange(3)
-    scores = jnp.einsum("a,k,akpq->apq", 1.0 / (left * pixels), powers, coefficients)
+    rings = problem.data.rings if inverse_photons.ndim else ()
+    powers = photon_powers(inverse_photons, rings) / (left * pixels)[:, None]
+    scores = jnp.einsum("ak,akpq->apq", powers, coefficients)
     covariance = root @ jnp.sum(scores[:, own, own], axis=0) @ root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
@@ -241,7 +269,7 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
     """One angle of a fit; `root` times its transpose is the inverse of the Gauss-Newton matrix."""
     problem, reduced = at.problem, at.reduced
     contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
-    settings = problem.varying, jnp.asarray(problem.data.phi)[k], root.T
+    settings = problem.varying, k, root.T
     slopes = channel_slopes(problem.model, problem.data, at.params, *settings)
     projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
 

@@ -118,6 +118,7 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
         age=t[groups.ages[:-1]],
         by_age=means.residual[:, n_lags:],
         age_deviation=deviation[:, n_lags:],
+        q=jnp.asarray(data.q),
         phi=jnp.asarray(data.phi),
         neighbours=means.neighbours,
         chance=jnp.maximum(1.0 - jnp.prod(below), 0.0),

@@ -5,11 +5,13 @@ photons do not: squares and products of neighbours, against what a detector pixe
 each, give the number of pixels and the photons.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
 from twotime.covariance.blocks import GROUPS, Blocks, field_of, pairs_between, read_at
@@ -33,11 +35,12 @@ class Noise(eqx.Module):
 
     Attributes:
         pixels: Effective number N of independent detector pixels of each angle.
-        photons: Mean counts n̄ per pixel and frame; infinite where no shot noise is seen.
+        photons: Mean counts n̄ per pixel and frame, one number or one per ring of equal wavevector;
+            infinite where no shot noise is seen.
     """
 
     pixels: Float[Array, " angle"]
-    photons: Float[Array, ""]
+    photons: Float[Array, "*ring"]
 
 
 class Moments(NamedTuple):
@@ -297,9 +300,12 @@ def row_covariance(
 
 
 def solve_noise(
-    moments: Moments, taken: Float[Array, "angle 3"], weight: Float[Array, " angle"]
-) -> tuple[Float[Array, ""], Float[Array, " angle"], Float[Array, " angle"]]:
-    """1/n̄ of all angles, N of each from the residuals' moments, and what the fit left of these.
+    moments: Moments,
+    taken: Float[Array, "angle 3"],
+    weight: Float[Array, " angle"],
+    rings: tuple[int, ...],
+) -> tuple[Float[Array, "*ring"], Float[Array, " angle"], Float[Array, " angle"]]:
+    """1/n̄ of each ring, N of each angle from residuals' moments, and what the fit left of these.
 
     A fit takes out of the residuals of all points, of the given `weight`, what its parameters can
     follow (`taken`): its share in the points that were read is subtracted from what is expected.
@@ -313,13 +319,31 @@ def solve_noise(
     square = jnp.maximum(expected - taken, 0.1 * expected)
     neighbour = moments.expected_neighbours - _LAGS * taken
     unit = moments.squares / square[:, 0]
-    ratio = jnp.sum(moments.neighbours / unit) / jnp.sum(moments.squares / unit)
+    total = partial(_over_rings, rings)
+    ratio = total(moments.neighbours / unit) / total(moments.squares / unit)
     # neighbour/square = ratio is quadratic in 1/n̄; it has one positive root, if any.
-    c, b, a = neighbour.sum(0) - jnp.maximum(ratio, 1.0 / _MOST_NOISE) * square.sum(0)
+    least = jnp.maximum(ratio, 1.0 / _MOST_NOISE)[..., None]
+    c, b, a = jnp.moveaxis(total(neighbour) - least * total(square), -1, 0)
     root = jnp.sqrt(jnp.maximum(b * b - 4 * a * c, 0.0)) - b
     u = jnp.clip(2 * jnp.maximum(c, 0.0) / jnp.maximum(root, 1e-300), 0.0, _MOST_NOISE)
-    powers = u ** jnp.arange(3)
-    left = (square @ powers) / (expected @ powers)
+    powers = photon_powers(u, rings)
+    of_squares = jnp.sum(square * powers, axis=1)
+    left = of_squares / jnp.sum(expected * powers, axis=1)
     # The residuals left after the fit correct N here. The caller divides by what is left once
     # more, as HC3 does: what the fit took is itself uncertain where correlation times are few.
-    return u, (square @ powers) / moments.squares, left
+    return u, of_squares / moments.squares, left
+
+
+def _over_rings(rings: tuple[int, ...], x: Float[Array, "angle *kind"]) -> Float[Array, "..."]:
+    """Sums over the angles of each ring; of all, without an axis of rings, where there is one."""
+    if not any(rings):
+        return jnp.sum(x, axis=0)
+    return jax.ops.segment_sum(x, np.asarray(rings), max(rings) + 1)
+
+
+def photon_powers(
+    inverse_photons: Float[Array, "*ring"], rings: tuple[int, ...]
+) -> Float[Array, "#angle 3"]:
+    """1, 1/n̄ and 1/n̄² of each angle."""
+    of_each = inverse_photons[np.asarray(rings)] if any(rings) else inverse_photons[None]
+    return of_each[:, None] ** jnp.arange(3)

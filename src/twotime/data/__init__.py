@@ -11,22 +11,22 @@ import numpy as np
 
 from twotime.config.manager import ConfigManager
 from twotime.data.containers import about, container
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, one_if_same
 from twotime.data.level import baseline_of, level_of
-from twotime.data.matrices import apply_mask_file, read_matrices
+from twotime.data.matrices import Matrices, apply_mask_file, read_matrices
 from twotime.data.readers import open_source
 from twotime.data.selection import (
-    SAME_Q,
+    Ring,
     Selection,
     frame_times,
     mask_bad_frames,
-    select_bins,
     select_frames,
+    select_rings,
 )
 from twotime.data.source import TwoTimeFile
 from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
-from twotime.errors import DataError
+from twotime.errors import ConfigurationError, DataError
 
 LARGE_Q = 0.2
 """Wavevector beyond small angles, probably in 1/nm [1/Å]."""
@@ -45,7 +45,7 @@ class LoadReport:
         path: The file.
         sha256: Checksum of the file.
         layout: Name of its layout.
-        q: Wavevector found [1/Å].
+        q: Wavevector found, or those of several rings; mean of a ring [1/Å].
         frames: First and last selected frame, counted from 1, both included.
         n_frames_in_file: Frames of the file's matrices.
         dt: Time between frames [s]; None for times that are not equally spaced.
@@ -62,7 +62,7 @@ class LoadReport:
     path: str
     sha256: str
     layout: str
-    q: float
+    q: float | tuple[float, ...]
     frames: tuple[int, int]
     n_frames_in_file: int
     dt: float | None
@@ -90,7 +90,7 @@ Loaded = tuple[TwoTimeData, LoadReport]
 
 
 def load_data(config: ConfigManager) -> TwoTimeData:
-    """Read, select and check the data of one wavevector that a configuration describes.
+    """Read, select and check the data that a configuration describes, of all selected wavevectors.
 
     Args:
         config: A validated configuration.
@@ -105,6 +105,12 @@ def load_data(config: ConfigManager) -> TwoTimeData:
 def load_with_report(config: ConfigManager) -> Loaded:
     """As `load_data`, with a report of the source and of what was left out."""
     path, selection = config.data_file_path, Selection.from_config(config)
+    if config.q_mode == "each" and not isinstance(selection.q, float):
+        raise ConfigurationError(
+            "analyzer_parameters.scattering.wavevector_q: several wavevectors, each to be fitted "
+            "by itself, are no single value; expected one number, or q_mode: together; for each by "
+            "itself call twotime.batch.run."
+        )
     if config.cache_file_path is None:
         return load_file(path, selection)
     cache = Cache(config.cache_file_path, config.cache_filename_template, config.cache_compression)
@@ -112,7 +118,7 @@ def load_with_report(config: ConfigManager) -> Loaded:
 
 
 def load_file(path: Path, selection: Selection) -> Loaded:
-    """Read one wavevector of a two-time file.
+    """Read the selected wavevectors of a two-time file.
 
     Stored triangles are completed by symmetry, full matrices are taken as they are. The
     diagonal (shot noise) and points that are not finite are masked; no number is changed.
@@ -130,7 +136,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
                 f"the layout is {file.layout} but experimental_data.file_format is "
                 f"{selection.layout}; leave file_format out to have the layout recognised."
             )
-        q, bins = select_bins(file, selection)
+        rings, told_of_q = select_rings(file, selection)
+        bins = tuple(b for ring in rings for b in ring.bins)
         first, last = select_frames(file, selection)
         dt, t = frame_times(file, selection, first, last)
         _check_size(len(bins), t.size, selection.memory_limit or math.inf)
@@ -139,8 +146,8 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         if selection.mask_file is not None:
             apply_mask_file(read.mask, selection.mask_file, file.n_frames, slice(first - 1, last))
         bad_frames = mask_bad_frames(read.mask, file, selection, first)
-    phi = np.array([b.phi for b in read.kept], float)
-    data = TwoTimeData(read.c2, t, np.asarray(q), phi, mask=read.mask, sigma=read.sigma)
+    data = _in_rings(rings, read, t)
+    phi = data.phi
     baseline, told = _baseline(file, selection, data)
     data = dataclasses.replace(data, baseline=np.asarray(baseline))
     with path.open("rb") as stream:
@@ -150,7 +157,7 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         path=str(path),
         sha256=checksum,
         layout=file.layout,
-        q=q,
+        q=_wavevectors(data),
         frames=(first, last),
         n_frames_in_file=file.n_frames,
         dt=dt,
@@ -162,13 +169,31 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         baseline=baseline,
         notes=(
             *file.notes,
-            *_notes(file, selection, q),
+            *told_of_q,
+            *_notes(file, selection, data),
             *read.notes,
             *told,
             *stripe_notes(data, first),
         ),  # fmt: skip
     )
     return data, report
+
+
+def _in_rings(rings: list[Ring], read: Matrices, t: np.ndarray) -> TwoTimeData:
+    """The data that were read, at one wavevector or at those of their rings."""
+    ring_of = {id(b): k for k, ring in enumerate(rings) for b in ring.bins}
+    kept = [ring_of[id(b)] for b in read.kept]
+    same = {k: ring.q for k, ring in enumerate(rings) if ring.is_one}
+    q = np.array([same.get(k, b.q) for k, b in zip(kept, read.kept, strict=True)], float)
+    phi = np.array([b.phi for b in read.kept], float)
+    q, numbers = one_if_same(q, kept)
+    return TwoTimeData(read.c2, t, q, phi, mask=read.mask, sigma=read.sigma, rings=numbers)
+
+
+def _wavevectors(data: TwoTimeData) -> float | tuple[float, ...]:
+    """The wavevector of the data, or those of their rings [1/Å]."""
+    q = tuple(data.ring_q.tolist())
+    return q[0] if len(q) == 1 else q
 
 
 def _check_size(n_matrices: int, n_frames: int, limit: float) -> None:
@@ -202,10 +227,13 @@ def _baseline(
     return said, (f"the baseline of c2 is taken as 0 ({source}); its offset is fitted near 0",)
 
 
-def _notes(file: TwoTimeFile, selection: Selection, q: float) -> tuple[str, ...]:
-    notes = []
-    if abs(q - selection.q) > SAME_Q * abs(q):
-        notes.append(f"q = {q:.6g} 1/Å is the file's nearest to the selected {selection.q:.6g}")
+def _notes(file: TwoTimeFile, selection: Selection, data: TwoTimeData) -> tuple[str, ...]:
+    notes, q = [], float(np.max(data.q))
+    if len(np.unique(data.q)) > len(data.ring_q):
+        notes.append(
+            "matrices of a ring have mean wavevectors of their own, from "
+            f"{float(np.min(data.q)):.6g} to {q:.6g} 1/Å; each is fitted at its own"
+        )
     if q > LARGE_Q:
         notes.append(f"q = {q:g} is large for 1/Å: values in 1/nm must be divided by 10")
     if selection.phi_angles is None and any(b.phi is None for b in file.bins):

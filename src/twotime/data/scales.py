@@ -15,7 +15,7 @@ import numpy as np
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
-from twotime.models.rates import Scalar
+from twotime.models.rates import AnyArray, Scalar
 
 _BEYOND = 10.0
 """Amplitudes may be so many times faster than a frame, and slower than the record."""
@@ -51,7 +51,7 @@ def space_for(
         data: The data.
         space: The space as written.
     """
-    rates = model.natural_rates(data.q)
+    rates = _natural_rates(model, data.q)
     t = data.t if not is_concrete(data.t) else np.asarray(data.t)
     record = t[-1] - t[0]
     frame = record / max(t.shape[0] - 1, 1)
@@ -61,11 +61,22 @@ def space_for(
             return _moved(info, data.baseline - info.default)
         if info.name not in rates:
             return info
-        ends = (1 / (_BEYOND * rates[info.name] * record), _BEYOND / (rates[info.name] * frame))
+        slow, fast = rates[info.name]
+        ends = 1 / (_BEYOND * fast * record), _BEYOND / (slow * frame)
         return _widened(info, *ends, t[-1])
 
     infos = tuple(map(fitted, space.registry.infos))
     return space.with_registry(eqx.tree_at(lambda r: r._parameters, space.registry, infos))
+
+
+def _natural_rates(model: AbstractTwoTimeModel, q: AnyArray) -> dict[str, tuple[Scalar, Scalar]]:
+    """Least and largest of the rates of each amplitude, which change with q in one direction."""
+    if q.ndim == 0:
+        return {name: (x, x) for name, x in model.natural_rates(q).items()}
+    xp: Any = np if is_concrete(q) else jnp
+    ends = [model.natural_rates(x) for x in (xp.min(q), xp.max(q))]
+    both = {name: (ends[0][name], ends[1][name]) for name in ends[0]}
+    return {name: (xp.minimum(*x), xp.maximum(*x)) for name, x in both.items()}
 
 
 def _moved(info: ParameterInfo, way: Scalar) -> ParameterInfo:

@@ -3,22 +3,28 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from twotime.config.frames import expand, joined
 from twotime.config.manager import ConfigManager
+from twotime.data.dataset import SAME_Q
 from twotime.data.source import Datasets, Layout, PlacedBin, TwoTimeFile
 from twotime.errors import DataError
 
 Angles = tuple[float, ...]
 
-SAME_Q = 1e-6
+RING = 1e-2
+"""Largest relative distance of the wavevectors of neighbours in a ring: own means of its bins."""
+_SAME_PHI = 0.1
+"""Angles this near are the same, which a ring holds once [degree]."""
 _DT_TOLERANCE = 1e-6
 _ANGLE_SLACK = 1e-6
 _LONGEST_STEP = 1e9  # [s]
+_SHOWN = 40
+"""Wavevectors that a message lists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +70,11 @@ class Selection:
     """What to take from a file.
 
     Attributes:
-        q: Wavevector to look for [1/Å]; that of all matrices where the file does not give it.
-        q_tolerance: Largest distance of the file's nearest wavevector, relative to `q`.
+        q: Wavevector to look for, or several; None takes all [1/Å]. One number is that of all
+            matrices where the file does not give it.
+        q_range: Lowest and highest wavevector of those to take where `q` is None [1/Å].
+        q_tolerance: Largest distance of the file's nearest wavevector, relative to `q`; and of
+            neighbours of one ring, at most `RING` there.
         phi_angles: Angles to take, each of which the file must hold; the angle of each matrix
             for files that do not give it; None takes all [degree].
         phi: Which of the angles to keep.
@@ -86,7 +95,8 @@ class Selection:
         memory_limit: Largest size of the selected data [byte]; None sets no limit.
     """
 
-    q: float
+    q: float | tuple[float, ...] | None
+    q_range: tuple[float, float] | None = None
     q_tolerance: float = 0.05
     phi_angles: Angles | None = None
     phi: PhiFilter = PhiFilter()
@@ -111,9 +121,10 @@ class Selection:
         limit = config.section("hardware").get("memory_limit_gb")
         ranges = tuple((float(low), float(high)) for low, high in angles.get("ranges", ()))
         include, exclude = (angles.get(f"{name}_angles", ()) for name in ("include", "exclude"))
-        named = tuple(map(float, include)), tuple(map(float, exclude))
+        named, q = (tuple(map(float, include)), tuple(map(float, exclude))), config.wavevector_q
         return cls(
-            q=config.wavevector_q,
+            q=_wavevectors(q),
+            q_range=None if config.q_range is None else (config.q_range[0], config.q_range[1]),
             q_tolerance=config.q_tolerance,
             phi_angles=None if config.phi_angles is None else tuple(config.phi_angles),
             phi=PhiFilter(ranges, *named, float(angles["tolerance"])),
@@ -133,33 +144,144 @@ class Selection:
         )
 
 
-def select_bins(file: TwoTimeFile, selection: Selection) -> tuple[float, tuple[PlacedBin, ...]]:
-    """Find the wavevector nearest to the selected one, and its bins at the selected angles."""
+def _wavevectors(q: float | list[float] | str | None) -> float | tuple[float, ...] | None:
+    """Wavevectors of a configuration, as a selection has them."""
+    if isinstance(q, list):
+        return tuple(map(float, q))
+    return None if q in ("all", None) else float(q)
+
+
+class Ring(NamedTuple):
+    """Matrices of one wavevector, each perhaps with a mean of its own.
+
+    Attributes:
+        q: Mean wavevector [1/Å].
+        bins: The matrices.
+    """
+
+    q: float
+    bins: tuple[PlacedBin, ...]
+
+    @property
+    def is_one(self) -> bool:
+        """Whether all matrices have the same wavevector."""
+        q = [b.q for b in self.bins]
+        return max(q) - min(q) <= SAME_Q * abs(self.q)
+
+    def __str__(self) -> str:
+        count = len(self.bins)
+        return f"q = {self.q:.6g} 1/Å ({count} {'matrices' if count > 1 else 'matrix'})"
+
+
+def rings_of(bins: Iterable[PlacedBin], tolerance: float) -> list[Ring]:
+    """Rings among some matrices, by rising wavevector.
+
+    Sorted by wavevector, a ring ends where the next one is farther than `tolerance` (relative, at
+    most `RING`), or differs at an angle that the ring has.
+    """
+    groups: list[list[PlacedBin]] = []
+    for b in sorted(bins, key=lambda b: b.q):
+        last = groups[-1] if groups else []
+        step = (b.q - last[-1].q) / abs(b.q) if last else np.inf
+        is_new = any(abs((b.phi - c.phi + 180) % 360 - 180) < _SAME_PHI for c in last)
+        if step <= SAME_Q or (step <= min(tolerance, RING) and not is_new):
+            last.append(b)
+        else:
+            groups.append([b])
+    order = {id(b): k for k, b in enumerate(bins)}
+    groups = [sorted(group, key=lambda b: order[id(b)]) for group in groups]
+    return [Ring(_mean([b.q for b in group]), tuple(group)) for group in groups]
+
+
+def _mean(q: list[float]) -> float:
+    return q[0] if max(q) == min(q) else float(np.mean(q))
+
+
+def select_rings(file: TwoTimeFile, selection: Selection) -> tuple[list[Ring], tuple[str, ...]]:
+    """The selected rings with their bins at the selected angles, and what a user should know."""
     bins = _with_axes(file, selection)
-    q = min((b.q for b in bins), key=lambda value: abs(value - selection.q))
-    if abs(q - selection.q) > selection.q_tolerance * abs(selection.q):
-        held = ", ".join(f"{value:.6g}" for value in sorted({b.q for b in bins}))
-        raise DataError(
-            f"no wavevector within {selection.q_tolerance:.2%} of q = {selection.q:.6g} 1/Å; the "
-            f"file holds {held} 1/Å; set analyzer_parameters.scattering.wavevector_q to one of "
-            "them."
-        )
-    ring = tuple(b for b in bins if abs(b.q - q) <= SAME_Q * abs(q))
-    asked = selection.phi_angles
-    absent = [a for a in asked or () if not any(selection.phi.is_near(a, (b.phi,)) for b in ring)]
+    rings = rings_of(bins, selection.q_tolerance)
+    asked = selection.q
+    if asked is None:
+        low, high = selection.q_range or (0.0, math.inf)
+        found = [r for r in rings if low * (1 - SAME_Q) <= r.q <= high * (1 + SAME_Q)]
+        if not found:
+            raise DataError(
+                f"no wavevector from {low:.6g} to {high:.6g} 1/Å; the file holds "
+                f"{_listed_q(rings)} 1/Å; widen analyzer_parameters.scattering.q_range."
+            )
+        return [_at_angles(ring, selection) for ring in found], ()
+    wanted = asked if isinstance(asked, tuple) else (asked,)
+    found, notes = list[Ring](), list[str]()
+    for q in wanted:
+        ring = _nearest(rings, q, selection.q_tolerance)
+        found += [] if ring in found else [ring]
+        if abs(ring.q - q) > max(SAME_Q * abs(q), max(b.q for b in ring.bins) - ring.q):
+            notes.append(f"q = {ring.q:.6g} 1/Å is the file's nearest to the selected {q:.6g}")
+    beside = _left_out(rings, found, wanted, selection.q_tolerance)
+    notes += [beside] if beside else []
+    return [_at_angles(ring, selection) for ring in found], tuple(notes)
+
+
+def _nearest(rings: list[Ring], q: float, tolerance: float) -> Ring:
+    """The ring with the bin nearest to a wavevector."""
+    distance = [min(abs(b.q - q) for b in ring.bins) for ring in rings]
+    k = int(np.argmin(distance))
+    if distance[k] <= tolerance * abs(q):
+        return rings[k]
+    share = f"{tolerance:.2%}" if tolerance >= 1e-4 else f"{tolerance:g} (relative)"
+    raise DataError(
+        f"no wavevector within {share} of q = {q:.6g} 1/Å; the file holds "
+        f"{_listed_q(rings)} 1/Å; set analyzer_parameters.scattering.wavevector_q to one of them, "
+        "or raise q_tolerance."
+    )
+
+
+def _left_out(rings: list[Ring], found: list[Ring], wanted: Angles, tolerance: float) -> str:
+    """What is near a selected wavevector and not taken, in words; empty where nothing is."""
+    reach = max(tolerance, RING)
+    near = [
+        b
+        for ring in rings
+        if ring not in found
+        for b in ring.bins
+        if any(abs(b.q - q) <= reach * abs(q) for q in wanted)
+    ]
+    if not near:
+        return ""
+    many = "matrix" if len(near) == 1 else "matrices"
+    return (
+        f"{len(near)} {many} within {reach:.3g} of the selected q left out, at "
+        f"{_listed_q(rings_of(near, tolerance))} 1/Å; name these wavevectors, or raise q_tolerance "
+        "where they are one ring"
+    )
+
+
+def _listed_q(rings: Iterable[Ring]) -> str:
+    values = dict.fromkeys(f"{ring.q:.6g}" for ring in rings)
+    shown = list(values)[:_SHOWN]
+    more = len(values) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _at_angles(ring: Ring, selection: Selection) -> Ring:
+    """A ring at the selected angles."""
+    asked, q = selection.phi_angles, ring.q
+    phi = [b.phi for b in ring.bins]
+    absent = [a for a in asked or () if not any(selection.phi.is_near(a, (x,)) for x in phi)]
     if absent:
         raise DataError(
             f"phi = {_listed(absent)} degree of scattering.phi_angles does not exist at "
-            f"q = {q:.6g} 1/Å; the file holds {_listed(b.phi for b in ring)} degree."
+            f"q = {q:.6g} 1/Å; the file holds {_listed(phi)} degree."
         )
-    named = ring if asked is None else [b for b in ring if selection.phi.is_near(b.phi, asked)]
+    named = [b for b in ring.bins if asked is None or selection.phi.is_near(b.phi, asked)]
     chosen = tuple(b for b in named if selection.phi.keeps(b.phi))
     if not chosen:
         raise DataError(
             f"phi_filtering keeps none of the angles at q = {q:.6g} 1/Å, "
             f"{_listed(b.phi for b in named)} degree; widen it."
         )
-    return q, chosen
+    return Ring(q, chosen)
 
 
 def select_frames(file: TwoTimeFile, selection: Selection) -> tuple[int, int]:
@@ -282,8 +404,14 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]
             f"the file does not give the angles of its {len(bins)} matrices and "
             f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
         )
+    q = selection.q
+    if any(b.q is None for b in bins) and not isinstance(q, float | int):
+        raise DataError(
+            "the file does not give its wavevector; expected one number; set "
+            "analyzer_parameters.scattering.wavevector_q."
+        )
     return tuple(
-        PlacedBin(**(vars(b) | {"q": selection.q if b.q is None else b.q, "phi": phi}))
+        PlacedBin(**(vars(b) | {"q": q if b.q is None else b.q, "phi": phi}))
         for b, phi in zip(bins, angles, strict=True)
     )
 

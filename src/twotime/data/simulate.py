@@ -30,7 +30,7 @@ def simulate(
     params: Given,
     *,
     t: Times,
-    q: Scalar,
+    q: PerAngle,
     phi: Angles,
     contrast: PerAngle,
     offset: PerAngle,
@@ -43,7 +43,7 @@ def simulate(
         model: The model.
         params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
-        q: Wavevector [1/Å].
+        q: Wavevector, one or one per angle [1/Å].
         phi: Detector angles [degree].
         contrast: Factor of the normalised correlation, one or one per angle.
         offset: Baseline, one or one per angle.
@@ -69,7 +69,7 @@ def simulate_speckle(
     params: Given,
     *,
     t: Times,
-    q: Scalar,
+    q: PerAngle,
     phi: Angles,
     contrast: float,
     n_pixels: int,
@@ -92,7 +92,7 @@ def simulate_speckle(
         model: A model with a field correlation.
         params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
-        q: Wavevector [1/Å].
+        q: Wavevector, one or one per angle [1/Å].
         phi: Detector angles [degree].
         contrast: Speckle contrast β in (0, 1]; a number, because it determines M.
         n_pixels: Independent pixels averaged per angle.

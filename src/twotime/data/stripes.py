@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from twotime.config.frames import joined
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, select
 
 Frames = Bool[np.ndarray, " time"]
 Band = Float[np.ndarray, "lag time"]
@@ -39,9 +39,11 @@ def stripe_notes(data: TwoTimeData, first: int) -> tuple[str, ...]:
         data: Correlations in NumPy arrays.
         first: Number of the first frame.
     """
-    twice, notes = repeated_frames(data), []
+    twice, notes, rings = repeated_frames(data), [], np.asarray(data.ring)
+    alike = (select(data, np.flatnonzero(rings == k).tolist()) for k in range(max(rings) + 1))
+    odd = np.any([odd_frames(ring, twice) for ring in alike], axis=0)
     for found, fault, cause in (
-        (odd_frames(data, twice), "do not correlate like their neighbours", "no beam, or a flash"),
+        (odd, "do not correlate like their neighbours", "no beam, or a flash"),
         (twice, "repeat the image before them", "recorded twice"),
     ):
         if found.any():

@@ -19,8 +19,9 @@ from twotime.data.readers.aps import MEAN_IMAGE, RELATIVE
 from twotime.data.selection import Selection
 from twotime.errors import DataError
 
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma", "baseline")
+_RINGS = "rings"
 
 
 @contextlib.contextmanager
@@ -39,7 +40,8 @@ def write_apsu(
 ) -> None:
     """Write data as an APS-U result file: upper halves in single precision, lzf compressed.
 
-    The map of the file has one angle more than the data, without pixels, as real files have
+    The map has the wavevectors and the angles of the data; what is not there has no pixels. It has
+    one angle more than the data, without pixels, as real files have
     behind a beamstop: `dynamic_index_mapping` is not the identity, and a reader that ignores it
     gets every angle wrong. The file also holds what viewers show, on a made-up detector with
     relative intensities (`twotime.data.detector`). Masked points above the diagonal are written
@@ -55,7 +57,8 @@ def write_apsu(
 
     Raises:
         DataError: If the file exists and may not be replaced, frames are not equally
-            spaced, or the folder is not writable.
+            spaced, two matrices have the same wavevector and angle, or the folder is not
+            writable.
     """
     import h5py  # loaded only where a file is written
 
@@ -63,31 +66,30 @@ def write_apsu(
     if path.exists() and not overwrite:
         raise DataError(f"{path}: the file exists; expected a new name, or overwrite=True.")
     step = _time_step(data, dt)
-    phi = np.asarray(data.phi, dtype=np.float64)
-    unseen = phi[0] - 180 if phi.size == 1 else 0.5 * (phi[0] + phi[1])
+    q, phi, place = _map_of(data)
+    order, count = np.argsort(place), place.size
     values = {
         "entry/instrument/detector_1/frame_time": step,
         "entry/instrument/detector_1/count_time": step,
-        "xpcs/qmap/dynamic_v_list_dim0": np.asarray([data.q], dtype=np.float64),
-        "xpcs/qmap/dynamic_v_list_dim1": np.insert(phi, 0, unseen),
-        "xpcs/qmap/dynamic_num_pts": np.asarray([1, phi.size + 1]),
-        "xpcs/qmap/dynamic_index_mapping": np.arange(1, phi.size + 1),
+        "xpcs/qmap/dynamic_v_list_dim0": q,
+        "xpcs/qmap/dynamic_v_list_dim1": phi,
+        "xpcs/qmap/dynamic_num_pts": np.asarray([q.size, phi.size]),
+        "xpcs/qmap/dynamic_index_mapping": place[order],
         "xpcs/qmap/map_names": np.asarray([b"q", b"phi"]),
         "xpcs/qmap/map_units": np.asarray(["Å⁻¹".encode(), b"deg"]),
-        "xpcs/twotime/processed_bins": np.arange(1, phi.size + 1, dtype=np.int32),
+        "xpcs/twotime/processed_bins": np.arange(1, count + 1, dtype=np.int32),
         "xpcs/twotime/config/stride_frame": 1,
         "xpcs/twotime/config/avg_frame": 1,
         "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
     }
-    half, place = np.stack([_upper(data, k) for k in range(phi.size)]), np.arange(1, phi.size + 1)
-    lists = np.asarray(data.q, float)[None], np.insert(phi, 0, unseen)
-    values |= shown(detector_for(*lists, place), half)
+    half = np.stack([_upper(data, k) for k in order])
+    values |= shown(detector_for(q, phi, place[order]), half)
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
             for name, value in values.items():
                 file[name] = value
-            for k, matrix in enumerate(half):
-                name = f"xpcs/twotime/correlation_map/c2_{k + 1:05d}"
+            for number, matrix in enumerate(half, start=1):
+                name = f"xpcs/twotime/correlation_map/c2_{number:05d}"
                 file.create_dataset(name, data=matrix, compression="lzf")
             file["xpcs/qmap"].attrs["hash"] = _hash_of_map(values)
             file[MEAN_IMAGE].attrs["units"] = RELATIVE
@@ -103,6 +105,23 @@ def _hash_of_map(values: Mapping[str, Any]) -> str:
     for name, array in sorted(kept.items()):
         digest.update(name.encode() + array.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _map_of(data: TwoTimeData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Wavevectors and angles of a map that holds the matrices of data, and their places in it."""
+    of_each = np.broadcast_to(np.asarray(data.q, float), data.phi.shape)
+    q, angles = np.unique(of_each), np.asarray(data.phi, float)
+    phi = np.array(list(dict.fromkeys(angles.tolist())))
+    unseen = phi[0] - 180 if phi.size == 1 else 0.5 * (phi[0] + phi[1])
+    phi = np.insert(phi, 0, unseen)
+    column = np.argmax(phi[1:] == angles[:, None], axis=1) + 1
+    place = np.searchsorted(q, of_each) * phi.size + column
+    if np.unique(place).size < place.size:
+        raise DataError(
+            "two matrices have the same wavevector and angle, for which this layout has one place; "
+            "write them to files of their own."
+        )
+    return q, phi, place
 
 
 def _time_step(data: TwoTimeData, dt: float | None) -> float:
@@ -149,7 +168,9 @@ class Cache:
         """The file for a selection and its key."""
         if self.name is None:
             return self.folder / f"twotime-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-        name = self.name.replace("${wavevector_q}", f"{selection.q:.6g}")
+        q = selection.q if isinstance(selection.q, tuple) else (selection.q,)
+        words = "_".join("all" if value is None else f"{value:.6g}" for value in q)
+        name = self.name.replace("${wavevector_q}", words)
         name = name.replace("${start_frame}", str(selection.start_frame))
         name = name.replace("${end_frame}", str(selection.end_frame))
         return self.folder / (name if name.endswith(".npz") else f"{name}.npz")
@@ -180,7 +201,7 @@ def read_cache(target: Path, key: str) -> tuple[TwoTimeData, dict[str, Any]] | N
                 facts = json.loads(str(file["report"])).items()
                 report = {k: tuple(v) if isinstance(v, list) else v for k, v in facts}
                 arrays = {name: file[name] for name in _ARRAYS if name in file.files}
-                return TwoTimeData(**arrays), report
+                return TwoTimeData(**arrays, rings=tuple(file[_RINGS].tolist())), report
     if not is_cache:
         raise DataError(
             f"{target}: the cache would replace this file, which is not a cache; change "
@@ -197,4 +218,4 @@ def write_cache(
     save: Callable[..., None] = np.savez_compressed if compression else np.savez
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary, temporary.open("wb") as stream:
-        save(stream, key=key, report=json.dumps(report), **arrays)
+        save(stream, key=key, report=json.dumps(report), **{_RINGS: data.rings}, **arrays)

@@ -22,12 +22,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from twotime.compilation import compiled
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, select
 from twotime.data.level import check_level
 from twotime.data.scales import check_kinds, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
-from twotime.fit.result import Size, Starts, make_result, with_derivatives
+from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE
 from twotime.gram.problem import Problem, make_problem
@@ -88,7 +88,7 @@ def fit_nlsq(
         RuntimeError: If `throw` and the fit did not converge.
     """
     check_kinds(model, data, space)
-    mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator)
     evaluator = evaluator if chosen.scale is None else "tiled"
@@ -142,7 +142,7 @@ def _fit(
     )
     log_space = np.asarray(space.log_space)[index]
 
-    def search(problem: Problem, begin: Starts) -> tuple[NLSQResult, Size]:
+    def search(problem: Problem, begin: Starts) -> tuple[NLSQResult, Known]:
         def from_start(start: Array) -> robust.End:
             y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
             return loss.minimise(problem, solver, y)
@@ -150,57 +150,86 @@ def _fit(
         ends = ends_of_starts(problem, from_start, begin)
         return make_result(problem, space, starts, ends, loss, is_judged)
 
-    if not mode.is_decided:
-        return with_derivatives(*search(problem, starts), given)
-    result, size = _decide(search, problem, starts)
-    scaling = given.problem.scaling.shared(jnp.asarray(result.is_shared))
-    given = eqx.tree_at(lambda g: g.problem.scaling, given, scaling)
+    is_weighed = loss.scale is None and _is_weighed(data)
+    if not (mode.is_decided or is_weighed):
+        result, known = search(problem, starts)
+        return with_derivatives(result, known.size, given)
+    result, size = _in_rounds(search, problem, starts, is_weighed)
+    final = _of_round(given.problem, result.is_shared, result.weight if is_weighed else None)
+    given = eqx.tree_at(lambda g: g.problem, given, final)
     return with_derivatives(result, size, given)
 
 
+def _is_weighed(data: TwoTimeData) -> bool:
+    """Whether a fit finds how much the rings of its data count."""
+    return len(set(data.rings)) > 1 and data.sigma is None and data.weight is None
+
+
 class _Round(NamedTuple):
-    """A fit with contrast and offset shared or not, and what the next one would be.
+    """A fit with contrast and offset shared or not, rings weighed or not, and what comes next.
 
     Attributes:
         result: The result of this round.
         size: Roots of the curvatures there.
-        is_shared: Whether angles may share contrast and offset in the next round.
+        is_shared: Whether angles may share contrast and offset in the next round; None where
+            nothing is decided.
+        weight: Weights of the matrices in the next round; None where they are not weighed.
         rounds: Number of rounds.
     """
 
     result: NLSQResult
     size: Size
-    is_shared: Bool[Array, ""]
+    is_shared: Bool[Array, ""] | None
+    weight: Weight | None
     rounds: Int[Array, ""]
 
 
-def _decide(
-    search: Callable[[Problem, Starts], tuple[NLSQResult, Size]], problem: Problem, starts: Starts
+def _of_round(problem: Problem, is_shared: Array | None, weight: Weight | None) -> Problem:
+    """The fit with contrast and offset shared or not, and matrices weighed."""
+    if is_shared is not None:
+        scaling = problem.scaling.shared(jnp.asarray(is_shared))
+        problem = eqx.tree_at(lambda p: p.scaling, problem, scaling)
+    return problem if weight is None else problem.with_data(weight=weight)
+
+
+def _in_rounds(
+    search: Callable[[Problem, Starts], tuple[NLSQResult, Known]],
+    problem: Problem,
+    starts: Starts,
+    is_weighed: bool,
 ) -> tuple[NLSQResult, Size]:
-    """Fit with contrast and offset that all angles share; where they differ, with those of each."""
+    """Fit as if angles share contrast and offset and rings count alike; then as the data have it.
+
+    The second round is left out where nothing is to be changed.
+    """
+    is_decided = problem.scaling.mode.is_decided
 
     def one_round(last: _Round) -> _Round:
         before: Any = last.result
-        scaling = problem.scaling.shared(last.is_shared)
-        here = eqx.tree_at(lambda p: p.scaling, problem, scaling)
-        found, size = search(here, before.ends[: starts.shape[0]])
-        own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
+        found, known = search(_of_round(problem, last.is_shared, last.weight), before.ends[:count])
         total = before.n_evaluations + found.n_evaluations
-        found = dataclasses.replace(
-            found, is_shared=last.is_shared, own_scaling=own, n_evaluations=total
-        )
-        return _Round(found, size, last.is_shared & agree(own), last.rounds + 1)
+        found, is_shared = dataclasses.replace(found, n_evaluations=total), last.is_shared
+        if is_decided:
+            own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
+            found = dataclasses.replace(found, is_shared=is_shared, own_scaling=own)
+            is_shared &= agree(own)
+        weight = known.weight if is_weighed else None
+        return _Round(found, known.size, is_shared, weight, last.rounds + 1)
 
     # Nothing is found before the first round, which begins at the starts. It is one of the loop:
     # compiled once, it costs half of what two would.
-    shapes = eqx.filter_eval_shape(search, problem, starts)
-    empty, size = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    yes, ends = jnp.asarray(True), empty.ends.at[: starts.shape[0]].set(starts)
-    none = dataclasses.replace(empty, ends=ends, is_shared=yes)
-    first = _Round(none, size, yes, jnp.asarray(0))
-    last = jax.lax.while_loop(
-        lambda x: (x.rounds == 0) | ((x.rounds == 1) & ~x.is_shared), one_round, first
-    )
+    count, yes = starts.shape[0], jnp.asarray(True) if is_decided else None
+    alike = jnp.ones(problem.data.phi.shape) if is_weighed else None
+    shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts)
+    empty, known = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    empty = dataclasses.replace(empty, ends=empty.ends.at[:count].set(starts), is_shared=yes)
+    first = _Round(empty, known.size, yes, alike, jnp.asarray(0))
+
+    def is_open(x: _Round) -> Array:
+        again = jnp.asarray(is_weighed) if x.is_shared is None else is_weighed | ~x.is_shared
+        return (x.rounds == 0) | ((x.rounds == 1) & again)
+
+    last = jax.lax.while_loop(is_open, one_round, first)
     return last.result, last.size
 
 
@@ -290,7 +319,7 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
-    if resolve_mode(settings.get("per_angle_mode", "auto"), 1).is_series:
+    if resolve_mode(settings.get("per_angle_mode", "auto"), (0,)).is_series:
         raise ValueError(
             "per_angle_mode is 'fourier', a series over the angles; angles fitted one after the "
             "other have none; use 'auto'."
@@ -308,12 +337,7 @@ def fit_sequential(
 
 def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
     """The data of one angle alone."""
-
-    def cut(x: Any) -> Any:
-        return x if x is None or not x.ndim else x[k : k + 1]
-
-    parts = {name: cut(getattr(data, name)) for name in ("c2", "phi", "mask", "sigma")}
-    return dataclasses.replace(data, **parts)
+    return select(data, (k,))
 
 
 class Profile(eqx.Module):
@@ -363,11 +387,12 @@ def profile(
         )
     place, free = fit.all_names.index(name), fit.names.index(name)
     fixed = space.with_vary({name: False})
+    weighed = data if fit.weight is None else dataclasses.replace(data, weight=fit.weight)
 
     def at(value: Array) -> Array:
         start = fit.values.at[place].set(value)
         here = fixed.with_values(dict(zip(fixed.names, start, strict=True)))
-        return fit_nlsq(model, data, here, per_angle_mode=fit.per_angle_mode).chi2
+        return fit_nlsq(model, weighed, here, per_angle_mode=fit.per_angle_mode).chi2
 
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0

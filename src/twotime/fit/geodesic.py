@@ -33,18 +33,18 @@ def accelerate(proposal: Proposal, problem: Problem) -> Float[Array, " y"]:
     Clocks are integrated over the sampled frames alone.
     """
     frames, early, late, share = _sample_pairs(problem.data.t.shape[0])
-    phi, t = jnp.asarray(problem.data.phi), problem.data.t[frames]
+    matrices, t = jnp.arange(problem.data.phi.shape[0]), problem.data.t[frames]
 
     def seen(y: Array) -> tuple[Array, tuple[Array, Channels]]:
         """The channels as pairs of frames see them, and the channels."""
 
-        def one(angle: Array) -> tuple[Array, Channels]:
-            c = problem.model.channels(problem.params(y), t, t=t, q=problem.data.q, phi=angle)
+        def one(k: Array) -> tuple[Array, Channels]:
+            c = problem.model.channels(problem.params(y), t, t=t, **problem.data.place(k))
             clock = jnp.concatenate([c.decay, c.phase])
             difference = clock[:, late] - clock[:, early]
             return jnp.concatenate([difference, c.level[:, early], c.level[:, late]]), c
 
-        found, channels = jax.vmap(one)(phi)
+        found, channels = jax.vmap(one)(matrices)
         found = found * jnp.sqrt(share)
         return found, (found, channels)
 

@@ -27,9 +27,22 @@ from twotime.solver import RESULTS
 Starts = Float[Array, "start param"]
 Flags = Bool[Array, " start"]
 Size = Float[Array, " free"]
+Weight = Float[Array, " angle"]
 
 _EQUAL = 1e-6
 PRIORS = "; priors of the parameters are included"
+
+
+class Known(NamedTuple):
+    """What is known at the end of a fit and no part of its result.
+
+    Attributes:
+        size: Roots of the curvatures.
+        weight: Weights that would suit the noise of the rings; None where there is one ring.
+    """
+
+    size: Size
+    weight: Weight | None
 
 
 class Basins(NamedTuple):
@@ -84,8 +97,8 @@ def make_result(
     ends: End,
     loss: AbstractLoss,
     is_judged: bool,
-) -> tuple[NLSQResult, Size]:
-    """The result of a fit from its starts and their ends; roots of the curvatures at the optimum.
+) -> tuple[NLSQResult, Known]:
+    """The result of a fit from its starts and their ends, and what else is known at the optimum.
 
     Without derivatives by the inputs of the fit: `with_derivatives` gives them.
     """
@@ -100,6 +113,7 @@ def make_result(
     squares = loss.equivalent(problem, end, dof)
     count = starts.shape[0]  # one more end where labels were exchanged
     led = jnp.where(basins.best < count, basins.best, jnp.argmin(cost[:count]))
+    errors, weight = _errors(end, squares, is_judged)
     result = NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -111,7 +125,10 @@ def make_result(
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
         start=jnp.where(jnp.asarray(problem.varying), starts[led], problem.start),
+        q=jnp.asarray(problem.data.q),
         phi=jnp.asarray(problem.data.phi),
+        rings=problem.data.rings,
+        weight=problem.data.weight,
         contrast=scaling.contrast,
         offset=scaling.offset + problem.shift,
         scaling_at_bound=_scaling_at_bound(problem.scaling, scaling),
@@ -134,9 +151,9 @@ def make_result(
         correlation_ends=_correlation_ends(problem, params[basins.best]),
         **vars(end.optimality),
         with_priors=problem.priors is not None,
-        **_errors(end, squares, is_judged),
+        **errors,
     )
-    return result, jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian)))
+    return result, Known(jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian))), weight)
 
 
 def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2"]:
@@ -145,10 +162,10 @@ def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2
     middle = t.shape[0] // 2
     pairs = t[np.array([middle - 1, 0])], t[np.array([middle, -1])]
 
-    def of_angle(phi: Scalar) -> Array:
-        return correlation_at(problem.model, params, *pairs, t=t, q=problem.data.q, phi=phi)
+    def of_matrix(k: Array) -> Array:
+        return correlation_at(problem.model, params, *pairs, t=t, **problem.data.place(k))
 
-    return jax.vmap(of_angle)(jnp.asarray(problem.data.phi))
+    return jax.vmap(of_matrix)(jnp.arange(problem.data.phi.shape[0]))
 
 
 def _ended(result: RESULTS, squares: Equivalent) -> RESULTS:
@@ -183,8 +200,8 @@ def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array
     return squares.variance**2 * (inverse * priors.precision) @ inverse
 
 
-def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
-    """Fields of the result about its uncertainty."""
+def _errors(end: End, squares: Equivalent, is_judged: bool) -> tuple[dict[str, Any], Array | None]:
+    """Fields of the result about its uncertainty, and weights that would suit the noise."""
     held = end.optimality.held
     values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
     inverse = uncertainty.inverse(values, vectors, scale, held)
@@ -193,7 +210,8 @@ def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
     at = uncertainty.LinearisedFit(*parts)
     found, structure = judged(at) if is_judged else (uncertainty.speckle_covariance(at), None)
     is_decided = squares.problem.scaling.mode.is_decided
-    return {
+    weight = uncertainty.ring_weights(at, found) if len(set(at.problem.data.rings)) > 1 else None
+    fields = {
         "uncertainty_kind": uncertainty.SPECKLE + (PRIORS if squares.problem.priors else ""),
         "covariance": found.covariance + _of_priors(squares, inverse),
         "covariance_iid": squares.variance * inverse,
@@ -203,3 +221,4 @@ def _errors(end: End, squares: Equivalent, is_judged: bool) -> dict[str, Any]:
         "structure": structure,
         **vars(found.noise),
     }
+    return fields, weight

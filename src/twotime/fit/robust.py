@@ -10,7 +10,6 @@ Reference:
     Holland & Welsch, Comm. Statist. A6, 813 (1977); Huber, Robust Statistics (1981).
 """
 
-import dataclasses
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -214,7 +213,7 @@ class AbstractRobust(AbstractLoss):
 
         def one_round(last: _Round) -> _Round:
             before, weights, _ = last
-            end = descend(_with_data(problem, sigma=weights.sigma), solver, before.y)
+            end = descend(problem.with_data(sigma=weights.sigma), solver, before.y)
             moved = (end.y - before.y) * problem.scale
             variance = end.reduced.chi2 / problem.n_points
             distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
@@ -231,7 +230,7 @@ class AbstractRobust(AbstractLoss):
         sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
         sigma = jnp.broadcast_to(sigma.astype(y.dtype), d.c2.shape)
         weights = Weights(sigma, jnp.ones(d.phi.shape, y.dtype), *(one,) * 5)
-        shape = eqx.filter_eval_shape(descend, _with_data(problem, sigma=sigma), solver, y)
+        shape = eqx.filter_eval_shape(descend, problem.with_data(sigma=sigma), solver, y)
         end = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
         first = eqx.tree_at(lambda e: e.y, end, y), weights, jnp.asarray(False)
         end, weights, settled = jax.lax.while_loop(running, one_round, first)
@@ -258,7 +257,7 @@ class AbstractRobust(AbstractLoss):
             return jnp.where(used, c2 - r * sigma * (1 - w / found.stiffness), c2)
 
         c2 = jax.lax.map(one, jnp.arange(problem.data.phi.shape[0]))
-        pseudo = _with_data(problem, c2=c2)
+        pseudo = problem.with_data(c2=c2)
         grams, reduced = evaluate(end.y, pseudo)[1].aux
         variance = reduced.chi2 / dof
         return Equivalent(pseudo, grams, reduced, variance, found.chi2, found.total, found.noise)
@@ -315,19 +314,13 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator
     return loss
 
 
-def _with_data(problem: Problem, **changed: Array) -> Problem:
-    data = dataclasses.replace(problem.data, **changed)
-    prepared = problem.evaluator.prepare(data, problem.shift)
-    return dataclasses.replace(problem, data=data, prepared=prepared)
-
-
 def _residual(
     problem: Problem, params: Params, scaling: ScalingSolution, k: Array
 ) -> tuple[Plane, Used, Array]:
     """Residuals of an angle [sigma], 0 where they do not count; which count; sigma."""
     d = problem.data
-    t, phi = jnp.asarray(d.t), jnp.asarray(d.phi)[k]
-    model = correlation(problem.model, params, t=t, q=jnp.asarray(d.q), phi=phi[None])[0]
+    t, at = jnp.asarray(d.t), d.place(k)
+    model = correlation(problem.model, params, t=t, q=at["q"], phi=at["phi"][None])[0]
     c2 = jnp.asarray(d.c2)[k]
     used = jnp.asarray(d.usable(k))
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)

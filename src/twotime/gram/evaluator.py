@@ -153,10 +153,10 @@ def _is_traced(tree: Any) -> bool:
 
 
 def _has_angles(data: TwoTimeData) -> TwoTimeData:
-    """Which arrays of the data have an angle as their first axis."""
+    """Which arrays of the data have the matrices as their first axis."""
 
     def arrays(d: TwoTimeData) -> list[Any]:
-        return [d.c2, d.phi, d.mask, d.sigma]
+        return [d.c2, d.q, d.phi, d.mask, d.sigma, d.weight]
 
     none = jax.tree.map(lambda _: False, data)
     shared = [x is not None and np.ndim(x) > 0 for x in arrays(data)]

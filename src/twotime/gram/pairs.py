@@ -159,18 +159,17 @@ def channel_slopes(
     data: TwoTimeData,
     params: Float[Array, " param"],
     free: tuple[bool, ...],
-    phi: Float[Array, ""],
+    k: Array | int,
     directions: Float[Array, "direction free"] | None = None,
 ) -> tuple[Channels, Channels]:
-    """Channels at the frames and, along a first axis, their derivatives along directions.
+    """Channels of matrix `k` at the frames and, along a first axis, derivatives along directions.
 
-    Those are directions in the `free` parameters, by default each of these; `phi` is the detector
-    angle [degree].
+    Those are directions in the `free` parameters, by default each of these.
     """
-    index = np.flatnonzero(free)
+    index, place = np.flatnonzero(free), data.place(k)
 
     def at(values: Array) -> Channels:
-        return model.channels(params.at[index].set(values), data.t, t=data.t, q=data.q, phi=phi)
+        return model.channels(params.at[index].set(values), data.t, t=data.t, **place)
 
     channels, change = jax.linearize(at, params[index])
     directions = jnp.eye(index.size, dtype=params.dtype) if directions is None else directions

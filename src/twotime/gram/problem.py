@@ -55,6 +55,12 @@ class Problem(eqx.Module):
     mesh: Mesh | None = eqx.field(static=True, default=None)
     priors: Priors | None = None
 
+    def with_data(self, **changed: Array) -> "Problem":
+        """The fit of the same points with some arrays of the data changed."""
+        data = dataclasses.replace(self.data, **changed)
+        prepared = self.evaluator.prepare(data, self.shift)
+        return dataclasses.replace(self, data=data, prepared=prepared)
+
     def params(self, y: Float[Array, " free"]) -> Float[Array, " param"]:
         """All parameters from the scaled free ones."""
         return self.start.at[np.flatnonzero(self.varying)].set(y * self.scale)
@@ -197,7 +203,7 @@ def make_problem(
         return scalings.quantile_scaling(data.c2, data.usable(slice(None))) - moved
 
     phi, scale = jnp.asarray(data.phi), jnp.asarray(space.scale)[np.flatnonzero(varying)]
-    scaling = scalings.resolve_mode(mode, phi.size).scaling(phi, lower, upper, frozen)
+    scaling = scalings.resolve_mode(mode, data.ring).scaling(phi, lower, upper, frozen)
     numbers = jnp.asarray(space.initial), scale, shift, n_points
     made = scaling, evaluator, evaluator.prepare(data, shift)
     priors = Priors.of(space) if with_priors else None

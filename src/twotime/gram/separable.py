@@ -148,7 +148,7 @@ class Separable(AbstractEvaluator):
 
     def prepare(self, data: TwoTimeData, shift: Scalar) -> SeparableData:
         """Cut data into squares; half as much memory as the data in float64."""
-        plain = dataclasses.replace(data, mask=None, sigma=None)
+        plain = dataclasses.replace(data, mask=None, sigma=None, weight=None)
         n_angles, n = data.c2.shape[:2]
         depth = max(0, math.ceil(math.log2(n / LEAF)))
         upper = np.triu(np.ones((n, n), bool), 1)
@@ -170,7 +170,8 @@ class Separable(AbstractEvaluator):
 
     def _on_one(self, model, data, params, free, shift, prepared, with_normal) -> Array:
         weight = 1.0 if data.sigma is None else 1.0 / jnp.asarray(data.sigma) ** 2
-        n, n_left = data.c2.shape[-1], 1 + sum(free) if with_normal else 1
+        weight *= 1.0 if data.weight is None else jnp.asarray(data.weight)[:, None, None]
+        (n_matrices, n), n_left = data.c2.shape[:2], 1 + sum(free) if with_normal else 1
 
         def on_frames(_: Array) -> Array:
             factors = jax.lax.map(lambda x: factors_of(model, x[0], x[1]), channels)
@@ -182,7 +183,7 @@ class Separable(AbstractEvaluator):
             return jax.lax.map(lambda x: _rows_of_nodes(x[0], x[1], nodes, n_left), (blocks, c2))
 
         slopes = partial(channel_slopes, model, data, params, free)
-        channels = jax.lax.map(slopes, jnp.asarray(data.phi))
+        channels = jax.lax.map(slopes, jnp.arange(n_matrices))
         if prepared.nodes is None:
             rows = on_frames(prepared.near)
         else:

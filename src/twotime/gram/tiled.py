@@ -61,8 +61,7 @@ class Tiled(AbstractEvaluator):
 
         def of_angle(x: tuple[Array, TiledData]) -> Array:
             k, known = x
-            phi = jnp.asarray(data.phi)[k]
-            channels, changes = pairs.channel_slopes(model, data, params, free, phi)
+            channels, changes = pairs.channel_slopes(model, data, params, free, k)
             by, products = (
                 pairs.ChannelDerivatives.of(changes),
                 pairs.products_of(channels, with_normal),

@@ -1,6 +1,6 @@
 """A model's correlation on the whole plane or at given pairs of times, by one path."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -18,7 +18,7 @@ PairTimes = Float[AnyArray, " pair"]
 
 
 def correlation(
-    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar | Angles, phi: Angles
 ) -> Float[Array, "angle time time"]:
     """Normalised two-time correlation C on the plane, before contrast and offset.
 
@@ -26,7 +26,7 @@ def correlation(
         model: The model.
         params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
-        q: Wavevector [1/Å].
+        q: Wavevector, one or one per angle [1/Å].
         phi: Detector angles [degree].
 
     Returns:
@@ -41,7 +41,7 @@ def correlation(
 
 
 def field(
-    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar | Angles, phi: Angles
 ) -> Complex[Array, "angle time time"]:
     """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
 
@@ -49,7 +49,7 @@ def field(
         model: A model with a field correlation.
         params: Parameters in the order of `model.names`, or by name.
         t: Frame times [s].
-        q: Wavevector [1/Å].
+        q: Wavevector, one or one per angle [1/Å].
         phi: Detector angles [degree].
 
     Returns:
@@ -93,24 +93,33 @@ def correlation_at(
 
 @eqx.filter_jit
 def _correlation(
-    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar | Angles, phi: Angles
 ) -> Array:
-    def plane(angle: Scalar) -> Array:
+    def plane(q: Scalar, angle: Scalar) -> Array:
         return model.correlation(pairs(model.channels(params, t, t=t, q=q, phi=angle)))
 
-    return jax.lax.map(plane, phi)
+    return _over_matrices(plane, q, phi)
 
 
 @eqx.filter_jit
-def _field(model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar, phi: Angles) -> Array:
+def _field(
+    model: AbstractTwoTimeModel, params: Params, t: Times, q: Scalar | Angles, phi: Angles
+) -> Array:
     upper = jnp.arange(t.shape[0])[:, None] <= jnp.arange(t.shape[0])[None, :]
 
-    def plane(angle: Scalar) -> Array:
+    def plane(q: Scalar, angle: Scalar) -> Array:
         channels = model.channels(params, t, t=t, q=q, phi=angle)
         g1 = model.field(pairs(channels)) + 0j
         return jnp.where(upper, g1, g1.conj())
 
-    return jax.lax.map(plane, phi)
+    return _over_matrices(plane, q, phi)
+
+
+def _over_matrices(plane: Callable[..., Array], q: Array, phi: Array) -> Array:
+    """A function of wavevector and angle of each matrix; there may be one wavevector for all."""
+    if q.ndim:
+        return jax.lax.map(lambda at: plane(*at), (q, phi))
+    return jax.lax.map(lambda angle: plane(q, angle), phi)
 
 
 @eqx.filter_jit

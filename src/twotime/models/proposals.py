@@ -71,7 +71,7 @@ class Scene(NamedTuple):
     Attributes:
         names: Names of its parameters.
         t: Frame times [s].
-        q: Wavevector [1/Å].
+        q: Wavevector, of several the geometric mean [1/Å].
         bounds: Lower and upper bound of each parameter.
         known: Values of the parameters that are given or do not vary.
         typical: What is known of each parameter before.

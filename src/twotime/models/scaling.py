@@ -5,12 +5,13 @@ for them: it solves for them at every step, inside their bounds (variable projec
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from twotime.models.base import Check, Finding, ParameterInfo
@@ -68,10 +69,13 @@ class Scaling(eqx.Module):
     mode: "Individual" = eqx.field(static=True)
 
     def shared(self, is_shared: Bool[Array, ""]) -> "Scaling":
-        """One pair for all angles where `is_shared`, else this one, of a pair for each angle."""
-        first = jnp.arange(self.basis.shape[1]) == 0
-        basis = jnp.where(is_shared, first.astype(self.basis.dtype), self.basis)
-        upper = jnp.where(is_shared & ~first[:, None], self.lower, self.upper)
+        """One pair for each ring where `is_shared`, else this one, of a pair for each angle."""
+        of_ring = self.mode.in_rings(self.basis.shape[0])
+        first = np.argmax(of_ring, axis=0)  # its coefficients are those of the ring
+        together = np.zeros(self.basis.shape)
+        together[:, first] = of_ring
+        basis = jnp.where(is_shared, jnp.asarray(together, self.basis.dtype), self.basis)
+        upper = jnp.where(is_shared & ~together.any(axis=0)[:, None], self.lower, self.upper)
         return Scaling(basis, self.lower, upper, self.mode)
 
     def solve(self, moments: Moments) -> "ScalingSolution":
@@ -102,6 +106,7 @@ class Individual:
     """Contrast and offset of their own for every angle.
 
     Attributes:
+        rings: Ring of each matrix, from 0: of equal wavevector; empty for a single ring.
         word: The configuration's word, which results keep.
         is_frozen: Whether contrast and offset are estimates from the data that do not vary.
         is_series: Whether coefficients belong to a series over the angles.
@@ -112,11 +117,21 @@ class Individual:
     is_frozen: ClassVar[bool] = False
     is_series: ClassVar[bool] = False
     is_decided: ClassVar[bool] = False
+    rings: tuple[int, ...] = ()
 
     @property
     def varying(self) -> "Individual":
         """The mode for searching starts: nothing is frozen, nothing to be decided."""
-        return Individual() if self.is_frozen else self
+        return Individual(self.rings) if self.is_frozen else self
+
+    def in_rings(self, n_angles: int) -> Float[np.ndarray, "angle ring"]:
+        """1 where an angle is of a ring, else 0."""
+        rings = np.asarray(self.rings or (0,) * n_angles)
+        return np.eye(rings.max() + 1)[rings]
+
+    def waves(self, n_coefficients: int) -> Bool[np.ndarray, " coefficient"]:
+        """Which coefficients have no share in the mean over the angles."""
+        return np.zeros(n_coefficients, bool)
 
     def basis(self, phi: Angles) -> Basis:
         """Values of each angle by the coefficients."""
@@ -158,24 +173,24 @@ class Individual:
 
 @dataclasses.dataclass(frozen=True)
 class Averaged(Individual):
-    """One contrast and one offset for all angles."""
+    """One contrast and one offset for all angles of a wavevector."""
 
     word: ClassVar[str] = "averaged"
 
     def basis(self, phi: Angles) -> Basis:
-        return jnp.ones((phi.shape[0], 1), phi.dtype)
+        return jnp.asarray(self.in_rings(phi.shape[0]), phi.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class Decided(Individual):
-    """One contrast and one offset for all angles where the data agree with it, else their own."""
+    """One contrast and offset for all angles of a wavevector where data agree, else their own."""
 
     word: ClassVar[str] = "auto"
     is_decided: ClassVar[bool] = True
 
     @property
     def varying(self) -> Individual:
-        return Averaged()
+        return Averaged(self.rings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,15 +203,20 @@ class Frozen(Individual):
 
 @dataclasses.dataclass(frozen=True)
 class Fourier(Individual):
-    """Contrast and offset as Fourier series in the angle, up to `FOURIER_ORDER`."""
+    """Contrast and offset as Fourier series in the angle, one for each wavevector."""
 
     word: ClassVar[str] = "fourier"
     is_series: ClassVar[bool] = True
 
+    def waves(self, n_coefficients: int) -> Bool[np.ndarray, " coefficient"]:
+        return np.arange(n_coefficients) % (2 * FOURIER_ORDER + 1) > 0
+
     def basis(self, phi: Angles) -> Basis:
         angle = jnp.deg2rad(phi)
         waves = [f(k * angle) for k in range(1, FOURIER_ORDER + 1) for f in (jnp.cos, jnp.sin)]
-        return jnp.stack([jnp.ones_like(angle), *waves], axis=1)
+        series = jnp.stack([jnp.ones_like(angle), *waves], axis=1)
+        rings = jnp.asarray(self.in_rings(phi.shape[0]), phi.dtype)
+        return (rings[:, :, None] * series[:, None]).reshape(phi.shape[0], -1)
 
     def solve(self, moments: Moments, scaling: Scaling) -> ScalingSolution:
         """Best coefficients; angles that leave the bounds are pulled back onto them."""
@@ -230,24 +250,29 @@ class Fourier(Individual):
         return ScalingSolution(values[:, 0], values[:, 1], free)
 
 
-_MODES = {mode.word: mode for mode in (Individual(), Averaged(), Frozen(), Fourier())}
+_MODES = {mode.word: mode for mode in (Individual, Averaged, Frozen, Fourier)}
 
 
-def resolve_mode(mode: str | Individual, n_angles: int) -> Individual:
+def resolve_mode(mode: str | Individual, rings: Sequence[int]) -> Individual:
     """The object of a word; "auto" lets the data decide from 3 angles on, individual below.
+
+    Args:
+        mode: The word, or a mode.
+        rings: Ring of each matrix (`TwoTimeData.ring`): angles of one wavevector.
 
     Raises:
         ValueError: If the mode is unknown.
     """
+    of_each = tuple(rings) if any(rings) else ()
     if isinstance(mode, Individual):
-        return mode
+        return dataclasses.replace(mode, rings=of_each)
     if mode == "auto":
-        return Decided() if n_angles >= 3 else Individual()
+        return Decided(of_each) if max(map(rings.count, rings)) >= 3 else Individual(of_each)
     if mode not in _MODES:
         raise ValueError(
             f"per_angle_mode is {mode!r}; expected one of {', '.join(get_args(PerAngleMode))}."
         )
-    return _MODES[mode]
+    return _MODES[mode](of_each)
 
 
 def _solve_box(

@@ -46,7 +46,7 @@ def save_figures(
 
     Maps and cuts are on pages of a few angles; functions of time are drawn if there are any.
     """
-    title = f"{fit.model}, q = {float(arrays['q']):.4g} Å⁻¹"
+    title = f"{fit.model}, q = {_wavevectors(arrays['q'])} Å⁻¹"
     title += "" if fit.converged else " (not converged)"
     drawn = {}
     for stem, draw, size in (("maps", maps, MAPS_ON_PAGE), ("cuts", cuts, CUTS_ON_PAGE)):
@@ -108,7 +108,7 @@ def maps(
         residual = np.where(used, arrays["residual"][k], np.nan)
         shared = _common_norm(arrays["c2"][k][used], arrays["model"][k][used])
         shown = (
-            (0, f"data, {_degrees(arrays['phi'][k])}", arrays["c2"][k], used, shared),
+            (0, f"data, {_place(arrays, k)}", arrays["c2"][k], used, shared),
             (1, "model", arrays["model"][k], None, shared),
             (3, f"residual, rms {_rms(residual):.3g}", residual, used, _symmetric(residual)),
         )
@@ -138,7 +138,7 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
     figure, axes = panels(len(chosen), 2, 4.8, 2.8, title)
     for ax, k in zip(axes, chosen, strict=True):
-        lag_cuts(arrays, k, ax=ax).set_title(_degrees(arrays["phi"][k]), fontsize="medium")
+        lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium")
     heading = "data as points, model as lines"
     axes[0].legend(title=heading, title_fontsize="small", fontsize="small", frameon=False)
     figure.supxlabel("lag $t_2 - t_1$ [s]", fontsize="medium")
@@ -246,15 +246,22 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
 
 
 def scaling(fit: NLSQResult) -> Figure:
-    """Contrast and offset of each angle; open symbols lie on a bound."""
+    """Contrast and offset of each angle, a line for each wavevector; open symbols: on a bound."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     phi, bound = np.asarray(fit.phi), np.asarray(fit.scaling_at_bound)
-    order = np.argsort(phi)
+    rings = np.asarray(fit.rings or (0,) * phi.size)
+    lines = [np.flatnonzero(rings == k) for k in range(rings.max() + 1)]
     for ax, name, column in zip(axes, ("contrast", "offset"), (0, 1), strict=True):
         values = np.asarray(getattr(fit, name))
         on = bound[:, column]
-        ax.plot(phi[order], values[order], "-", lw=0.8, color="0.6", zorder=1)
+        for line in lines:
+            order = line[np.argsort(phi[line])]
+            ax.plot(phi[order], values[order], "-", lw=0.8, color="0.6", zorder=1)
+            if len(lines) > 1:
+                name = f" q = {np.mean(np.asarray(fit.q)[line]):.4g} Å⁻¹"
+                place = (phi[order[-1]], values[order[-1]])
+                ax.annotate(name, place, fontsize="x-small", va="center")
         ax.plot(phi[~on], values[~on], "o", ms=5, color=COLOURS[0])
         ax.plot(phi[on], values[on], "o", ms=6, mfc="white", color=COLOURS[1], label="on a bound")
         ax.set_ylabel(name)
@@ -267,8 +274,15 @@ def scaling(fit: NLSQResult) -> Figure:
     return figure
 
 
-def _degrees(phi: float) -> str:
-    return f"φ = {phi:.4g}°".replace("-", "\N{MINUS SIGN}")
+def _place(arrays: Arrays, k: int) -> str:
+    """Angle of a matrix, and its wavevector where there are several."""
+    phi, q = f"φ = {arrays['phi'][k]:.4g}°".replace("-", "\N{MINUS SIGN}"), arrays.get("q")
+    return phi if q is None or not np.ndim(q) else f"q = {q[k]:.4g} Å⁻¹, {phi}"
+
+
+def _wavevectors(q: np.ndarray) -> str:
+    low, high = f"{np.min(q):.4g}", f"{np.max(q):.4g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:

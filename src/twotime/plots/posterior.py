@@ -221,8 +221,8 @@ def predictive_maps(
     """
     mean, deviation = predictive(post, model, data, _PREDICTIVE_DRAWS)
     c2 = np.asarray(data.c2)
-    arrays = {"t": np.asarray(data.t), "phi": np.asarray(data.phi), "c2": c2, "model": mean,
-              "residual": (c2 - mean) / deviation}  # fmt: skip
+    arrays = {name: np.asarray(getattr(data, name)) for name in ("t", "q", "phi")}
+    arrays |= {"c2": c2, "model": mean, "residual": (c2 - mean) / deviation}
     if data.mask is not None:
         arrays["mask"] = np.asarray(data.mask)
     title = f"{post.model}: posterior mean; residuals in predicted standard deviations"

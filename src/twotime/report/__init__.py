@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from twotime.config.frames import joined
 from twotime.models.base import Curve
+from twotime.models.rates import AnyArray
 from twotime.results.storage import Provenance
 
 _UNITS = {
@@ -192,6 +195,38 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
         rows.append((name, *shown, curve.unit, curve.description))
     heads = ("function", "first frame", "middle", "last frame", "unit", "meaning")
     return Table("Functions of time", heads, tuple(rows))
+
+
+def extent(phi: AnyArray, rings: tuple[int, ...]) -> str:
+    """How many matrices there are, in words."""
+    if not any(rings):
+        return f"{len(phi)} angles"
+    return f"{len(phi)} matrices at {max(rings) + 1} wavevectors"
+
+
+def by_place(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]], result: Any) -> Table:
+    """A table with a row for each matrix, by angle and, where there are several, wavevector.
+
+    Angles that share contrast and offset have one row.
+
+    Args:
+        title: Title of the table.
+        heads: Heads of the columns after those of the place.
+        rows: Cells of each matrix, its angle first.
+        result: A fit or a posterior, which knows wavevectors and rings.
+    """
+    rings = result.rings
+    if result.per_angle_mode == "averaged":
+        first = [rings.index(ring) for ring in sorted(set(rings))] or [0]
+        rows = [("all", *rows[k][1:]) for k in first]
+        q = [np.mean(np.asarray(result.q)[np.asarray(rings) == rings[k]]) for k in first if rings]
+    else:
+        q = np.asarray(result.q).tolist() if rings else []
+    heads = ("φ [degree]", *heads)
+    if rings:
+        heads = ("q [Å⁻¹]", *heads)
+        rows = [(f"{x:.6g}", *row) for x, row in zip(q, rows, strict=True)]
+    return Table(title, heads, tuple(rows))
 
 
 def sentence(text: str) -> str:

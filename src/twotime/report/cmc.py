@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from twotime.report import Description, Table, estimate, sentence, with_error
+from twotime.report import Description, Table, by_place, estimate, extent, sentence, with_error
 from twotime.results.cmc import CMCResult
 from twotime.results.storage import describe
 
@@ -23,7 +23,7 @@ def describe_posterior(post: CMCResult) -> Description:
     kind = "all points" if post.n_shards == 1 else f"{post.n_shards} shards of points"
     tables = posterior_table(post), scaling_draws_table(post), chain_table(post)
     return Description(
-        title=f"{post.model}: posterior from {kind}, {len(post.phi)} angles",
+        title=f"{post.model}: posterior from {kind}, {extent(post.phi, post.rings)}",
         lead=(sentence(post.status),),
         tables=(*tables, shard_table(post)) if post.n_shards > 1 else tables,
         remarks=remarks(post),
@@ -58,6 +58,8 @@ def posterior_summary(post: CMCResult) -> dict[str, Any]:
         "contrast_and_offset": post.scaling_kind,
         "noise_level": post.noise_kind,
         "phi_degree": post.phi,
+        "wavevector_q": post.q,
+        "weight": post.weight,
         "contrast": post.contrast.mean(axis=(0, 1)),
         "offset": post.offset.mean(axis=(0, 1)),
         "noise": post.noise.mean(),
@@ -99,10 +101,8 @@ def scaling_draws_table(post: CMCResult) -> Table:
     rows = []
     for k, phi in enumerate(post.phi):
         rows.append((f"{phi:g}", cell(post.contrast[..., k]), cell(post.offset[..., k])))
-    if post.per_angle_mode == "averaged":
-        rows = [("all", *rows[0][1:])]
     title = f"Contrast and offset ({post.per_angle_mode}, {post.scaling_kind})"
-    return Table(title, ("φ [degree]", "contrast", "offset"), tuple(rows))
+    return by_place(title, ("contrast", "offset"), rows, post)
 
 
 def chain_table(post: CMCResult) -> Table:

@@ -5,7 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from twotime.report import Description, Table, error_text, estimate, ratio, sentence, with_error
+from twotime.report import (
+    Description,
+    Table,
+    by_place,
+    error_text,
+    estimate,
+    extent,
+    ratio,
+    sentence,
+    with_error,
+)  # fmt: skip
+from twotime.results.judgement import where
 from twotime.results.nlsq import NLSQResult, SequentialResult
 from twotime.results.storage import describe
 
@@ -21,7 +32,7 @@ _FACTS = (
 def describe_fit(fit: NLSQResult) -> Description:
     """The description of a least-squares fit."""
     return Description(
-        title=f"{fit.model}: {_kind(fit)} on {len(fit.phi)} angles",
+        title=f"{fit.model}: {_kind(fit)} on {extent(fit.phi, fit.rings)}",
         lead=(sentence(fit.status), f"Evaluator: {fit.evaluator}.{_loss_sentence(fit)}"),
         tables=(parameter_table(fit), scaling_table(fit), quality_table(fit)),
         remarks=remarks(fit),
@@ -72,6 +83,8 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
     return {name: getattr(fit, name) for name in _FACTS} | {
         "parameters": parameters,
         "phi_degree": fit.phi,
+        "wavevector_q": fit.q,
+        "weight": fit.weight,
         "loss": loss | {"robust_cost": fit.cost},
         "detector_pixels": fit.pixels,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
@@ -106,10 +119,8 @@ def scaling_table(fit: NLSQResult) -> Table:
     for phi, contrast, offset, bound in zip(*columns, strict=True):
         held = ", ".join(np.array(["contrast", "offset"])[bound])
         rows.append((f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", held))
-    if fit.per_angle_mode == "averaged":
-        rows = [("all", *rows[0][1:])]
-    heads = ("φ [degree]", "contrast", "offset", "on a bound")
-    return Table(f"Contrast and offset ({fit.per_angle_mode})", heads, tuple(rows))
+    heads = ("contrast", "offset", "on a bound")
+    return by_place(f"Contrast and offset ({fit.per_angle_mode})", heads, rows, fit)
 
 
 def quality_table(fit: NLSQResult) -> Table:
@@ -123,7 +134,7 @@ def quality_table(fit: NLSQResult) -> Table:
          "fraction of the variation described; not a measure of quality if the noise is large"),
         ("independent speckles", np.mean(fit.pixels), ".3g",
          "effective number per angle, from the residual variance"),
-        ("photons", fit.photons, ".3g",
+        ("photons", np.mean(fit.photons), ".3g",
          "counts per detector pixel and frame, from the residuals; inf: no shot noise"),
     ]  # fmt: skip
     if fit.cost is not None:
@@ -142,6 +153,7 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
         *_trades(fit),
         *_where_starts_ended(fit),
         *_how_shared(fit),
+        *_how_weighed(fit),
         *([] if fit.structure is None else [sentence(fit.structure.sentence)]),
     )
 
@@ -214,14 +226,27 @@ def _how_shared(fit: NLSQResult) -> tuple[str, ...]:
         return ()
     deviations = np.abs(np.asarray(fit.own_scaling))
     angle, which = np.unravel_index(np.argmax(deviations), deviations.shape)
-    place = f"{('contrast', 'offset')[which]} at φ = {float(fit.phi[angle]):g}°"
+    place = f"{('contrast', 'offset')[which]} at {where(fit.q, fit.phi, int(angle))}"
     far = f"{deviations.max():.1f} standard deviations ({place})"
     if fit.is_shared:
+        if fit.rings:
+            return (
+                f"The angles of a wavevector share contrast and offset, the farthest within {far}.",
+            )
         return (f"All angles share contrast and offset: they agree, the farthest within {far}.",)
     return (
         f"Every angle has its own contrast and offset (individual): with shared ones they would "
         f"be up to {far} away.",
     )
+
+
+def _how_weighed(fit: NLSQResult) -> tuple[str, ...]:
+    """How much the wavevectors of a joint fit counted."""
+    if fit.weight is None:
+        return ()
+    first = [fit.rings.index(ring) for ring in sorted(set(fit.rings))]
+    shares = ", ".join(f"{float(fit.weight[k]):.3g} (q = {float(fit.q[k]):.4g})" for k in first)
+    return (f"Wavevectors count by the noise that their points share, relative weights: {shares}.",)
 
 
 def _where_starts_ended(fit: NLSQResult) -> tuple[str, ...]:

@@ -64,6 +64,9 @@ class CMCResult(storage.AbstractModelResult):
         noise: Draws of the noise level of a point; NaN if sigma was given.
         values: All parameters: posterior medians, and values of the fixed ones.
         phi: Detector angles [degree].
+        q: Wavevector, one or one per angle [1/Å]; None in results of earlier versions.
+        rings: Ring of equal wavevector of each matrix, from 0; empty for one wavevector.
+        weight: How much each matrix counted, relative to others; None: all alike.
         log_density: Log density of the draws of each shard, up to a constant.
         energy: Energy of each trajectory.
         acceptance: Mean acceptance of each shard's chains.
@@ -148,6 +151,9 @@ class CMCResult(storage.AbstractModelResult):
     data_estimates: Float[Array, " prior"] | None = None
     data_errors: Float[Array, " prior"] | None = None
     misplaced: Float[Array, ""] | None = None
+    q: Float[Array, ""] | Float[Array, " angle"] | None = None
+    rings: tuple[int, ...] = eqx.field(static=True, default=())
+    weight: Float[Array, " angle"] | None = None
 
     n_pixels = storage.former("n_pixels", "n_points")
 

@@ -12,6 +12,12 @@ FALSE_ALARMS = 0.01
 """Part of the fits of right models that are said not to describe the data."""
 
 
+def where(q: AnyArray | None, phi: AnyArray, k: int) -> str:
+    """Which matrix is meant, in words: its angle, and its wavevector where each has its own."""
+    angle = f"φ = {float(phi[k]):g}°"
+    return angle if q is None or not np.ndim(q) else f"q = {float(q[k]):.5g} Å⁻¹, {angle}"
+
+
 class Structure(eqx.Module):
     """Mean residuals of groups of points, and how far noise alone would move them.
 
@@ -23,6 +29,7 @@ class Structure(eqx.Module):
         by_age: Mean residual of each angle in the rows and columns of these frames (stripes).
         age_deviation: Standard deviation that the noise gives it.
         phi: Detector angles [degree].
+        q: Wavevector, one or one per angle [1/Å]; None in folders of earlier versions.
         neighbours: Correlation of residuals one frame apart in a row, of each angle.
         chance: Probability that noise alone leaves a mean as far from zero as the largest.
         share: Variance of the means by lag beyond their noise, as part of the variance of the
@@ -39,6 +46,7 @@ class Structure(eqx.Module):
     neighbours: Float[AnyArray, " angle"]
     chance: Float[AnyArray, ""]
     share: Float[AnyArray, ""]
+    q: Float[AnyArray, ""] | Float[AnyArray, " angle"] | None = None
 
     @property
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +74,7 @@ class Structure(eqx.Module):
             (lags, self.lag, "lags") if is_lag else (ages, self.age, "frames (stripes)")
         )
         k, group = np.unravel_index(np.argmax(found), found.shape)
-        return f"{kind} from {float(starts[group]):.3g} s on, φ = {float(self.phi[k]):g}°"
+        return f"{kind} from {float(starts[group]):.3g} s on, {where(self.q, self.phi, int(k))}"
 
     @property
     def causes(self) -> str:

@@ -59,6 +59,9 @@ class NLSQResult(storage.AbstractModelResult):
         lower: Their lower bounds.
         upper: Their upper bounds.
         start: Where the fit started.
+        q: Wavevector, one or one per angle [1/Å]; None in folders of earlier versions.
+        rings: Ring of equal wavevector of each matrix, from 0; empty for one wavevector.
+        weight: How much the matrices of each ring counted, relative to others; None: all alike.
         phi: Detector angles [degree].
         contrast: Contrast of each angle.
         offset: Offset of each angle.
@@ -78,8 +81,8 @@ class NLSQResult(storage.AbstractModelResult):
         step: Remaining Newton step [standard deviations].
         n_evaluations: Evaluations of the model.
         pixels: Effective number of independent speckles per angle, from the residuals.
-        photons: Mean counts per detector pixel and frame, from the residuals; infinite without
-            shot noise.
+        photons: Mean counts per detector pixel and frame, from the residuals, one per ring where
+            there are several; infinite without shot noise.
         starts: Parameters at each start; `start` is the one that led to the result.
         ends: Parameters at the end of the fit from each start.
         ends_chi2: Chi-squared there (`cost` with a robust loss); infinite where not finite.
@@ -133,7 +136,7 @@ class NLSQResult(storage.AbstractModelResult):
     step: Float[Array, ""]
     n_evaluations: Int[Array, ""]
     pixels: Float[Array, " angle"]
-    photons: Float[Array, ""]
+    photons: Float[Array, "*ring"]
     starts: Float[Array, "start param"]
     ends: Float[Array, "start param"]
     ends_chi2: Float[Array, " start"]
@@ -149,6 +152,9 @@ class NLSQResult(storage.AbstractModelResult):
     own_scaling: Float[Array, "angle 2"] | None = None
     structure: Structure | None = eqx.field(default=None, converter=_as_structure)
     with_priors: bool = eqx.field(static=True, default=False)
+    q: Float[Array, ""] | Float[Array, " angle"] | None = None
+    rings: tuple[int, ...] = eqx.field(static=True, default=())
+    weight: Float[Array, " angle"] | None = None
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]

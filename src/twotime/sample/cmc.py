@@ -91,7 +91,7 @@ def fit_cmc(
     if not is_concrete(*jax.tree.leaves((model, data, space, key))):
         raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
     sampler, sharding, limits = gathered(sampler, sharding, limits, short)
-    mode = resolve_mode(per_angle_mode, len(data.phi))
+    mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     check_space(data, space)
     driver.meet()
@@ -153,7 +153,9 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
     fit, space = _fit_to_start(job), job.space
     if job.mode.is_decided:
-        job = job._replace(mode=resolve_mode(fit.per_angle_mode, len(job.data.phi)))
+        job = job._replace(mode=resolve_mode(fit.per_angle_mode, job.data.ring))
+    if fit.weight is not None:
+        job = job._replace(data=replace(job.data, weight=fit.weight))
     if job.prior_from_fit is not None:
         space = informed(space, fit, job.prior_from_fit)
     posterior, evaluator, found, checked = _posterior(job, space, fit)
@@ -207,8 +209,8 @@ def _posterior(
     if kinds and not job.mode.is_series:  # coefficients of a series are no contrasts
         near = found.coefficients + shift, errors[n:]
         leans = coordinates.leans(space, kinds, *near)
-        both = coordinates.make_coordinates(space, kinds)
-        checks.append(coordinates.check_priors(both, _numbered(kinds), *near))
+        both, basis = coordinates.make_coordinates(space, kinds), np.asarray(problem.scaling.basis)
+        checks.append(coordinates.check_priors(both, _numbered(kinds, basis), *near))
     scaling = coordinates.choose_scaling(space, job.mode, job.scaling, leans=leans)
     posterior = density.make_posterior(
         job.model, plain, space, job.mode, evaluator, scaling=scaling, noise=job.noise
@@ -217,9 +219,10 @@ def _posterior(
     return posterior, evaluator.word, found, coordinates.joined(checks)
 
 
-def _numbered(kinds: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the coordinates of contrast and offset."""
-    return tuple(f"{kind}[{kinds[:i].count(kind)}]" for i, kind in enumerate(kinds))
+def _numbered(kinds: tuple[str, ...], basis: np.ndarray) -> tuple[str, ...]:
+    """Names of the coordinates of contrast and offset, with the first angle that each is of."""
+    first = np.argmax(basis > 0, axis=0).tolist()
+    return tuple(f"{kind}[{first[kinds[:i].count(kind)]}]" for i, kind in enumerate(kinds))
 
 
 def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCResult:
@@ -285,9 +288,10 @@ def _result(job: Job, setup: Setup, drawn: driver.Drawn, seconds: float) -> CMCR
 def _names(job: Job, setup: Setup) -> dict[str, Any]:
     """The part of a result that is known before sampling."""
     posterior, is_cut = setup.posterior, job.sharding.n_shards > 1
+    data = posterior.plane.data
     sampled = posterior.scaling.sampled
     kinds = () if sampled is None else sampled.names
-    names = posterior.coordinates.names + _numbered(kinds)
+    names = posterior.coordinates.names + _numbered(kinds, np.asarray(posterior.scaling.basis))
     return {
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
@@ -305,7 +309,10 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "coordinate_names": names + ("noise",) * posterior.noise.size,
         "limits": job.limits,
         "prior_names": setup.priors.names,
-        "phi": np.asarray(posterior.plane.data.phi, float),
+        "phi": np.asarray(data.phi, float),
+        "q": np.asarray(data.q, float),
+        "rings": data.rings,
+        "weight": None if data.weight is None else np.asarray(data.weight, float),
     }
 
 

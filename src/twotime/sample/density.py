@@ -89,7 +89,7 @@ class PointList(eqx.Module):
     """
 
     t: Float[AnyArray, " time"]
-    q: Real
+    q: Float[AnyArray, " angle"]
     phi: Float[AnyArray, " angle"]
     early: Int[AnyArray, "angle point"]
     late: Int[AnyArray, "angle point"]
@@ -99,7 +99,7 @@ class PointList(eqx.Module):
 
     def moments(self, model: AbstractTwoTimeModel, params: Params, varying: Flags) -> Moments:
         def one(k: Array) -> Array:
-            channels = model.channels(params, self.t, t=self.t, q=self.q, phi=self.phi[k])
+            channels = model.channels(params, self.t, t=self.t, q=self.q[k], phi=self.phi[k])
             at = pairs(channels, self.early[k], self.late[k], by_products=True)
             values = model.correlation(at)
             basis = jnp.stack([self.c2[k], jnp.ones_like(values), values])
@@ -175,7 +175,7 @@ def linear_scaling(problem: Problem, space: ParameterSpace, how: str) -> LinearS
         sampled = coords.make_coordinates(space, kinds)
     else:
         # Waves along the angles have no share in the mean of contrast and offset.
-        is_wave = np.tile(np.arange(n) > 0, 2)[free] & scaling.mode.is_series
+        is_wave = np.tile(scaling.mode.waves(n), 2)[free]
         loc, scale = np.asarray([coords.normal_prior(space, kind) for kind in kinds]).T
         moved = np.where(is_wave, 0.0, moved)
         centre, precision = np.where(is_wave, 0.0, loc - moved), scale**-2.0

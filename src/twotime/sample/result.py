@@ -123,6 +123,8 @@ def predictive(
     mean, square = map(np.asarray, _moments(model, data, *fields))
     noise = np.mean(result.noise.reshape(-1)[chosen] ** 2)
     noise = noise if data.sigma is None else np.asarray(data.sigma) ** 2
+    if result.weight is not None:
+        noise = noise / np.asarray(result.weight)[:, None, None]
     return mean, np.sqrt(np.maximum(square - mean**2, 0.0) + noise)
 
 

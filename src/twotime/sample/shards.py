@@ -186,13 +186,15 @@ def _point_list(plane: Plane, points: list[Points], size: tuple[int, int]) -> Po
     data = plane.data
     early, late = np.zeros(size, np.int32), np.zeros(size, np.int32)
     c2, weight, phi = np.zeros(size), np.zeros(size), np.zeros(size[0])
+    qs = np.broadcast_to(np.asarray(data.q, float), data.phi.shape)
+    q = np.full(size[0], qs[0])
     for row, (k, i, j) in enumerate(points):
         filled = row, slice(len(i))
-        early[filled], late[filled], phi[row] = i, j, float(data.phi[k])
+        early[filled], late[filled], q[row], phi[row] = i, j, qs[k], float(data.phi[k])
         c2[filled] = np.asarray(data.c2[k])[i, j].astype(float) - float(plane.shift)
         weight[filled] = np.asarray(data.weights(k))[i, j]
     count = float(sum(len(i) for _, i, _ in points))
-    arrays = np.asarray(data.t), np.asarray(data.q), phi, early, late, c2, weight, count
+    arrays = np.asarray(data.t), q, phi, early, late, c2, weight, count
     return PointList(*map(jnp.asarray, arrays))
 
 
@@ -227,9 +229,9 @@ def position_of_fit(posterior: Posterior, fit: NLSQResult) -> tuple[Position, Po
     variance = np.maximum(np.diag(np.asarray(fit.covariance_iid)), 0.0)
     width = np.sqrt(variance) / np.asarray(posterior.coordinates.slope(z))
     parts, widths = [np.asarray(z)], [np.where((width > 1e-9) & (width < 1.0), width, 1.0)]
-    if posterior.scaling.sampled is not None:  # one for each angle, or one for all
-        n = len(posterior.scaling.free) // 2
-        both = np.concatenate([np.asarray(fit.contrast)[:n], np.asarray(fit.offset)[:n]])
+    if posterior.scaling.sampled is not None:
+        basis, both = np.asarray(posterior.scaling.basis), (fit.contrast, fit.offset)
+        both = np.concatenate([np.linalg.lstsq(basis, np.asarray(x))[0] for x in both])
         values = both[np.flatnonzero(posterior.scaling.free)]
         parts.append(np.asarray(posterior.scaling.sampled.from_values(values)))
         widths.append(np.full(len(values), 0.1))

@@ -98,13 +98,13 @@ def off_bounds(
     values = jnp.clip(start[np.flatnonzero(problem.varying)], lower, upper)
     reach = jnp.minimum(problem.scale, upper - lower)
 
-    def effect(phi: Array) -> Array:
-        settings = problem.model, problem.data, start, problem.varying, phi
+    def effect(k: Array) -> Array:
+        settings = problem.model, problem.data, start, problem.varying, k
         _, by = channel_slopes(*settings, jnp.diag(reach))
         largest = [jnp.max(jnp.abs(x), axis=(1, 2), initial=0.0) for x in jax.tree.leaves(by)]
         return jnp.max(jnp.stack(largest), axis=0)
 
-    strongest = jnp.max(jax.vmap(effect)(jnp.asarray(problem.data.phi)), axis=0)
+    strongest = jnp.max(jax.vmap(effect)(jnp.arange(problem.data.phi.shape[0])), axis=0)
     is_log = jnp.asarray(log_space) & (lower > 0)
     product = jnp.where(is_log, lower * upper, 1.0)
     middle = jnp.where(is_log, jnp.sqrt(product), 0.5 * (lower + upper))
@@ -128,7 +128,7 @@ def scene_of(data: TwoTimeData, space: ParameterSpace) -> Scene:
         info.name: Typical(float(info.prior_location), float(info.prior_scale), is_log, info.unit)
         for info, is_log in zip(infos, space.log_space, strict=True)
     }
-    t, q = np.asarray(data.t), float(np.asarray(data.q))
+    t, q = np.asarray(data.t), float(np.exp(np.mean(np.log(np.asarray(data.q)))))
     return Scene(tuple(space.names), t, q, bounds, known, typical)
 
 
@@ -162,7 +162,7 @@ def estimate_starts(
     check_kinds(model, data, space)
     space = space_for(model, data, space)
     plan = model.proposals(scene_of(data, space))
-    mode = resolve_mode(per_angle_mode, data.phi.shape[0])
+    mode = resolve_mode(per_angle_mode, data.ring)
     problem = partial(coarse.coarse_problem, model, data, space, mode)
     few, many = problem(coarse.coarse_grain(data, _FEW_LAGS)), problem(coarse.coarse_grain(data))
     search = _Search(space, plan, few, many)

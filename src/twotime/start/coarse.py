@@ -73,15 +73,15 @@ class CoarseProblem(eqx.Module):
     model: AbstractTwoTimeModel
     points: CoarseData
     t: Float[Array, " time"]
-    q: Float[Array, ""]
+    q: Float[Array, " angle"]
     phi: Float[Array, " angle"]
     scaling: Scaling
 
     def curves(self, params: Float[Array, " param"]) -> Points:
         """The model at the points."""
         at = self.points.t1, self.points.t2
-        one = partial(correlation_at, self.model, params, *at, t=self.t, q=self.q)
-        return jax.vmap(one)(phi=self.phi)
+        one = partial(correlation_at, self.model, params, *at, t=self.t)
+        return jax.vmap(one)(q=self.q, phi=self.phi)
 
 
 def coarse_problem(
@@ -97,7 +97,8 @@ def coarse_problem(
     phi, t = jnp.asarray(data.phi), jnp.asarray(data.t)
     few = t[np.unique(np.linspace(0, t.shape[0] - 1, _GRID).astype(int))]
     scaling = mode.varying.scaling(phi, lower, upper)
-    return CoarseProblem(model, points, few, jnp.asarray(data.q), phi, scaling)
+    q = jnp.broadcast_to(jnp.asarray(data.q), phi.shape)
+    return CoarseProblem(model, points, few, q, phi, scaling)
 
 
 @compiled

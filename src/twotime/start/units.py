@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data import LARGE_Q
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, select
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.composition import AbstractComposition
 from twotime.models.laminar_flow import LaminarFlow
@@ -41,9 +41,11 @@ def unit_notes(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # medians where nothing counts: NaN
         half = half_lives(data)
-    found = [*_gap(model, data, half), *_time(data), *_angles(data, half)]
-    found += [*_flow_direction(model, data, space, half)]
-    if not found and float(data.q) <= LARGE_Q:  # beyond, q has been told already
+    first = np.flatnonzero(np.asarray(data.ring) == 0)  # decays differ from ring to ring
+    ring, of_ring = select(data, first.tolist()), half[first]
+    found = [*_gap(model, data, half), *_time(data), *_angles(ring, of_ring)]
+    found += [*_flow_direction(model, ring, space, of_ring)]
+    if not found and np.max(data.q) <= LARGE_Q:  # beyond, q has been told already
         found = [*_transport(model, data, space, half)]
     return tuple(found)
 
@@ -73,13 +75,13 @@ def _crossing(lags: np.ndarray, height: np.ndarray, level: float, i: int) -> flo
 def _gap(model: AbstractTwoTimeModel, data: TwoTimeData, half: HalfLives) -> Iterator[str]:
     if not isinstance(model, LaminarFlow):
         return
-    gap, q = float(model.gap), float(data.q)
+    gap, q = float(model.gap), np.asarray(data.q)
     if _GAPS[0] <= gap <= _GAPS[1]:
         return
     usual = [u for u, x in _GAP_UNITS.items() if _USUAL_GAPS[0] <= gap * x <= _USUAL_GAPS[1]]
     unit = f"it looks like a gap in {usual[0]}: {gap * _GAP_UNITS[usual[0]]:g} Å" if usual else ""
     # sinc² is one half where its argument, half of q h times the strain, is 1.39.
-    strain = 2.78 / (q * gap * np.nanmin(half)) if np.isfinite(half).any() else np.nan
+    strain = 2.78 / (gap * np.nanmin(q * half)) if np.isfinite(half).any() else np.nan
     means = f"the fastest decay would mean a strain of {strain:.3g} a frame" if strain > 0 else ""
     facts = "; ".join(filter(None, (means, unit or "gaps are between 1 µm and 10 cm")))
     yield f"geometry.stator_rotor_gap is {gap:g} Å; {facts}"
@@ -153,8 +155,9 @@ def _transport(
     lowest, likely = _expected(model, data, space)
     if not lowest or not np.isfinite(half).any():
         return
-    q, step = float(data.q), float(np.median(np.diff(np.asarray(data.t, float))))
-    slowest = float(np.nanmax(half))
+    qs, step = np.broadcast_to(data.q, half.shape), np.median(np.diff(np.asarray(data.t, float)))
+    place = np.nanargmax(qs**2 * half)
+    q, slowest, step = float(qs[place]), float(half[place]), float(step)
     found = np.log(2) / (q**2 * slowest * step)
     if found >= min(lowest):
         return

@@ -1,0 +1,161 @@
+"""Many fits from one configuration: items, table, what fails and what is there already."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_results import make
+
+import twotime as tt
+from twotime import batch, cli
+from twotime.config.manager import ConfigManager
+from twotime.data import load_data
+from twotime.errors import ConfigurationError, ResultError, TwoTimeError
+from twotime.models.base import Curve
+from twotime.plots import many
+
+Q = (0.01, 0.02)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a.h5 of two wavevectors, a damaged b.h5, and run.yaml."""
+    monkeypatch.chdir(tmp_path)
+    data = tt.simulate(
+        tt.StaticDiffusion(), np.array([6e3, 0.0, 0.0]), t=0.1 * np.arange(1, 13.0),
+        q=np.array(Q), phi=np.zeros(2), contrast=0.3, offset=1.0, noise=0.005,
+        key=jax.random.key(0),
+    )  # fmt: skip
+    tt.write_apsu("a.h5", data)
+    Path("b.h5").write_bytes(Path("a.h5").read_bytes()[:2000])
+    Path("run.yaml").write_text(
+        "analysis_mode: static\n"
+        "experimental_data: {file_path: a.h5}\n"
+        "analyzer_parameters: {scattering: {wavevector_q: all}}\n"
+        "output: {output_dir: out}\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Wavevectors that were fitted; results follow from them, J is proportional to 1/q."""
+    seen = []
+
+    def run(config, folder, *, overwrite):
+        q = config.wavevector_q
+        seen.append(q)
+        if q == fitted_faults.get("q"):
+            raise ValueError("Nothing to fit:\n  here.")
+        j = np.full(3, 1e3 / q)
+        curve = Curve(j, "Å²/s", "J", "transport", 0.9 * j, 1.1 * j)
+        make(values=jnp.array([q, 0.1, 0.0, 0.5])).save(folder, curves={"J": curve})
+
+    fitted_faults = {}
+    monkeypatch.setattr(batch.workflow, "run", run)
+    seen_and_faults = seen, fitted_faults
+    return seen_and_faults
+
+
+def config() -> ConfigManager:
+    return ConfigManager.from_yaml("run.yaml")
+
+
+def rows(folder: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(Path(folder, batch.TABLE).read_text())))
+
+
+def test_each_wavevector_of_each_file_is_an_item(place):
+    items = batch.items_of(config(), [Path("a.h5"), Path("b.h5")])
+    assert [item.name for item in items] == ["a/q_0.01", "a/q_0.02", "b"]
+    assert [item.config and item.config.wavevector_q for item in items] == [*Q, None]
+    assert "b.h5" in items[2].fault and "the HDF5 file cannot be read" in items[2].fault
+    assert [item.name for item in batch.items_of(config())] == ["q_0.01", "q_0.02"]
+    together = batch.with_choice(config(), None, is_together=True)
+    assert [item.name for item in batch.items_of(together)] == ["together"]
+    with pytest.raises(TwoTimeError, match="several items .* folder a/q_0.01, a/q_0.02"):
+        batch.items_of(config(), [Path("a.h5"), place / "a.h5"])
+
+
+def test_what_asks_for_many_fits(place):
+    assert batch.is_batch(config())
+    assert not batch.is_batch(batch.with_choice(config(), "0.01", is_together=False))
+    assert not batch.is_batch(batch.with_choice(config(), "all", is_together=True))
+    both = batch.with_choice(config(), "0.01,0.02", is_together=False)
+    assert both.wavevector_q == [0.01, 0.02] and batch.is_batch(both)
+    one = batch.with_choice(config(), "0.01", is_together=False, file=Path("b.h5"))
+    assert batch.is_batch(one, [Path("a.h5"), Path("b.h5")]) and one.data_file_path.name == "b.h5"
+    with pytest.raises(TwoTimeError, match="--q is 'some'; expected all"):
+        batch.with_choice(config(), "some", is_together=False)
+
+
+def test_several_wavevectors_load_as_one_value_only_if_they_are_fitted_together(place):
+    with pytest.raises(ConfigurationError, match="expected one number, or q_mode: together"):
+        load_data(config())
+    data = load_data(batch.with_choice(config(), None, is_together=True))
+    assert data.rings == (0, 1)
+
+
+def test_a_failed_item_is_told_and_the_rest_goes_on(place, fitted):
+    seen, faults = fitted
+    faults["q"] = 0.01
+    outcomes = batch.run(config(), "out", [Path("a.h5"), Path("b.h5")])
+    assert seen == list(Q) and [x.is_good for x in outcomes] == [False, True, False]
+    found = rows("out")
+    assert [row["folder"] for row in found] == ["a/q_0.01", "a/q_0.02", "b"]
+    assert [row["converged"] for row in found] == ["no", "yes", "no"]
+    assert found[0]["status"] == "Nothing to fit: here." and found[0]["D0"] == ""
+    assert (found[1]["D0"], found[1]["D0_error"], found[1]["q"]) == ("0.02", "2", "0.02")
+    assert "cannot be read" in found[2]["status"]
+
+
+def test_a_second_call_fits_what_is_missing(place, fitted):
+    seen, faults = fitted
+    faults["q"] = 0.02
+    batch.run(config(), "out")
+    faults.clear()
+    told = []
+    batch.run(config(), "out", progress=lambda x, k, n: told.append((x.item.name, k, n)))
+    assert seen == [0.01, 0.02, 0.02] and told == [("q_0.01", 1, 2), ("q_0.02", 2, 2)]
+    assert all(row["converged"] == "yes" for row in rows("out"))
+    assert {"rates.png", "parameters.png"} < {path.name for path in Path("out").iterdir()}
+    batch.run(config(), "out", overwrite=True)
+    assert seen[3:] == list(Q)
+    other = batch.with_choice(config(), "0.01,0.02", is_together=False)
+    with pytest.raises(ResultError, match="a batch of another configuration"):
+        batch.run(other, "out")
+    Path("else").mkdir()
+    Path("else/mine.txt").write_text("")
+    with pytest.raises(ResultError, match="holds other files and no batch"):
+        batch.run(config(), "else")
+
+
+def test_rates_against_the_wavevector(place, fitted):
+    found = {s.name: s for s in batch.series(batch.run(config(), "out"))}
+    rate = found["Γ (J)"]
+    q = np.array(Q)
+    np.testing.assert_allclose(rate.value, 0.5 * q**2 * 1e3 / q)
+    np.testing.assert_allclose(rate.error, 0.1 * rate.value)
+    slope, error = many.slope(rate)
+    assert slope == pytest.approx(0.5)  # J is proportional to 1/q here
+    assert error == pytest.approx(0.1 / (np.log(4) / np.sqrt(2)))
+    assert found["D0"].unit == "Å²/s^(1+α)" and found["D0"].value.tolist() == list(Q)
+    figure = many.rates([rate])
+    assert "slope 0.5 ± 0.1" in figure.axes[0].get_legend().get_texts()[0].get_text()
+
+
+def test_the_command_line_fits_all(place, fitted, capsys):
+    _, faults = fitted
+    assert cli.main(["fit", "run.yaml", "--data", "a.h5", "--q", "all", "-o", "all"]) == 0
+    assert "2 fits in all: 0 failed" in capsys.readouterr().out
+    faults["q"] = 0.02
+    assert cli.main(["fit", "run.yaml", "--data", "*.h5", "-o", "files"]) == 2
+    out = capsys.readouterr().out
+    assert "3 fits in files: 2 failed" in out and "failed: a/q_0.02: Nothing to fit: here." in out
+    settings = json.loads(Path("files", batch.RECORD).read_text())["settings"]
+    assert settings["analyzer_parameters"]["scattering"]["wavevector_q"] == "all"
