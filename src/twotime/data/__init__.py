@@ -186,8 +186,10 @@ def _in_rings(rings: list[Ring], read: Matrices, t: np.ndarray) -> TwoTimeData:
     same = {k: ring.q for k, ring in enumerate(rings) if ring.is_one}
     q = np.array([same.get(k, b.q) for k, b in zip(kept, read.kept, strict=True)], float)
     phi = np.array([b.phi for b in read.kept], float)
-    q, numbers = one_if_same(q, kept)
-    return TwoTimeData(read.c2, t, q, phi, mask=read.mask, sigma=read.sigma, rings=numbers)
+    one_or_each, numbers = one_if_same(q, kept)
+    return TwoTimeData(
+        read.c2, t, one_or_each, phi, mask=read.mask, sigma=read.sigma, rings=numbers
+    )
 
 
 def _wavevectors(data: TwoTimeData) -> float | tuple[float, ...]:

@@ -165,7 +165,8 @@ class TwoTimeData(eqx.Module):
         """
         used = self.usable(k, first, size)
         xp: Any = np if isinstance(used, np.ndarray) and _is_host(self.sigma) else jnp
-        dtype, relative = jnp.result_type(self.t), self.relative(k)
+        dtype = jnp.result_type(self.t)
+        relative: Any = self.relative(k)
         if np.ndim(relative):
             relative = relative[:, None, None]
         if self.sigma is None:

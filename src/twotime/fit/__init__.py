@@ -212,7 +212,7 @@ def _in_rounds(
         if is_decided:
             own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
             found = dataclasses.replace(found, is_shared=is_shared, own_scaling=own)
-            is_shared &= agree(own)
+            is_shared = jnp.asarray(is_shared) & agree(own)
         weight = known.weight if is_weighed else None
         return _Round(found, known.size, is_shared, weight, last.rounds + 1)
 

@@ -128,7 +128,7 @@ def make_result(
         q=jnp.asarray(problem.data.q),
         phi=jnp.asarray(problem.data.phi),
         rings=problem.data.rings,
-        weight=problem.data.weight,
+        weight=None if problem.data.weight is None else jnp.asarray(problem.data.weight),
         contrast=scaling.contrast,
         offset=scaling.offset + problem.shift,
         scaling_at_bound=_scaling_at_bound(problem.scaling, scaling),

@@ -55,7 +55,7 @@ class Problem(eqx.Module):
     mesh: Mesh | None = eqx.field(static=True, default=None)
     priors: Priors | None = None
 
-    def with_data(self, **changed: Array) -> "Problem":
+    def with_data(self, **changed: Any) -> "Problem":
         """The fit of the same points with some arrays of the data changed."""
         data = dataclasses.replace(self.data, **changed)
         prepared = self.evaluator.prepare(data, self.shift)

@@ -115,9 +115,9 @@ def _field(
     return _over_matrices(plane, q, phi)
 
 
-def _over_matrices(plane: Callable[..., Array], q: Array, phi: Array) -> Array:
+def _over_matrices(plane: Callable[..., Array], q: Scalar | Angles, phi: Angles) -> Array:
     """A function of wavevector and angle of each matrix; there may be one wavevector for all."""
-    if q.ndim:
+    if jnp.ndim(q):
         return jax.lax.map(lambda at: plane(*at), (q, phi))
     return jax.lax.map(lambda angle: plane(q, angle), phi)
 

@@ -75,7 +75,9 @@ class Scaling(eqx.Module):
         together = np.zeros(self.basis.shape)
         together[:, first] = of_ring
         basis = jnp.where(is_shared, jnp.asarray(together, self.basis.dtype), self.basis)
-        upper = jnp.where(is_shared & ~together.any(axis=0)[:, None], self.lower, self.upper)
+        upper = jnp.where(
+            is_shared & ~np.any(together, axis=0, keepdims=True).T, self.lower, self.upper
+        )
         return Scaling(basis, self.lower, upper, self.mode)
 
     def solve(self, moments: Moments) -> "ScalingSolution":

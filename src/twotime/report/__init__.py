@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
 
@@ -204,7 +204,9 @@ def extent(phi: AnyArray, rings: tuple[int, ...]) -> str:
     return f"{len(phi)} matrices at {max(rings) + 1} wavevectors"
 
 
-def by_place(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]], result: Any) -> Table:
+def by_place(
+    title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]], result: Any
+) -> Table:
     """A table with a row for each matrix, by angle and, where there are several, wavevector.
 
     Angles that share contrast and offset have one row.

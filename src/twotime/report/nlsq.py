@@ -242,7 +242,7 @@ def _how_shared(fit: NLSQResult) -> tuple[str, ...]:
 
 def _how_weighed(fit: NLSQResult) -> tuple[str, ...]:
     """How much the wavevectors of a joint fit counted."""
-    if fit.weight is None:
+    if fit.weight is None or fit.q is None:
         return ()
     first = [fit.rings.index(ring) for ring in sorted(set(fit.rings))]
     shares = ", ".join(f"{float(fit.weight[k]):.3g} (q = {float(fit.q[k]):.4g})" for k in first)

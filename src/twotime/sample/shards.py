@@ -230,8 +230,8 @@ def position_of_fit(posterior: Posterior, fit: NLSQResult) -> tuple[Position, Po
     width = np.sqrt(variance) / np.asarray(posterior.coordinates.slope(z))
     parts, widths = [np.asarray(z)], [np.where((width > 1e-9) & (width < 1.0), width, 1.0)]
     if posterior.scaling.sampled is not None:
-        basis, both = np.asarray(posterior.scaling.basis), (fit.contrast, fit.offset)
-        both = np.concatenate([np.linalg.lstsq(basis, np.asarray(x))[0] for x in both])
+        basis, found = np.asarray(posterior.scaling.basis), (fit.contrast, fit.offset)
+        both = np.concatenate([np.linalg.lstsq(basis, np.asarray(x))[0] for x in found])
         values = both[np.flatnonzero(posterior.scaling.free)]
         parts.append(np.asarray(posterior.scaling.sampled.from_values(values)))
         widths.append(np.full(len(values), 0.1))
