@@ -11,9 +11,10 @@ from twotime.config.files import parse_yaml, template, truth
 from twotime.config.manager import ConfigManager, build_model
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle
-from twotime.data.write import replacing, write_apsu
+from twotime.data.write import write_apsu
+from twotime.disk import replacing
 from twotime.errors import ConfigurationError, ResultError
-from twotime.results import storage
+from twotime.results.folder import writing
 
 EXAMPLE = "example.h5"
 
@@ -40,7 +41,7 @@ def start(
     written = (path, data) if example else (path,)
     for file in written:
         _check_new(file, overwrite=overwrite)
-    with storage.writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(template(model, full=full), encoding="utf-8")

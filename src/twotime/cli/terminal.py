@@ -1,0 +1,149 @@
+"""What is shown in a terminal: messages, tables, and streams that never fail."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from twotime.results.storage import describe
+
+_STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
+_log = logging.getLogger(__name__)
+
+
+class _Stream:
+    """A stream that never fails: it writes ? for what it cannot encode, and nothing once full."""
+
+    def __init__(self, stream: Any):
+        self._stream, self._is_full = stream or io.StringIO(), False
+        if hasattr(self._stream, "reconfigure"):
+            self._stream.reconfigure(errors="replace")
+
+    def write(self, text: str) -> int:
+        """Write as far as possible."""
+        with self._unharmed():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what waits, as far as possible."""
+        with self._unharmed():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), self._stream.fileno())  # also what waits in its buffer
+            if not (self._is_full or isinstance(exc, BrokenPipeError)):
+                self._is_full = True
+                _log.warning("the output cannot be written (%s); the rest is left out", exc)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """Let no output fail while the block runs: whether it is shown changes no exit code."""
+    out, err = _Stream(sys.stdout), _Stream(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):  # type: ignore[type-var]
+        try:
+            yield
+        finally:
+            out.flush()
+            err.flush()
+
+
+def show(result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
+    """Print tables, remarks and status; some columns are left out on a narrow terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    description = describe(result)
+    for table in description.main_tables(curves):
+        _print_table(console, table)
+    for line in (*description.remarks, f"{result.status}; {seconds:.1f} s"):
+        print(line)
+
+
+def _print_table(console: Console, table: Any) -> None:
+    for hidden in ((), ("bounds", "meaning"), ("bounds", "meaning", "± if independent")):
+        drawn = Table(title=table.title, title_justify="left", title_style="bold")
+        drawn.box = box.SIMPLE_HEAD
+        kept = [k for k, head in enumerate(table.columns) if head not in hidden]
+        for k in kept:
+            drawn.add_column(table.columns[k], no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*(row[k] for k in kept))
+        if console.measure(drawn).maximum <= console.width:
+            break
+    console.print(drawn)
+
+
+class _Terminal(logging.Handler):
+    """Shows messages as one line each on a console."""
+
+    def __init__(self, console: Console):
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        self._console.print(
+            f"{level}{record.getMessage()}", style=_STYLES.get(record.levelname), markup=False,
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+
+class _Lines(logging.Formatter):
+    """One JSON object for each message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        facts = {"time": self.formatTime(record), "level": record.levelname}
+        return json.dumps(facts | {"message": record.getMessage()}, ensure_ascii=False)
+
+
+@contextlib.contextmanager
+def listening(console: Console) -> Iterator[None]:
+    """Show the package's messages from level INFO on a console while the block runs."""
+    logger = logging.getLogger("twotime")
+    before = logger.level, list(logger.handlers), logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate, logger.handlers = False, [_Terminal(console)]
+    try:
+        yield
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.setLevel(before[0])
+        logger.handlers, logger.propagate = before[1:]
+
+
+def follow(section: Mapping[str, Any], base_dir: Path) -> None:
+    """Set level and log file as the section `logging` of a configuration says."""
+    logger = logging.getLogger("twotime")
+    logger.setLevel(section["level"])
+    if "file" in section:
+        path = base_dir / section["file"]
+        try:
+            handler = logging.FileHandler(path, encoding="utf-8")
+        except OSError as exc:
+            raise ValueError(
+                f"logging.file: {path} cannot be written ({exc.strerror}); expected a file in an "
+                "existing folder; name another one."
+            ) from exc
+        text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+        handler.setFormatter(_Lines() if section["structured"] else text)
+        logger.addHandler(handler)
