@@ -36,6 +36,7 @@ class Place(NamedTuple):
     Attributes:
         folder: The folder itself, where a link leads to.
         part: A result that is being written, or what is left to be removed.
+        probe: Something to try out whether the folder may be renamed.
         new: A complete result that is not yet in place.
         old: A result that is being replaced.
         lock: File that exists while a run writes into the folder.
@@ -43,6 +44,7 @@ class Place(NamedTuple):
 
     folder: Path
     part: Path
+    probe: Path
     new: Path
     old: Path
     lock: Path
@@ -252,11 +254,11 @@ def _try(folder: Path, place: Place) -> None:
     Renaming onto a folder that holds a file always fails; how, says whether the source may move.
     """
     with writing(folder):
-        place.part.mkdir()
+        place.probe.mkdir()
         try:
-            (place.part / "occupied").touch()
+            (place.probe / "occupied").touch()
             if place.folder.exists():
-                os.rename(place.folder, place.part)
+                os.rename(place.folder, place.probe)
         except OSError as exc:
             if exc.errno == errno.EBUSY:
                 raise ResultError(
@@ -266,14 +268,16 @@ def _try(folder: Path, place: Place) -> None:
             if exc.errno not in _OCCUPIED:
                 raise
         finally:
-            shutil.rmtree(place.part, ignore_errors=True)
+            shutil.rmtree(place.probe, ignore_errors=True)
 
 
 def _commit(folder: Path, place: Place, *, overwrite: bool) -> None:
     """Put the complete new result in place of the old one."""
     try:
-        os.rename(place.part, place.new)
-        _check(folder, place, overwrite=overwrite)  # what stands there may have changed
+        try:
+            _check(folder, place, overwrite=overwrite)  # what stands there may have changed
+        finally:
+            os.rename(place.part, place.new)
         if place.folder.exists():
             os.rename(place.folder, place.old)
         os.rename(place.new, place.folder)
@@ -309,6 +313,7 @@ def _settle(place: Place) -> Path | None:
     """
     kept = None
     clear(place.part)
+    clear(place.probe)
     if place.new.exists() and not place.folder.exists():
         with contextlib.suppress(OSError):
             os.rename(place.new, place.folder)
