@@ -174,6 +174,21 @@ def test_a_new_result_is_kept_where_the_old_one_came_back(tmp_path):
     assert whole(out) == "other" and whole(tmp_path / "out.new") == "new"
 
 
+def test_the_old_result_returns_where_the_new_one_cannot_be_put(tmp_path, monkeypatch):
+    out, rename = tmp_path / "out", os.rename
+
+    def refused(source, target):
+        if Path(target) == out and Path(source).name.endswith("-new"):
+            raise OSError(1, "Operation not permitted")
+        rename(source, target)
+
+    save(out, "old")
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(ResultError, match=r"complete, in .*out\.new"):
+        save(out, "new")
+    assert whole(out) == "old" and whole(tmp_path / "out.new") == "new"
+
+
 def test_a_second_run_is_refused_by_the_lock(tmp_path):
     out, refused = tmp_path / "a" / "out", []
 

@@ -5,15 +5,15 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from twotime.report import folded
 from twotime.results.storage import describe
 
 _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
@@ -67,29 +67,11 @@ def streams() -> Iterator[None]:
 
 
 def show(result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
-    """Print tables, remarks and status; some columns are left out on a narrow terminal."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    description = describe(result)
-    for table in description.main_tables(curves):
-        _print_table(console, table)
-    for line in (*description.remarks, f"{result.status}; {seconds:.1f} s"):
-        print(line)
-
-
-def _print_table(console: Console, table: Any) -> None:
-    for hidden in ((), ("bounds", "meaning"), ("bounds", "meaning", "± if independent")):
-        drawn = Table(title=table.title, title_justify="left", title_style="bold")
-        drawn.box = box.SIMPLE_HEAD
-        kept = [k for k, head in enumerate(table.columns) if head not in hidden]
-        for k in kept:
-            drawn.add_column(table.columns[k], no_wrap=True)
-        for row in table.rows:
-            drawn.add_row(*(row[k] for k in kept))
-        if console.measure(drawn).maximum <= console.width:
-            break
-    console.print(drawn)
+    """Print what was found, fitted to the width of the terminal (200 columns without one)."""
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    width = shutil.get_terminal_size().columns if has_width else 200
+    print(describe(result).terminal(curves, width))
+    print(folded(f"{result.status}; {seconds:.1f} s", width))
 
 
 class _Terminal(logging.Handler):
