@@ -1,6 +1,6 @@
 """What is left of results, caches and kept draws when their writer is killed, at every step.
 
-`python benchmarks/kills.py [--random 200] [--cli 20]`. A process that writes is ended by a signal
+`python benchmarks/kills.py [PART ...] [--random 200] [--cli 20]`. A process that writes is ended by a signal
 before each of its operations on files, or at random times. Then a reader must find the old or the
 new, whole, and the next run must clean up. Then places that cannot be written, and races. Volumes
 are mounted for some cells, which needs root; elsewhere these are left out.
@@ -330,14 +330,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random", type=int, default=200, help="random kills of a writer")
     parser.add_argument("--cli", type=int, default=20, help="random kills of `twotime fit`")
+    names = "matrix", "random", "places", "races", "cli"
+    parser.add_argument("parts", nargs="*", choices=[*names, []], help="all if left out")
     options = parser.parse_args()
     folders.jax.process_index = lambda: 0  # children start no backend
     logging.disable()
     warnings.simplefilter("ignore", RuntimeWarning)  # of forks: children run nothing of JAX
     parts = matrix(), random_kills(options.random), places(), races(), cli_kills(options.cli)
     cells = bad = 0
-    for part in parts:
-        for label, count, wrong in part:
+    for name, part in zip(names, parts, strict=True):
+        for label, count, wrong in part if name in (options.parts or names) else ():
             cells, bad = cells + count, bad + len(wrong)
             print(f"{label}: {count} cells, {len(wrong)} wrong", flush=True)
             for line in wrong[:5]:

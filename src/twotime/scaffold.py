@@ -51,16 +51,17 @@ def start(
     return written
 
 
-def simulate_file(path: Path, output: Path, *, overwrite: bool = False, **options: Any) -> None:
+def simulate_file(
+    config: ConfigManager, output: Path, *, overwrite: bool = False, **options: Any
+) -> None:
     """Write a data file in the APS-U layout with the parameters of a configuration.
 
     Args:
-        path: The configuration file.
+        config: The configuration.
         output: The data file to write.
         overwrite: Whether an existing file may be replaced.
         options: Arguments of `simulate_config`.
     """
-    config = ConfigManager.from_yaml(path)
     _check_new(output, overwrite=overwrite)
     write_apsu(output, simulate_config(config, **options), dt=config.dt, overwrite=overwrite)
 

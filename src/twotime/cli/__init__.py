@@ -4,7 +4,6 @@ Exit codes: 0 done (a fit converged), 1 error (one message, nothing is written),
 converge (its results are written and marked), 130 interrupted.
 """
 
-import functools
 import json
 import logging
 import os
@@ -13,24 +12,27 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import get_completion_class
 from rich.console import Console
 
+from twotime.cli.files import checked_data, settings_of
 from twotime.cli.machine import set_up
 from twotime.cli.running import (
     WORKER,
     fit_progress,
     interruptible,
+    phase,
     sampling_progress,
     terminable,
 )
-from twotime.cli.terminal import follow, listening, show, streams
+from twotime.cli.terminal import Shown, follow, listening, show, show_json, streams
 from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.data.readers import inspect_file
-from twotime.errors import TwoTimeError
+from twotime.errors import ConfigurationError, TwoTimeError
 from twotime.results.storage import __version__
 
 # Commands import what loads Matplotlib or Pydantic, so that help appears without delay.
@@ -40,6 +42,13 @@ CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 COUNTED = 2e7  # points of c2 from which evaluations are shown, by code that cannot be cached
 
 FILE = click.Path(path_type=Path)
+NOTHING_VARIES = (
+    "every parameter is fixed, so there is nothing to fit; give at least one `vary: true`."
+)
+CHANGES = click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE",
+    help="Use another value of a key; may be repeated.",
+)  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
 
 _log = logging.getLogger(__name__)
@@ -80,22 +89,50 @@ def _run(arguments: Sequence[str] | None, console: Console) -> int:
         return MISTAKE
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def _examples(*lines: str) -> str:
+    """Examples under the help of a command."""
+    return "\n".join(("\b", "Examples:", *(f"  twotime {line}" for line in lines)))
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    epilog=_examples(
+        "init --example", "fit run.yaml", "init data.h5 -o mine.yaml", "fit mine.yaml"
+    ),
+)
 @click.version_option(__version__, message="twotime %(version)s")
-def twotime() -> None:
+@click.pass_context
+def twotime(context: click.Context) -> None:
     """Fit two-time X-ray photon correlation data (XPCS)."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-@twotime.command()
+@twotime.command(
+    epilog=_examples(
+        "init --example", "init --model laminar_flow -o flow.yaml", "init data.h5 --q 0.0054"
+    )
+)
+@click.argument("data", type=FILE, required=False)
+@click.option("--q", type=float, help="Wavevector of DATA to select [1/Å]; default: its first.")
 @click.option("--model", default=DEFAULT_MODE, type=click.Choice(ANALYSIS_MODES), show_default=True)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
 @click.option("--example", is_flag=True, help="Also simulate a data file to try it on.")
 @click.option("--full", is_flag=True, help="Include every key.")
 @OVERWRITE
-def init(model: str, output: Path, **options: Any) -> None:
-    """Write a commented configuration to start from."""
+def init(data: Path | None, q: float | None, model: str, output: Path, **options: Any) -> None:
+    """Write a commented configuration to start from, for a DATA file if one is named."""
     from twotime import scaffold
 
+    if data is None and q is not None:
+        raise click.UsageError("--q selects from a data file; name the file: init DATA --q Q.")
+    if data is not None:
+        for name in ("example", "full"):
+            if options[name]:
+                raise click.UsageError(f"--{name} has no effect on a configuration for {data}.")
+        _init_for(checked_data(data), output, model, q, options["overwrite"])
+        return
     if options["example"]:
         set_up("auto")
     for path in scaffold.start(model, output, **options):
@@ -103,25 +140,66 @@ def init(model: str, output: Path, **options: Any) -> None:
     print(f"next: twotime fit {output}")
 
 
-@twotime.command()
+def _init_for(data: Path, output: Path, model: str, q: float | None, overwrite: bool) -> None:
+    from twotime.cli.starting import configuration_for
+
+    missing = configuration_for(data, output, model, q=q, overwrite=overwrite)
+    print(f"wrote {output}")
+    for key in missing:
+        print(f"missing: {key}, which the file does not give; fill it in")
+    print(f"next: twotime {'validate' if missing else 'fit'} {output}")
+
+
+@twotime.command(epilog=_examples("validate run.yaml", "validate run.yaml --set parameters.D0=2e4"))
 @click.argument("config", type=FILE)
-def validate(config: Path) -> None:
+@CHANGES
+def validate(config: Path, changes: Sequence[str]) -> None:
     """Check a configuration and report all errors at once."""
-    valid = ConfigManager.from_yaml(config)
+    valid = settings_of(config, changes)
     for remark in valid.warnings:
         _log.warning("%s", remark)
     varying = ", ".join(valid.space.varying_names)
+    if not varying:
+        raise ConfigurationError(NOTHING_VARIES, str(config))
     print(f"{config}: valid; {valid.analysis_mode}, fits {varying}")
 
 
-@twotime.command()
+@twotime.command(epilog=_examples("inspect data.h5"))
 @click.argument("file", type=FILE)
 def inspect(file: Path) -> None:
     """Show layout, q, angles, frames and dt of a data file."""
-    print(inspect_file(file))
+    print(inspect_file(checked_data(file)))
 
 
-@twotime.command()
+@twotime.command(epilog=_examples("migrate old.yaml", "migrate old.yaml -o new.yaml"))
+@click.argument("old", type=FILE)
+@click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
+@click.option("--shear-convention", default="published", show_default=True,
+              type=click.Choice(["published", "homodyne"]),
+              help="Divide shear rates by 2.22, or keep them and the old law.")  # fmt: skip
+@OVERWRITE
+def migrate(old: Path, output: Path, shear_convention: str, overwrite: bool) -> None:
+    """Write a configuration of homodyne, heterodyne or xpcsjax anew."""
+    from twotime.config.migrate import migrate as migrated
+    from twotime.disk import replacing
+
+    if output.exists() and not overwrite:
+        raise click.UsageError(
+            f"{output}: the file exists; choose another name, or allow replacing it (--overwrite)."
+        )
+    found = migrated(old, target=output, shear_convention=shear_convention)
+    with replacing(output) as temporary:
+        temporary.write_text(found.text, encoding="utf-8")
+    for note in found.notes:
+        _log.warning("%s", note)
+    print(
+        f"wrote {output}, from a configuration of {found.program}\nnext: twotime validate {output}"
+    )
+
+
+@twotime.command(
+    epilog=_examples("simulate run.yaml -o data.h5", "simulate run.yaml -o data.h5 --noise 0.01")
+)
 @click.argument("config", type=FILE)
 @click.option("-o", "--output", required=True, type=FILE, help="Data file to write.")
 @click.option("--pixels", default=10_000, type=click.IntRange(min=1), show_default=True,
@@ -131,23 +209,41 @@ def inspect(file: Path) -> None:
 @click.option("--noise", type=click.FloatRange(min=0),
               help="Standard deviation of independent noise, instead of speckle.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seed of the random numbers.")
+@CHANGES
 @OVERWRITE
-def simulate(config: Path, output: Path, **options: Any) -> None:
+@click.pass_context
+def simulate(
+    context: click.Context, config: Path, output: Path, changes: Sequence[str], **options: Any
+) -> None:
     """Simulate a data file from a configuration."""
     from twotime import scaffold
 
+    given = click.core.ParameterSource.COMMANDLINE
+    for name in ("pixels", "photons"):
+        if options["noise"] is not None and context.get_parameter_source(name) is given:
+            raise click.UsageError(
+                f"--{name} has no effect with --noise, which replaces speckle; leave one out."
+            )
     set_up("auto")
-    scaffold.simulate_file(config, output, **options)
+    scaffold.simulate_file(settings_of(config, changes), output, **options)
     print(f"wrote {output}")
 
 
-@twotime.command()
+@twotime.command(
+    epilog=_examples(
+        "fit run.yaml", "fit run.yaml -o out --overwrite", "fit run.yaml --method both",
+        "fit run.yaml --set parameters.D0.max=1e9", "fit run.yaml --json > fit.json",
+    )
+)  # fmt: skip
 @click.argument("config", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Folder for the results.")
 @click.option("--method", type=click.Choice(["nlsq", "cmc", "both"]),
               help="Use this method instead of optimization.method.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("--resume", is_flag=True, help="Resume interrupted sampling.")
+@CHANGES
+@click.option("-q", "--quiet", is_flag=True, help="Show warnings and errors only.")
+@click.option("--json", "is_json", is_flag=True, help="Print the result as JSON, not as tables.")
 @click.option("-v", "--verbose", is_flag=True, help="Show more detail.")
 @click.pass_obj
 def fit(
@@ -155,28 +251,46 @@ def fit(
     config: Path,
     output: Path | None,
     method: str | None,
-    overwrite: bool,
-    resume: bool,
-    verbose: bool,
+    changes: Sequence[str],
+    **options: Any,
 ) -> int:
     """Fit or sample, and write results, figures and a report."""
     from twotime import workflow
 
-    settings = ConfigManager.from_yaml(config)
+    quiet, verbose, resume = (options[name] for name in ("quiet", "verbose", "resume"))
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose contradict each other; leave one out.")
+    settings = settings_of(config, changes)
     if method is not None:
         settings = workflow.with_method(settings, method)
     logs = settings.section("logging") | ({"level": "DEBUG"} if verbose else {})
-    follow(logs, settings.base_dir)
+    follow(logs, settings.base_dir, is_quiet=quiet)
     set_up(settings.section("hardware")["device"])
-    folder, overwrite = output or settings.output_dir, overwrite or resume
+    folder, overwrite = output or settings.output_dir, options["overwrite"] or resume
+    shown = Shown.JSON if options["is_json"] else Shown.NOTHING if quiet else Shown.TABLES
     before = _written(folder)
     try:
         with workflow.claim(folder, overwrite=overwrite):
-            job = workflow.prepare(settings, folder, overwrite=overwrite, resume=resume)
-            return _fit(job, folder, settings, console, verbose, overwrite, resume)
+            with phase(console, "reading"):
+                job = workflow.prepare(settings, folder, overwrite=overwrite, resume=resume)
+            run = Run(job, folder, settings, console, shown, verbose, overwrite, resume)
+            return _fit(run)
     except KeyboardInterrupt:
         is_new = _written(folder) != before
         raise KeyboardInterrupt(f"{folder} was written" if is_new else "") from None
+
+
+class Run(NamedTuple):
+    """What `twotime fit` is to do, see `workflow`, and how it shows it."""
+
+    job: Any
+    folder: Path
+    settings: ConfigManager
+    console: Console
+    shown: Shown
+    verbose: bool
+    overwrite: bool
+    resume: bool
 
 
 def _written(folder: Path) -> Any:
@@ -185,39 +299,39 @@ def _written(folder: Path) -> Any:
     return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
 
 
-def _fit(
-    job: Any,
-    folder: Path,
-    settings: ConfigManager,
-    console: Console,
-    verbose: bool,
-    overwrite: bool,
-    resume: bool,
-) -> int:
+def _fit(run: Run) -> int:
     from twotime import workflow
 
+    job, folder, settings, console = run.job, run.folder, run.settings, run.console
+    results: dict[str, Any] = {}
     result: Any = None
     seconds, is_logged = 0.0, settings.section("logging")["log_convergence"]
     if workflow.needs_fit(job):
-        is_counted = verbose or job.data.c2.size > COUNTED
+        is_counted = run.verbose or job.data.c2.size > COUNTED
         with fit_progress(console, is_counted, is_logged) as progress:
             result, seconds = interruptible(lambda: workflow.fit(job, progress))
-        show(result, seconds, workflow.curves_of(job, result))
-        workflow.write_fit(job, result, folder, seconds, overwrite=overwrite)
+        results["fit"] = result
+        show(run.shown, result, seconds, workflow.curves_of(job, result))
+        with phase(console, "drawing and writing"):
+            workflow.write_fit(job, result, folder, seconds, overwrite=run.overwrite)
     if job.sampling is None:
+        show_json(run.shown, results)
         return CONVERGED if result.converged else NOT_CONVERGED
     stop, is_shown = threading.Event(), settings.get_cmc_config()["backend"]["progress_bar"]
     with sampling_progress(console, stop, is_shown) as progress:
-        sample = functools.partial(workflow.sample, overwrite=overwrite, resume=resume)
-        post = interruptible(lambda: sample(job, result, folder, progress=progress), stop)
-    show(post, float(post.seconds), workflow.curves_of(job, post))
-    workflow.write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
+        again = {"overwrite": run.overwrite, "resume": run.resume, "progress": progress}
+        post = interruptible(lambda: workflow.sample(job, result, folder, **again), stop)
+    show(run.shown, post, float(post.seconds), workflow.curves_of(job, post))
+    show_json(run.shown, results | {"posterior": post})
+    with phase(console, "drawing and writing"):
+        done = result, seconds
+        workflow.write_posterior(job, post, folder, fit=done, overwrite=run.overwrite)
     if not post.is_complete:
         return INTERRUPTED
     return CONVERGED if post.converged else NOT_CONVERGED
 
 
-@twotime.command()
+@twotime.command(epilog=_examples("plot out", "plot out -o figures"))
 @click.argument("folder", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Write the figures to another folder.")
 def plot(folder: Path, output: Path | None) -> None:
@@ -229,12 +343,40 @@ def plot(folder: Path, output: Path | None) -> None:
         print(f"wrote {(output or folder) / name}")
 
 
-@twotime.command()
+@twotime.command(epilog=_examples("schema > twotime.schema.json"))
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors."""
     from twotime.config.files import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@twotime.command(epilog=_examples("doctor"))
+def doctor() -> int:
+    """Show versions, devices, precision, threads and cache, and run a small fit of known truth."""
+    from twotime.cli.doctor import examine, self_test
+
+    set_up("auto")
+    for name, fact in examine():
+        print(f"{name + ':':15}{fact}")
+    is_good, said = self_test()
+    print(f"{'self-test:':15}{said}")
+    return CONVERGED if is_good else MISTAKE
+
+
+@twotime.command(
+    epilog=_examples(
+        "completion bash >> ~/.bashrc", "completion zsh >> ~/.zshrc",
+        "completion fish > ~/.config/fish/completions/twotime.fish",
+    )
+)  # fmt: skip
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes commands and options in a shell."""
+    kind = get_completion_class(shell)
+    assert kind is not None
+    script = kind(twotime, {}, "twotime", "_TWOTIME_COMPLETE")
+    print(script.source_template % script.source_vars())
 
 
 def _is_a_sentence(exc: BaseException) -> bool:

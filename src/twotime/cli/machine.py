@@ -31,14 +31,19 @@ def set_up(device: str) -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     _log.debug("compiled code is kept in %s", cache)
+    try:
+        found = jax.devices()[0] if device == "auto" else jax.devices(device)[0]
+    except (RuntimeError, AssertionError) as exc:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        asked = f"hardware.device is {device!r}" if not platforms or device != "auto" else (
+            f"JAX_PLATFORMS is {platforms!r}"
+        )  # fmt: skip
+        raise ValueError(
+            f"{asked}, which JAX does not find here; expected a device of this machine; set auto, "
+            "and leave JAX_PLATFORMS out."
+        ) from exc
     if device != "auto":
-        try:
-            jax.config.update("jax_default_device", jax.devices(device)[0])
-        except RuntimeError as exc:
-            raise ValueError(
-                f"hardware.device is {device!r}, which JAX does not find here; expected a device "
-                "of this machine; set auto."
-            ) from exc
+        jax.config.update("jax_default_device", found)
 
 
 def _cache_folder() -> Path:

@@ -23,6 +23,15 @@ def _bar(console: Console, *columns: Any, is_shown: bool = True) -> bars.Progres
 
 
 @contextlib.contextmanager
+def phase(console: Console, name: str) -> Iterator[None]:
+    """Show what is done, with a clock, while it is done."""
+    text = bars.TextColumn("{task.description}")
+    with _bar(console, bars.SpinnerColumn(), text, bars.TimeElapsedColumn()) as bar:
+        bar.add_task(name)
+        yield
+
+
+@contextlib.contextmanager
 def fit_progress(console: Console, is_counted: bool, is_logged: bool) -> Iterator[Any]:
     """Show that a fit is running; gives a function to call after every evaluation, or None.
 

@@ -1,6 +1,7 @@
 """What is shown in a terminal: messages, tables, and streams that never fail."""
 
 import contextlib
+import enum
 import io
 import json
 import logging
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from twotime.report import folded
-from twotime.results.storage import describe
+from twotime.results.storage import describe, plain
 
 _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
 _log = logging.getLogger(__name__)
@@ -66,8 +67,23 @@ def streams() -> Iterator[None]:
             err.flush()
 
 
-def show(result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
+class Shown(enum.Enum):
+    """What is printed of results."""
+
+    TABLES, JSON, NOTHING = range(3)
+
+
+def show_json(shown: Shown, results: Mapping[str, Any]) -> None:
+    """Print results by name as one JSON object, if that is asked for."""
+    if shown is Shown.JSON:
+        found = {name: plain(result.summary()) for name, result in results.items()}
+        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def show(shown: Shown, result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
     """Print what was found, fitted to the width of the terminal (200 columns without one)."""
+    if shown is not Shown.TABLES:
+        return
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = shutil.get_terminal_size().columns if has_width else 200
     print(describe(result).terminal(curves, width))
@@ -113,10 +129,13 @@ def listening(console: Console) -> Iterator[None]:
         logger.handlers, logger.propagate = before[1:]
 
 
-def follow(section: Mapping[str, Any], base_dir: Path) -> None:
+def follow(section: Mapping[str, Any], base_dir: Path, *, is_quiet: bool = False) -> None:
     """Set level and log file as the section `logging` of a configuration says."""
     logger = logging.getLogger("twotime")
     logger.setLevel(section["level"])
+    if is_quiet:
+        for handler in logger.handlers:
+            handler.setLevel(logging.WARNING)
     if "file" in section:
         path = base_dir / section["file"]
         try:
