@@ -272,7 +272,8 @@ def fit(
     try:
         with workflow.claim(folder, overwrite=overwrite):
             with phase(console, "reading"):
-                job = workflow.prepare(settings, folder, overwrite=overwrite, resume=resume)
+                begin = {"overwrite": overwrite, "resume": resume}
+                job = interruptible(lambda: workflow.prepare(settings, folder, **begin))
             run = Run(job, folder, settings, console, shown, verbose, overwrite, resume)
             return _fit(run)
     except KeyboardInterrupt:

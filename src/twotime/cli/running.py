@@ -1,6 +1,7 @@
 """Long work shown while it runs, and ended by Ctrl-C."""
 
 import contextlib
+import contextvars
 import itertools
 import logging
 import signal
@@ -73,10 +74,11 @@ def interruptible(work: Callable[[], T], stop: threading.Event | None = None) ->
     The first Ctrl-C sets `stop`, for work that then ends by itself; None leaves at once.
     """
     future: Future[T] = Future()
+    context = contextvars.copy_context()  # what this thread claims, that one does, too
 
     def body() -> None:
         try:
-            future.set_result(work())
+            future.set_result(context.run(work))
         except BaseException as exc:  # not swallowed: `result` raises it in the main thread
             future.set_exception(exc)
 

@@ -7,13 +7,13 @@ does this holds the lock `.NAME.twotime-lock`. What a killed run left is settled
 """
 
 import contextlib
+import contextvars
 import errno
 import json
 import logging
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,24 +99,24 @@ def read_result_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-_held = threading.local()
+_held = contextvars.ContextVar[tuple[Path, ...]]("folders that are claimed", default=())
 
 
 @contextlib.contextmanager
 def claim(folder: Path, *, overwrite: bool) -> Iterator[Place]:
     """Hold a folder for a result, so that no other run writes into it; settle what one left.
 
-    Claims of the same thread may be nested. Of several processes of one JAX program the first
+    Claims of the same thread (and context) may be nested. Of several processes of one JAX program the first
     holds the folder for all.
 
     Raises:
         ResultError: If another run holds it, or it cannot be written or replaced.
     """
-    place, claims = place_of(folder), _held.__dict__.setdefault("claims", [])
+    place = place_of(folder)
     if jax.process_index() > 0:
         yield place
         return
-    if place.folder in claims:
+    if place.folder in _held.get():
         _check(folder, place, overwrite=overwrite)
         yield place
         return
@@ -139,11 +139,11 @@ def claim(folder: Path, *, overwrite: bool) -> Iterator[Place]:
         with writing(folder):
             _settle(place)
         _check(folder, place, overwrite=overwrite)
-        claims.append(place.folder)
+        token = _held.set((*_held.get(), place.folder))
         try:
             yield place
         finally:
-            claims.remove(place.folder)
+            _held.reset(token)
 
 
 def _remove_empty(folders: list[Path]) -> None:
