@@ -1,9 +1,9 @@
 """What is left of results, caches and kept draws when their writer is killed, at every step.
 
-`python benchmarks/kills.py [PART ...] [--random 200] [--cli 20]`. A process that writes is ended by a signal
-before each of its operations on files, or at random times. Then a reader must find the old or the
-new, whole, and the next run must clean up. Then places that cannot be written, and races. Volumes
-are mounted for some cells, which needs root; elsewhere these are left out.
+`python benchmarks/kills.py [PART ...] [--random 200] [--cli 20]`. A process that writes is ended by
+a signal before each of its operations on files, or at random times. Then a reader must find the old
+or the new, whole, and the next run must clean up. Then places that cannot be written, and races.
+Volumes are mounted for some cells, which needs root; elsewhere these are left out.
 """
 
 import argparse

@@ -238,6 +238,33 @@ def test_a_failure_while_writing_leaves_nothing(place, capsys, monkeypatch):
     assert content(place) == before
 
 
+def test_a_fit_is_json_or_silent_if_asked(place, capsys):
+    assert cli.main(["fit", "run.yaml", "--json", "--quiet", "--set", "parameters.D0=4e3"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["fit"]
+    assert found["converged"] and found["parameters"]["D0"]["fitted"] and err == ""
+    content = json.loads(Path("out/result.json").read_text())
+    assert content["settings"]["parameters"]["transport"]["D0"]["value"] == 4e3
+    assert cli.main(["report", "out"]) == 0 and Path("out/report.html").exists()
+    assert cli.main(["fit", "run.yaml", "--quiet", "--overwrite"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "wrote out/report.html\n" and err == ""
+    assert not Path("out/report.html").exists()  # it was about the old result
+
+
+def test_the_result_is_shown_before_the_figures_are_drawn(place, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("twotime.results.storage.write", full)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["fit", "run.yaml"]) == 1
+    out = capsys.readouterr().out
+    order = [out.index(x) for x in ("D0 ", "Fixed: D_offset", "Contrast", "R²", "Functions of")]
+    assert order == sorted(order)
+    assert max(map(len, out.split("\n"))) <= 60
+
+
 class Full(io.RawIOBase):
     """A device without room."""
 

@@ -344,6 +344,17 @@ def plot(folder: Path, output: Path | None) -> None:
         print(f"wrote {(output or folder) / name}")
 
 
+@twotime.command(epilog=_examples("report out", "report out -o share/fit.html"))
+@click.argument("folder", type=FILE)
+@click.option("-o", "--output", type=FILE, help="File to write; default: FOLDER/report.html.")
+def report(folder: Path, output: Path | None) -> None:
+    """Write one self-contained page of HTML about a saved result."""
+    from twotime.report.page import write_page
+
+    set_up("auto")
+    print(f"wrote {write_page(folder, output)}")
+
+
 @twotime.command(epilog=_examples("schema > twotime.schema.json"))
 def schema() -> None:
     """Print the JSON schema of the configuration, for editors."""

@@ -23,7 +23,7 @@ import jax
 from twotime.disk import locked, remove, sync
 from twotime.errors import ResultError
 
-RESULT, POSTERIOR = "result.json", "posterior"
+RESULT, POSTERIOR, PAGE = "result.json", "posterior", "report.html"
 
 _MARK = ".twotime-"
 _OCCUPIED = {errno.ENOTEMPTY, errno.EEXIST}
@@ -106,8 +106,8 @@ _held = contextvars.ContextVar[tuple[Path, ...]]("folders that are claimed", def
 def claim(folder: Path, *, overwrite: bool) -> Iterator[Place]:
     """Hold a folder for a result, so that no other run writes into it; settle what one left.
 
-    Claims of the same thread (and context) may be nested. Of several processes of one JAX program the first
-    holds the folder for all.
+    Claims of the same thread (and context) may be nested. Of several processes of one JAX program
+    the first holds the folder for all.
 
     Raises:
         ResultError: If another run holds it, or it cannot be written or replaced.
@@ -358,7 +358,7 @@ def _foreign(folder: Path) -> Iterator[Path]:
     Raises:
         ResultError: If the result is damaged.
     """
-    own = {RESULT} | {Path(name).name for name in read_result_json(folder).get("files", ())}
+    own = {RESULT, PAGE} | {Path(name).name for name in read_result_json(folder).get("files", ())}
     for path in sorted(folder.iterdir()):
         if _MARK in path.name:
             continue
