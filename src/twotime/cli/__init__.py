@@ -42,6 +42,7 @@ CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
 COUNTED = 2e7  # points of c2 from which evaluations are shown, by code that cannot be cached
 
 FILE = click.Path(path_type=Path)
+_LAW = f"{', '.join(ANALYSIS_MODES)}, or an import path (package.module.Class)."
 NOTHING_VARIES = (
     "every parameter is fixed, so there is nothing to fit; give at least one `vary: true`."
 )
@@ -116,7 +117,7 @@ def twotime(context: click.Context) -> None:
 )
 @click.argument("data", type=FILE, required=False)
 @click.option("--q", type=float, help="Wavevector of DATA to select [1/Å]; default: its first.")
-@click.option("--model", default=DEFAULT_MODE, type=click.Choice(ANALYSIS_MODES), show_default=True)
+@click.option("--model", default=DEFAULT_MODE, show_default=True, metavar="LAW", help=_LAW)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
 @click.option("--example", is_flag=True, help="Also simulate a data file to try it on.")
 @click.option("--full", is_flag=True, help="Include every key.")
@@ -356,11 +357,12 @@ def report(folder: Path, output: Path | None) -> None:
 
 
 @twotime.command(epilog=_examples("schema > twotime.schema.json"))
-def schema() -> None:
+@click.option("--model", metavar="LAW", help=f"With the keys and parameters of a law: {_LAW}")
+def schema(model: str | None) -> None:
     """Print the JSON schema of the configuration, for editors."""
     from twotime.config.files import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print(json.dumps(json_schema(model), indent=2, ensure_ascii=False))
 
 
 @twotime.command(epilog=_examples("doctor"))
