@@ -146,7 +146,7 @@ def test_every_key_of_the_fit_sections_reaches_the_fit():
     sections = {"optimization": {"nlsq": nlsq}, "streaming": {"enable": True, "chunk_size": 32}}
     assert run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | sections)) == {
         "loss": "huber", "loss_scale": 2.5, "max_steps": 77, "tolerance": 1e-6,
-        "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32,
+        "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32, "priors": False,
     }  # fmt: skip
     alone = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
     found = run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | {"sequential": alone}))
