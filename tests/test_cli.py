@@ -1,6 +1,8 @@
 """The command line: its commands, exit codes, and one sentence for every mistake."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -234,6 +236,69 @@ def test_a_failure_while_writing_leaves_nothing(place, capsys, monkeypatch):
     assert cli.main(["fit", "run.yaml", "-o", "a/b/out"]) == 1
     assert "a/b/out: the results folder cannot be written (No space" in capsys.readouterr().err
     assert content(place) == before
+
+
+def test_a_fit_is_json_or_silent_if_asked(place, capsys):
+    assert cli.main(["fit", "run.yaml", "--json", "--quiet", "--set", "parameters.D0=4e3"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)["fit"]
+    assert found["converged"] and found["parameters"]["D0"]["fitted"] and err == ""
+    content = json.loads(Path("out/result.json").read_text())
+    assert content["settings"]["parameters"]["transport"]["D0"]["value"] == 4e3
+    assert cli.main(["report", "out"]) == 0 and Path("out/report.html").exists()
+    assert cli.main(["fit", "run.yaml", "--quiet", "--overwrite"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "wrote out/report.html\n" and err == ""
+    assert not Path("out/report.html").exists()  # it was about the old result
+
+
+def test_the_result_is_shown_before_the_figures_are_drawn(place, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("twotime.results.storage.write", full)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["fit", "run.yaml"]) == 1
+    out = capsys.readouterr().out
+    order = [out.index(x) for x in ("D0 ", "Fixed: D_offset", "Contrast", "R²", "Functions of")]
+    assert order == sorted(order)
+    assert max(map(len, out.split("\n"))) <= 60
+
+
+class Full(io.RawIOBase):
+    """A device without room."""
+
+    def writable(self):
+        return True
+
+    def write(self, _):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_what_cannot_be_shown_changes_no_exit_code(place, monkeypatch, encoding):
+    seen, full = io.BytesIO(), io.BufferedWriter(Full())
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(seen, encoding, write_through=True))
+    assert cli.main(["fit", "run.yaml"]) == 0
+    text = seen.getvalue().decode(encoding)
+    assert "D0" in text and "?" in text and "converged" in text
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, encoding, write_through=True))
+    assert cli.main(["fit", "run.yaml", "--overwrite"]) == 0
+    monkeypatch.setattr(sys, "stdout", None)  # closed
+    assert cli.main(["validate", "run.yaml"]) == 0
+    with contextlib.suppress(OSError):
+        full.raw.close()
+
+
+def test_an_interrupt_says_whether_something_was_written(place, capsys, monkeypatch):
+    def then_interrupted(*args, **kwargs):
+        write(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    write = run.write
+    monkeypatch.setattr(run, "write", then_interrupted)
+    assert cli.main(["fit", "run.yaml"]) == 130
+    assert capsys.readouterr().err.endswith("out was written\n")
 
 
 def test_a_bug_shows_its_traceback(place, monkeypatch):

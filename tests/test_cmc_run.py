@@ -1,11 +1,14 @@
 """Sampling by configuration: every key takes effect, folders hold what they should."""
 
 import dataclasses
+import json
+from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
 import yaml
+from test_results import make
 
 import twotime as tt
 from twotime import scaffold as starting
@@ -15,6 +18,7 @@ from twotime.gram import all_devices
 from twotime.models.base import Curve
 from twotime.plots import posterior as plots
 from twotime.results.cmc import CMCResult, Limits
+from twotime.results.storage import Provenance
 from twotime.sample.chains import Hmc, Nuts
 from twotime.sample.shards import Sharding
 
@@ -93,7 +97,10 @@ def test_kept_runs_are_neither_lost_nor_mixed(tmp_path):
     with pytest.raises(ResultError, match="holds an interrupted run"):
         run.kept_run(out, resume=False, overwrite=False)
     assert run.kept_run(out, resume=True, overwrite=False).exists()
-    assert not run.kept_run(out, resume=False, overwrite=True).exists()
+    assert run.kept_run(out, resume=False, overwrite=True).exists()  # until sampling begins
+    (tmp_path / "out.run" / "block-000000.npz").write_bytes(b"of whom?")
+    with pytest.raises(ResultError, match="blocks without fingerprint.txt"):
+        run.kept_run(out, resume=True, overwrite=False)
 
 
 def posterior(n_shards=3, n_free=3):
@@ -195,6 +202,58 @@ def test_reports_tell_of_shards_that_were_left_out():
     found = post.summary()["parameters"]["D0"]
     low, high = np.quantile(post.samples["D0"], (0.16, 0.84))
     assert (found["q16"], found["q84"]) == (low, high)
+
+
+@pytest.fixture
+def writers(monkeypatch):
+    """Writers of fit and posterior that write their names only."""
+
+    def put(folder, name):
+        (folder / "result.json").write_text(json.dumps({"kind": "", "fields": {}, "name": name}))
+
+    monkeypatch.setattr(run, "_write_fit", lambda job, data, fit, folder, _: put(folder, job.model))
+    monkeypatch.setattr(run, "_write_posterior", lambda job, post, folder: put(folder, job.model))
+
+
+def a_job(**fields):
+    """A job of nothing, by the name of its model."""
+    return run.Job(**(dict.fromkeys(run.Job._fields) | {"provenance": Provenance()} | fields))
+
+
+def named(folder):
+    return json.loads((folder / "result.json").read_text())["name"]
+
+
+def test_fit_and_posterior_replace_an_old_result_together(tmp_path, writers):
+    out, kept, fit = tmp_path / "out", tmp_path / "out.run", make()
+    job, post = a_job(model="1", method="both", replaces=False), posterior()
+    run.write_fit(job, fit, out, 1.0)
+    assert named(out) == "1"  # nothing is lost by it
+    kept.mkdir()
+    run.write_posterior(job, post, out)
+    assert named(out / "posterior") == "1" and not kept.exists()
+    kept.mkdir()
+    job = job._replace(model="2", replaces=True)
+    for is_complete, found in ((False, "1"), (True, "2")):
+        run.write_fit(job, fit, out, 1.0, overwrite=True)
+        assert named(out) == "1"  # a new fit never stands beside an old posterior
+        part = dataclasses.replace(post, is_complete=is_complete)
+        run.write_posterior(job, part, out, fit=(fit, 1.0), overwrite=True)
+        assert named(out) == named(out / "posterior") == found
+        assert kept.exists() is not is_complete
+    run.write_fit(job._replace(method="nlsq"), fit, out, 1.0, overwrite=True)
+    assert not (out / "posterior").exists()
+
+
+def test_kept_draws_stay_until_the_result_is_in_place(tmp_path, writers, monkeypatch):
+    job, kept = a_job(model="1", method="cmc", replaces=False), tmp_path / "out.run"
+    kept.mkdir()
+    with monkeypatch.context() as full, pytest.raises(ResultError, match="cannot be written"):
+        full.setattr("os.fsync", Mock(side_effect=OSError(122, "Disk quota exceeded")))
+        run.write_posterior(job, posterior(), tmp_path / "out")
+    assert kept.exists()
+    run.write_posterior(job, posterior(), tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ WRONG_YAML = {
     "utf-16": ("a: 1".encode("utf-16"), "not UTF-8"),
     "control character": ("a: b\x07", "x0007: special characters are not allowed"),
     "unclosed": ("a: [1, 2", "line 1, column 9: not valid YAML"),
-    "tab": ("a:\n\t- b: 1", "line 2, column 1: not valid YAML"),
+    "tab": ("a:\n\t- b: 1", "line 2 is indented with a tab"),
     "bad indent": ("a: 1\n  b: 2", "not valid YAML"),
     "duplicate": (
         "a: {b: 1, c: 2, b: 3}",

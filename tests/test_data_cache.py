@@ -2,11 +2,13 @@
 
 import os
 
+import h5py
 import numpy as np
 import pytest
 
 import twotime.data as cache_module
 from twotime.data import Cache, load_cached
+from twotime.data.links import files_behind
 from twotime.data.selection import PhiFilter, Selection
 from twotime.errors import DataError, DataNotFoundError
 
@@ -99,3 +101,46 @@ def test_a_folder_that_takes_no_cache_is_noted(tmp_path, path):
 def test_a_missing_source_is_missing(tmp_path):
     with pytest.raises(DataNotFoundError, match="no such data file"):
         load_cached(tmp_path / "b.npz", WANTED, Cache(tmp_path))
+
+
+def test_a_change_behind_a_link_is_noticed(tmp_path, reads):
+    """The file itself only links to another, which links to a third."""
+    one, two, three = (tmp_path / f"{name}.h5" for name in ("one", "two", "three"))
+    with h5py.File(three, "w") as file:
+        file["c2"] = C2
+    with h5py.File(two, "w") as file:
+        layout = h5py.VirtualLayout(C2.shape, float)
+        layout[:] = h5py.VirtualSource("three.h5", "c2", C2.shape)
+        file.create_virtual_dataset("c2", layout)
+    with h5py.File(one, "w") as file:
+        file["c2"] = h5py.ExternalLink("two.h5", "/c2")
+        file["q"], file["phi"], file["dt"] = [0.01, 0.01, 0.02], [0.0, 45.0, 0.0], 0.5
+    assert set(files_behind(one)) >= {str(two), str(three)}
+    cache = Cache(tmp_path / "kept")
+    load_cached(one, WANTED, cache)
+    load_cached(one, WANTED, cache)
+    assert len(reads) == 1
+    with h5py.File(three, "r+") as file:
+        file["c2"][...] = np.triu(C2 + 1)
+    os.utime(three, ns=(0, 12345))
+    data, _ = load_cached(one, WANTED, cache)
+    assert len(reads) == 2 and data.c2[0, 0, 1] == C2[0, 0, 1] + 1
+
+
+def test_a_link_as_the_source_is_followed(tmp_path, path, reads):
+    np.savez(tmp_path / "b.npz", c2=np.triu(C2 + 1), q=[0.01] * 3, phi=[0.0, 45.0, 90.0], dt=0.5)
+    os.utime(tmp_path / "b.npz", ns=(0, 12345))
+    link, cache = tmp_path / "link.npz", Cache(tmp_path / "kept")
+    for target, n_angles in ((path, 2), (tmp_path / "b.npz", 3)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        assert load_cached(link, WANTED, cache)[0].c2.shape[0] == n_angles
+
+
+def test_a_cache_keeps_the_link_that_it_is_written_to(tmp_path, path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "kept.npz").symlink_to("far/real.npz")
+    (tmp_path / "far" / ".real.npz.tmp").write_bytes(b"left by a kill")
+    load_cached(path, WANTED, Cache(tmp_path, "kept"))
+    assert (tmp_path / "kept.npz").is_symlink()
+    assert [p.name for p in (tmp_path / "far").iterdir()] == ["real.npz"]

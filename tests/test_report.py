@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import sys
 import types
 
@@ -13,7 +14,7 @@ from test_results import make
 
 import twotime as tt
 from twotime.models.base import Curve
-from twotime.report import Description, error_text, with_error
+from twotime.report import Description, between, error_text, fitted, with_error
 from twotime.results.judgement import Structure
 from twotime.results.storage import Provenance, describe
 
@@ -37,7 +38,7 @@ def test_the_report_names_null_directions_and_failure():
     )
     text = fit.report()
     assert "Not converged" in text
-    assert "The data do not determine alpha." in text and "not determined" in text
+    assert "The data do not determine alpha." in text and "| n/a " in text
     assert "poorly" not in text
 
 
@@ -64,9 +65,13 @@ def test_one_column_of_uncertainties_where_both_are_the_same():
         (0.5, None, "0.5"),
         (123456.7, math.inf, "123457"),
         (1.23456e-7, 2.3e-9, "1.235e-7"),
+        (330.2, 1.8e6, "330"),
+        (-0.0, None, "0"),
+        (-0.0, 0.5, "0.000"),
+        (999.96, 87000.0, "1000"),
         (-4.5678e8, 1.2e7, "-4.57e8"),
-        (0.0, 0.013, "0.000"),
-        (1e-9, 0.25, "0.00"),
+        (0.0, 0.013, "0.0000"),
+        (1e-9, 0.25, "1.00e-9"),
         (0.999, 0.0996, "0.999"),
     ],
 )
@@ -76,7 +81,7 @@ def test_values_have_the_digits_of_their_error(value, deviation, shown):
 
 def test_errors_have_two_digits_or_a_reason():
     shown = [error_text(x) for x in (None, math.nan, math.inf, 0.1037, 7603.3)]
-    assert shown == ["fixed", "on a bound", "not determined", "0.10", "7600"]
+    assert shown == ["fixed", "on a bound", "n/a", "0.10", "7600"]
 
 
 def test_every_kind_of_result_has_a_description():
@@ -202,3 +207,41 @@ def test_parameters_as_a_pandas_table_or_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="to_dataframe needs pandas.*pip install pandas"):
         make().to_dataframe()
+
+
+def numbers_of(text):
+    return set(re.findall(r"[-+]?\d+(?:\.\d+)?(?:e-?\d+)?", text))
+
+
+@pytest.mark.parametrize("width", [40, 47, 60, 80, 100, 120, 200])
+def test_no_width_of_the_terminal_costs_a_digit(width):
+    """Read back what stands in the terminal: nothing is cut, whatever is left out."""
+    values = jnp.array([1234.567890123456, -0.3, -1e5, 0.5])
+    curves = {"J": Curve(*np.array([[1.0, 2.0, 3.0]]), "Å²/s", "J", "Growth rate of the variance")}
+    fit = make(values=values)
+    text = describe(fit).terminal(curves, width)
+    assert max(map(len, text.split("\n"))) <= width and "…" not in text
+    for number in ("1234.6", "2.0", "-0.300", "-100000", "0.010", "0.3", "0.25", "0.99900"):
+        assert number in numbers_of(text), number
+    assert "on a bound" in text and "Fixed: extra = 0.5" in text
+    first = [text.index(word) for word in ("D0", "Fixed", "Contrast and", "R²", "Functions of")]
+    assert first == sorted(first)
+    undetermined = make(eigenvalues=jnp.array([-1.0, 1e-16, 1.5]))
+    text = describe(undetermined).terminal(curves, width)
+    assert "n/a" in text and text.startswith("Functions of time")
+
+
+def test_columns_are_left_out_in_order():
+    fit = make()
+    seen = [
+        [word for word in ("start", "bounds", "if independent") if word in fitted(fit.table, width)]
+        for width in (120, 85, 70, 50)
+    ]
+    full = ["start", "bounds", "if independent"]
+    assert [full[len(full) - len(words) :] for words in seen] == seen and seen[0] == full
+    assert seen[-1] == []
+
+
+def test_no_value_is_shown_outside_its_bounds():
+    assert between(1.9966, 0.3, 0.0, 1.997) == "1.997" and with_error(1.9966, 0.3) == "2.00"
+    assert between(5.0, 0.3, 0.0, 1.0) == "5.00"  # where it is outside, it is shown there

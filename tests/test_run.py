@@ -146,8 +146,16 @@ def test_every_key_of_the_fit_sections_reaches_the_fit():
     sections = {"optimization": {"nlsq": nlsq}, "streaming": {"enable": True, "chunk_size": 32}}
     assert run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | sections)) == {
         "loss": "huber", "loss_scale": 2.5, "max_steps": 77, "tolerance": 1e-6,
-        "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32,
+        "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32, "priors": False,
     }  # fmt: skip
     alone = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
     found = run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | {"sequential": alone}))
     assert (found["max_steps"], found["tolerance"]) == (40, 1e-4)
+
+
+def test_resume_needs_sampling(tmp_path):
+    config = tt.ConfigManager.from_dict(CONFIG, base_dir=tmp_path)
+    with pytest.raises(tt.ResultError, match="nothing to resume; leave out --resume"):
+        run.prepare(config, tmp_path / "out", resume=True)
+    with pytest.raises(tt.ResultError, match="no interrupted run to resume"):
+        run.prepare(run.with_method(config, "cmc"), tmp_path / "out", resume=True)

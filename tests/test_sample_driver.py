@@ -12,7 +12,7 @@ import pytest
 from sampling import drawn, elsewhere, finish
 
 from twotime.errors import ResultError
-from twotime.sample.chains import BLOCK, Nuts
+from twotime.sample.chains import BLOCK, Nuts, State
 from twotime.sample.driver import Checkpoint, fingerprint, slots
 
 
@@ -93,6 +93,51 @@ def test_an_unfinished_file_is_not_a_block(tmp_path):
     kept = Checkpoint(tmp_path, {"a": np.ones(3)}, resume=False)
     (tmp_path / ".block-000000.npz.123").write_bytes(b"half")
     assert kept.load() == []
+
+
+def blocks(folder, count):
+    kept = Checkpoint(folder, "run", resume=True)
+    state = State(*np.ones((len(State._fields), 2)))
+    for index in range(count):
+        kept.save(index, state._replace(position=np.full(2, index)), None)
+    return kept
+
+
+@pytest.mark.parametrize("spoil", ["truncate", "flip", "empty", "missing"])
+def test_damaged_blocks_are_dropped_to_the_last_whole_one(tmp_path, caplog, spoil):
+    kept = blocks(tmp_path, 4)
+    assert [state.position[0] for state, _ in kept.load()] == [0, 1, 2, 3]
+    path = tmp_path / "block-000002.npz"
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 0xFF
+    if spoil == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"truncate": raw[:100], "flip": raw, "empty": b""}[spoil])
+    assert [state.position[0] for state, _ in kept.load()] == [0, 1]
+    assert "block-000002.npz is damaged or missing" in caplog.text
+    assert sorted(p.name for p in tmp_path.glob("block*")) == [
+        "block-000000.npz", "block-000001.npz",
+    ]  # fmt: skip
+
+
+def test_any_flipped_byte_of_a_block_is_noticed_or_of_no_effect(tmp_path):
+    kept = blocks(tmp_path, 1)
+    path = tmp_path / "block-000000.npz"
+    raw = path.read_bytes()
+    for place in range(0, len(raw), 7):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :])
+        found = kept.load()
+        assert found == [] or all(np.array_equal(x, [0, 0]) for x in found[0][0][:1])
+
+
+def test_blocks_without_their_mark_are_refused(tmp_path):
+    blocks(tmp_path, 1)
+    (tmp_path / "fingerprint.txt").unlink()
+    for resume in (False, True):
+        with pytest.raises(ResultError, match="keeps blocks without fingerprint.txt"):
+            Checkpoint(tmp_path, "run", resume=resume)
+    assert (tmp_path / "block-000000.npz").exists()
 
 
 def test_fingerprints_tell_values_shapes_types_and_keys_apart():

@@ -20,11 +20,12 @@ from twotime.config.manager import ConfigManager
 from twotime.data.containers import about
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection, select_rings
-from twotime.data.write import replacing
+from twotime.disk import replacing
 from twotime.errors import ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
 from twotime.results import load_result, storage
+from twotime.results.folder import writing
 
 TABLE, RECORD = "table.csv", "batch.json"
 _SCATTERING = ("analyzer_parameters", "scattering")
@@ -193,7 +194,7 @@ def run(
         outcomes.append(_outcome(item, folder / item.name, overwrite=overwrite))
         if progress is not None:
             progress(outcomes[-1], count, len(items))
-    with storage.writing(folder), replacing(folder / TABLE) as temporary:
+    with writing(folder), replacing(folder / TABLE) as temporary:
         temporary.write_text(table(outcomes), encoding="utf-8")
     found = series(outcomes)
     if found:
@@ -215,7 +216,7 @@ def _begin(config: ConfigManager, folder: Path, *, overwrite: bool) -> None:
         raise ResultError(
             f"{folder}: holds other files and no batch; expected a new or empty folder."
         )
-    with storage.writing(folder):
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(record) as temporary:
             temporary.write_text(json.dumps({"settings": settings}, indent=1), encoding="utf-8")

@@ -11,9 +11,10 @@ from twotime.config.files import parse_yaml, template, truth
 from twotime.config.manager import ConfigManager, build_model
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle
-from twotime.data.write import replacing, write_apsu
+from twotime.data.write import write_apsu
+from twotime.disk import replacing
 from twotime.errors import ConfigurationError, ResultError
-from twotime.results import storage
+from twotime.results.folder import writing
 
 EXAMPLE = "example.h5"
 
@@ -40,7 +41,7 @@ def start(
     written = (path, data) if example else (path,)
     for file in written:
         _check_new(file, overwrite=overwrite)
-    with storage.writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(template(model, full=full), encoding="utf-8")
@@ -50,16 +51,17 @@ def start(
     return written
 
 
-def simulate_file(path: Path, output: Path, *, overwrite: bool = False, **options: Any) -> None:
+def simulate_file(
+    config: ConfigManager, output: Path, *, overwrite: bool = False, **options: Any
+) -> None:
     """Write a data file in the APS-U layout with the parameters of a configuration.
 
     Args:
-        path: The configuration file.
+        config: The configuration.
         output: The data file to write.
         overwrite: Whether an existing file may be replaced.
         options: Arguments of `simulate_config`.
     """
-    config = ConfigManager.from_yaml(path)
     _check_new(output, overwrite=overwrite)
     write_apsu(output, simulate_config(config, **options), dt=config.dt, overwrite=overwrite)
 

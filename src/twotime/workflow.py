@@ -6,7 +6,6 @@ programs that need to do something in between. Also available as `twotime.run`.
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +15,14 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from twotime.arguments import fit_arguments as fit_arguments
+from twotime.arguments import sampling_arguments as sampling_arguments
 from twotime.config.manager import ConfigManager, build_model
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.bands import functions_of_time as functions_of_time
 from twotime.data import LoadReport, load_with_report
 from twotime.data.dataset import TwoTimeData
+from twotime.disk import remove
 from twotime.errors import ResultError
 from twotime.fit import check_inputs, fit_nlsq, fit_sequential, one_angle
 from twotime.gram import all_devices
@@ -29,13 +31,21 @@ from twotime.models.scaling import resolve_mode
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
 from twotime.results import load_result, storage
-from twotime.results.cmc import CMCResult, Limits
+from twotime.results.cmc import CMCResult
+from twotime.results.folder import (
+    POSTERIOR,
+    RESULT,
+    added,
+    claim,
+    clear,
+    new_folder,
+    place_of,
+    writing,
+)
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
 from twotime.results.storage import Provenance
-from twotime.sample.chains import Hmc, Nuts
 from twotime.sample.cmc import fit_cmc
-from twotime.sample.driver import Progress
-from twotime.sample.shards import Sharding
+from twotime.sample.driver import Progress, check_mark
 from twotime.start import estimate_starts
 from twotime.start.units import unit_notes
 
@@ -57,6 +67,8 @@ class Job(NamedTuple):
         method: "nlsq", "cmc" or "both".
         sampling: Settings of `fit_cmc`; None where nothing is sampled.
         is_sequential: Whether angles are fitted one after the other.
+        replaces: Whether the folder holds an old result. It stays until all of the new one, fit and
+            posterior, is complete.
     """
 
     model: AbstractTwoTimeModel
@@ -68,6 +80,7 @@ class Job(NamedTuple):
     method: str
     sampling: Mapping[str, Any] | None
     is_sequential: bool = False
+    replaces: bool = False
 
 
 def run(
@@ -97,17 +110,18 @@ def run(
         ValueError: If float64 is off, or the data cannot be fitted.
     """
     folder = config.output_dir if folder is None else Path(folder)
-    job = prepare(config, folder, overwrite=overwrite)
-    result: Any = None
-    if needs_fit(job):
-        result, seconds = fit(job, progress)
-        if job.method != "cmc":
-            write(job, result, folder, seconds, overwrite=overwrite)
-    if job.sampling is None:
-        return result
-    post = sample(job, result, folder, overwrite=overwrite)
-    write_posterior(job, post, folder, overwrite=overwrite)
-    return post
+    with claim(folder, overwrite=overwrite):
+        job = prepare(config, folder, overwrite=overwrite)
+        result: Any = None
+        seconds = 0.0
+        if needs_fit(job):
+            result, seconds = fit(job, progress)
+            write_fit(job, result, folder, seconds, overwrite=overwrite)
+        if job.sampling is None:
+            return result
+        post = sample(job, result, folder, overwrite=overwrite)
+        write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
+        return post
 
 
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
@@ -125,20 +139,28 @@ def with_method(config: ConfigManager, method: str) -> ConfigManager:
     return ConfigManager(changed, base_dir=config.base_dir)
 
 
-def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> Job:
+def prepare(
+    config: ConfigManager, folder: Path, *, overwrite: bool = False, resume: bool = False
+) -> Job:
     """Check the settings and the folder, read the data, build the model.
 
     Args:
         config: A validated configuration.
         folder: Folder for the results.
         overwrite: Whether an existing result may be replaced.
+        resume: Whether interrupted sampling is to be resumed.
 
     Raises:
         DataError: If the data file is damaged or does not hold what is selected.
         ResultError: If the folder cannot be written, or holds what may not be replaced.
         ValueError: If the data cannot be fitted.
     """
-    storage.check_folder(folder, overwrite=overwrite)
+    with claim(folder, overwrite=overwrite):
+        replaces = (folder / RESULT).exists()
+        if config.optimization_method != "nlsq":
+            clear(place_of(kept_run(folder, resume=resume, overwrite=overwrite)).part)
+    if resume and config.optimization_method == "nlsq":
+        raise ResultError("Nothing is sampled, so there is nothing to resume; leave out --resume.")
     for remark in config.warnings:
         _log.warning("%s", remark)
     data, report = load_with_report(config)
@@ -163,62 +185,8 @@ def prepare(config: ConfigManager, folder: Path, *, overwrite: bool = False) -> 
         method=method,
         sampling=None if method == "nlsq" else sampling_arguments(config),
         is_sequential=sequential["enable"],
+        replaces=replaces,
     )
-
-
-def fit_arguments(config: ConfigManager) -> dict[str, Any]:
-    """Arguments of `fit_nlsq` in a configuration, without the starts."""
-    nlsq, streaming = config.nlsq_config, config.section("streaming")
-    sequential = config.section("sequential")
-    alone = sequential if sequential["enable"] else {}
-    return {
-        "per_angle_mode": nlsq["per_angle_mode"],
-        "evaluator": "tiled" if streaming["enable"] else nlsq["evaluator"],
-        "loss": nlsq["loss"],
-        "loss_scale": nlsq["loss_scale"],
-        "priors": nlsq["priors"],
-        "max_steps": alone.get("max_iterations", nlsq["max_iterations"]),
-        "tolerance": alone.get("convergence_threshold", nlsq["tolerance"]),
-        "tile": streaming["chunk_size"],
-    }
-
-
-def sampling_arguments(config: ConfigManager) -> dict[str, Any]:
-    """Arguments of `fit_cmc` in a configuration, without the fit to start from."""
-    cmc, hmc = config.get_cmc_config(), config.section("optimization.hmc")
-    mcmc, dealt, begin = (cmc[name] for name in ("per_shard_mcmc", "sharding", "initialization"))
-    nlsq, strata = config.nlsq_config, config.section("stratification")
-    chains = {
-        "n_chains": mcmc["num_chains"],
-        "n_warmup": mcmc["num_warmup"],
-        "n_samples": mcmc["num_samples"],
-        "target_accept": mcmc["target_accept_prob"],
-        "step_size": hmc["step_size"],
-        "adapt_step": hmc["adapt_step_size"],
-        "adapt_shape": hmc["adapt_mass_matrix"],
-        "jitter": begin["jitter_scale"],
-    }
-    by_lag = strata["enable"] and strata["strategy"] == "lag"
-    return {
-        "key": jax.random.key(cmc["seed"]),
-        "start": "prior" if begin["method"] == "prior" else None,
-        "sampler": Hmc(**chains, n_leapfrog=hmc["num_leapfrog_steps"])
-        if cmc["backend"]["sampler"] == "hmc"
-        else Nuts(**chains, max_tree_depth=mcmc["max_tree_depth"]),
-        "sharding": Sharding(
-            n_shards=dealt["n_shards"],
-            strategy=dealt["shard_strategy"],
-            strata=strata["n_strata"] if by_lag else 1,
-            min_points=dealt["min_pairs_per_shard"],
-            combine=cmc["combination"]["method"],
-            devices=all_devices(),
-        ),
-        "limits": Limits(**cmc["validation"], max_reduced_chi2=begin.get("nlsq_chi2_threshold")),
-        "width": cmc["width_correction"],
-        "prior_from_fit": nlsq.get("nlsq_prior_width_factor"),
-        "per_angle_mode": nlsq["per_angle_mode"],
-        "evaluator": nlsq["evaluator"],
-    }
 
 
 def _starts(
@@ -274,7 +242,26 @@ def fit(job: Job, progress: Callable[[Any], None] | None = None) -> tuple[Fit, f
     return result, time.perf_counter() - begun
 
 
-def write(job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: bool = False) -> None:
+def write_fit(
+    job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: bool = False
+) -> None:
+    """Write a fit, unless its posterior is to follow and to replace an old result with it.
+
+    Arguments and errors are those of `write`.
+    """
+    if job.method == "nlsq" or (job.method == "both" and not job.replaces):
+        write(job, result, folder, seconds, overwrite=overwrite)
+
+
+def write(
+    job: Job,
+    result: Fit,
+    folder: Path,
+    seconds: float,
+    *,
+    post: CMCResult | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
 
     Angles that were fitted one after the other have a folder each, with an overview of all.
@@ -284,13 +271,14 @@ def write(job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: boo
         result: The result.
         folder: Folder of the results.
         seconds: Time the fit took [s].
+        post: Its posterior, for the subfolder `posterior`.
         overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
     timed = dataclasses.replace(job.provenance, wall_time=seconds)
-    with storage.new_folder(folder, overwrite=overwrite) as temporary:
+    with new_folder(folder, overwrite=overwrite) as temporary:
         if isinstance(result, NLSQResult):
             _write_fit(job, job.data, result, temporary, timed)
         else:
@@ -299,6 +287,9 @@ def write(job: Job, result: Fit, folder: Path, seconds: float, *, overwrite: boo
                 (temporary / name).mkdir()
                 _write_fit(job, one_angle(job.data, k), one, temporary / name, timed)
             storage.write(temporary, result, provenance=timed)
+        if post is not None:
+            (temporary / POSTERIOR).mkdir()
+            _write_posterior(job, post, temporary / POSTERIOR)
     _log.info("wrote %s", folder)
 
 
@@ -344,49 +335,79 @@ def sample(
     """
     assert job.sampling is not None
     kept = kept_run(folder, resume=resume, overwrite=overwrite)
+    if kept.exists() and not resume:
+        remove(kept, place_of(kept).part)
     settings = {**job.sampling, "start": job.sampling["start"] or result, "checkpoint": kept}
-    settings |= {"resume": kept.exists(), "progress": progress}
-    post = fit_cmc(job.model, job.data, job.space, **settings)
-    if post.is_complete:
-        shutil.rmtree(kept, ignore_errors=jax.process_count() > 1)  # others may have been faster
-    return post
+    settings |= {"resume": resume, "progress": progress}
+    return fit_cmc(job.model, job.data, job.space, **settings)
 
 
 def kept_run(folder: Path, *, resume: bool, overwrite: bool) -> Path:
-    """The folder for the draws of a run, empty unless the run is resumed."""
+    """The folder for the draws of a run until its result is in place.
+
+    Raises:
+        ResultError: If there is an interrupted run that may not be deleted, or none to resume.
+    """
     kept = folder.parent / f"{folder.name}.run"
     if resume and not kept.exists():
         raise ResultError(f"{kept}: there is no interrupted run to resume; leave out --resume.")
-    if kept.exists() and not resume:
-        if not overwrite:
-            ways = "resume it (--resume) or delete it (--overwrite)"
-            raise ResultError(f"{kept}: holds an interrupted run; {ways}.")
-        shutil.rmtree(kept)
+    if resume:
+        check_mark(kept)
+    elif kept.exists() and not overwrite:
+        ways = "resume it (--resume) or delete it (--overwrite)"
+        raise ResultError(f"{kept}: holds an interrupted run; {ways}.")
     return kept
 
 
-def write_posterior(job: Job, post: CMCResult, folder: Path, *, overwrite: bool = False) -> None:
+def write_posterior(
+    job: Job,
+    post: CMCResult,
+    folder: Path,
+    *,
+    fit: tuple[Fit, float] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write result.json, posterior.npz, report.md and figures, all of them or nothing.
+
+    With method "both" it is the subfolder `posterior` of the fit. An old result is replaced by fit
+    and posterior together, and stays if sampling was interrupted. The kept draws of a complete
+    run are removed in the end.
 
     Args:
         job: What was sampled.
         post: The posterior.
-        folder: Folder of the results; its subfolder `posterior` if the fit is written too.
+        folder: Folder of the results.
+        fit: The fit and the time it took [s]; needed where both replace an old result.
         overwrite: Whether an existing result may be replaced.
 
     Raises:
         ResultError: If the folder cannot be written, or holds what may not be replaced.
     """
-    folder = folder if job.method == "cmc" else folder / "posterior"
+    if job.replaces and not post.is_complete:
+        _log.warning("%s: the old result stays, as sampling was interrupted (--resume)", folder)
+        return
+    if job.method == "both" and job.replaces:
+        assert fit is not None
+        result, seconds = fit
+        write(job, result, folder, seconds, post=post, overwrite=overwrite)
+    else:
+        target = folder / POSTERIOR if job.method == "both" else folder
+        with new_folder(target, overwrite=overwrite) as temporary:
+            _write_posterior(job, post, temporary)
+        _log.info("wrote %s", target)
+    kept = kept_run(folder, resume=False, overwrite=True)
+    if post.is_complete and kept.exists() and jax.process_index() == 0:
+        with writing(kept):
+            remove(kept, place_of(kept).part)
+
+
+def _write_posterior(job: Job, post: CMCResult, folder: Path) -> None:
     t, curves = np.asarray(job.data.t), curves_of(job, post)
     origin = dataclasses.replace(job.provenance, wall_time=float(post.seconds))
-    with storage.new_folder(folder, overwrite=overwrite) as temporary:
-        figures = posterior_plots.save_figures(temporary, post, curves, t)
-        figures += posterior_plots.save_predictive(temporary, post, job.model, job.data)
-        storage.write(
-            temporary, post, arrays={"t": t}, curves=curves, provenance=origin, figures=figures
-        )
-    _log.info("wrote %s", folder)
+    figures = posterior_plots.save_figures(folder, post, curves, t)
+    figures += posterior_plots.save_predictive(folder, post, job.model, job.data)
+    given: Any = {"curves": curves, "provenance": origin, "figures": figures}
+    storage.write(folder, post, arrays={"t": t}, **given)
 
 
 def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...]:
@@ -416,8 +437,10 @@ def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...
                 "need; fit again with output.save_correlation: true."
             )
         arrays.setdefault("residual", arrays["c2"] - arrays["model"])
-    with storage.writing(target):
+    with writing(target):
         target.mkdir(parents=True, exist_ok=True)
+    with added(target) as temporary:
         if isinstance(result, NLSQResult):
-            return fit_plots.save_figures(target, result, arrays, curves)
-        return posterior_plots.save_figures(target, result, curves, arrays.get("t", np.zeros(0)))
+            return fit_plots.save_figures(temporary, result, arrays, curves)
+        t = arrays.get("t", np.zeros(0))
+        return posterior_plots.save_figures(temporary, result, curves, t)

@@ -129,9 +129,7 @@ def _parsed(raw: bytes, source: str, kind: str, load: Callable[[str], Any]) -> A
         line, byte = raw[: error.start].count(b"\n") + 1, raw[error.start]
         problem = f"line {line}: byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8."
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = f"{place}not valid YAML: {error.problem or error.context}."
+        problem = _yaml_problem(raw.decode("utf-8-sig").split("\n"), error)
     except json.JSONDecodeError as error:
         problem = f"line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}."
     except ConfigurationError:
@@ -141,6 +139,20 @@ def _parsed(raw: bytes, source: str, kind: str, load: Callable[[str], Any]) -> A
     except RecursionError:
         problem = f"sections are nested more than {_DEEPEST} deep, or an anchor contains itself."
     raise ConfigurationError(problem, source)
+
+
+def _yaml_problem(lines: list[str], error: yaml.MarkedYAMLError) -> str:
+    """What is wrong with YAML text, in terms of what was probably typed."""
+    mark, text = error.problem_mark or error.context_mark, str(error.problem or error.context)
+    if mark is None:
+        return f"not valid YAML: {text}."
+    if "\\t" in text:
+        return f"line {mark.line + 1} is indented with a tab; use spaces."
+    for line in range(mark.line, max(mark.line - 2, -1), -1):
+        tight = re.match(r"\s*(\w+):[^\s:/\\]", lines[line]) if line < len(lines) else None
+        if tight:
+            return f"line {line + 1}: a space is missing after the colon of {tight[1]!r}."
+    return f"line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {text}."
 
 
 def _copied(value: Any, source: str, count: list[int], depth: int = 0) -> Any:

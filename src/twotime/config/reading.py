@@ -7,6 +7,7 @@ older and shorter forms, and the rules about keys together (`twotime.config.rule
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -61,9 +62,7 @@ class Spelling:
             elif name in spelling:
                 self.found.add(here, f"given twice, as {spelling[name]} and as {written}.")
             elif name not in known:
-                allowed = ", ".join(key.name for key in known.values() if not key.refused)
-                near = nearest(name, (*known, *meant)) or "."
-                self.found.add(here, f"there is no such key{near} Allowed here: {allowed}.")
+                self._unknown_key(here, name, known, meant)
             else:
                 spelling[name] = written
                 self.found.spelled(here, (*path, written))
@@ -73,7 +72,30 @@ class Spelling:
                     result[name] = self._value(known[name], value, here)
         return result
 
+    def _unknown_key(
+        self, here: Path, name: str, known: Mapping[str, Key], meant: Mapping[str, str]
+    ) -> None:
+        """Note a key that this section does not have, and where it belongs."""
+        homes = [
+            path for path, key in walk(HeterodyneConfig)
+            if name in (key.name, *key.aliases) and not key.refused and path[0] not in OLDER
+        ]  # fmt: skip
+        if homes and not nearest(name, (*known, *meant)):
+            places = " or ".join(".".join(path[:-1]) or "the top of the file" for path in homes)
+            self.found.add(here, f"there is no such key here; it belongs to {places}.")
+            self.found.wrong.update(homes)  # not missing, but misplaced
+            return
+        allowed = ", ".join(key.name for key in known.values() if not key.refused)
+        near = nearest(name, (*known, *meant)) or "."
+        self.found.add(here, f"there is no such key{near} Allowed here: {allowed}.")
+
     def _value(self, key: Key, value: Any, path: Path) -> Any:
+        if key.is_section and isinstance(value, str) and re.match(r"\w+:\S", value):
+            sentence = f"a space is missing after the colon of {show(value)}."
+            self.found.add(path, sentence)
+            return {}
+        if key.name == "file_format" and value == "HDF5":  # of other programs: the container
+            return "auto"
         if key.name == "parameters":
             return self._parameters(value, path)
         if key.type is types.ParameterGroupConfig:

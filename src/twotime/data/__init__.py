@@ -258,7 +258,7 @@ def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
         return held[0], LoadReport(**held[1])
     data, report = load_file(path, selection)
     try:
-        write_cache(target, key, data, dataclasses.asdict(report), cache.compression)
+        write_cache(path, target, key, data, dataclasses.asdict(report), cache.compression)
     except OSError as exc:
         note = f"no cache was written to {target} ({exc})"
         report = dataclasses.replace(report, notes=(*report.notes, note))

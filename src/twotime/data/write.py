@@ -5,8 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,15 @@ from jaxtyping import Float
 
 from twotime.data.dataset import TwoTimeData
 from twotime.data.detector import detector_for, shown
+from twotime.data.links import files_behind
 from twotime.data.readers.aps import MEAN_IMAGE, RELATIVE
 from twotime.data.selection import Selection
+from twotime.disk import DAMAGED, replacing
 from twotime.errors import DataError
 
 _CACHE_FORMAT = 4
 _ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma", "baseline")
 _RINGS = "rings"
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary name for a file; it gets the file's name where the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_apsu(
@@ -82,7 +72,7 @@ def write_apsu(
         "xpcs/twotime/config/avg_frame": 1,
         "xpcs/twotime/config/begin_frame": _frames_before(float(data.t[0]) / step),
     }
-    half = np.stack([_upper(data, k) for k in order])
+    half = np.stack([_upper(data, k) for k in order.tolist()])
     values |= shown(detector_for(q, phi, place[order]), half)
     try:
         with replacing(path) as temporary, h5py.File(temporary, "w") as file:
@@ -188,16 +178,18 @@ def cache_key(path: Path, selection: Selection) -> str:
 
 
 def read_cache(target: Path, key: str) -> tuple[TwoTimeData, dict[str, Any]] | None:
-    """Data and report in a cache file; None where there is none, or one of another key.
+    """Data and report in a cache file; None where there is none, or one of other content.
 
     Raises:
         DataError: If the file is not a cache, so that it must not be replaced.
     """
     is_cache = not target.exists()
-    with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+    with contextlib.suppress(*DAMAGED):
         with target.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             is_cache = {"key", "report"} <= set(file.files)
-            if str(file["key"]) == key:
+            linked = json.loads(str(file["linked"])) if "linked" in file.files else None
+            is_same = linked is not None and linked == _stamps(linked)
+            if is_same and str(file["key"]) == key:
                 facts = json.loads(str(file["report"])).items()
                 report = {k: tuple(v) if isinstance(v, list) else v for k, v in facts}
                 arrays = {name: file[name] for name in _ARRAYS if name in file.files}
@@ -211,11 +203,26 @@ def read_cache(target: Path, key: str) -> tuple[TwoTimeData, dict[str, Any]] | N
 
 
 def write_cache(
-    target: Path, key: str, data: TwoTimeData, report: dict[str, Any], compression: bool
+    path: Path,
+    target: Path,
+    key: str,
+    data: TwoTimeData,
+    report: dict[str, Any],
+    compression: bool,
 ) -> None:
-    """Write a cache file that `read_cache` reads."""
+    """Write a cache file of the source `path` that `read_cache` reads."""
     arrays = {name: getattr(data, name) for name in _ARRAYS if getattr(data, name) is not None}
     save: Callable[..., None] = np.savez_compressed if compression else np.savez
+    facts = {"report": json.dumps(report), "linked": json.dumps(_stamps(files_behind(path)))}
     target.parent.mkdir(parents=True, exist_ok=True)
     with replacing(target) as temporary, temporary.open("wb") as stream:
-        save(stream, key=key, report=json.dumps(report), **{_RINGS: data.rings}, **arrays)
+        save(stream, key=key, **facts, **{_RINGS: data.rings}, **arrays)
+
+
+def _stamps(paths: Iterable[str]) -> dict[str, list[int] | None]:
+    """Size and time of files by name; None for those that are not there."""
+    stamps = {}
+    for path in paths:
+        found = os.stat(path) if os.path.exists(path) else None
+        stamps[path] = None if found is None else [found.st_size, found.st_mtime_ns]
+    return stamps

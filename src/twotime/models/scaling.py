@@ -39,7 +39,7 @@ def _contrast_check(x: float, t: AnyArray) -> Iterator[Finding]:
 
 def _offset_check(x: float, t: AnyArray) -> Iterator[Finding]:
     if x <= 0:
-        yield "error", f"offset = {x:g} is not positive; the baseline of c2 is."
+        yield "error", f"offset = {x:g} is not positive; for c2 - 1 set baseline: 0 instead."
 
 
 CHECKS = (Check(("contrast",), _contrast_check), Check(("offset",), _offset_check))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -19,6 +20,16 @@ _UNITS = {
     "points": "used, with t1 < t2",
     "masked_points": "with t1 < t2",
 }
+
+
+_DROPPED = (
+    "start", "bounds", "± if independent, ratio", "meaning", "definition", "ESS", "R-hat",
+    "first frame", "last frame",
+)  # fmt: skip
+"""Columns in the order in which a narrow terminal leaves them out."""
+
+
+_FIXED = "fixed"
 
 
 class Table(NamedTuple):
@@ -40,6 +51,7 @@ class Description:
         remarks: Sentences under the tables.
         summary: Returns the findings by name, for other programs to read.
         are_functions_first: Whether functions of time say more than the parameters, which trade.
+        quality: How well the data are described, in one line.
     """
 
     title: str
@@ -48,6 +60,7 @@ class Description:
     remarks: tuple[str, ...]
     summary: Callable[[], dict[str, Any]]
     are_functions_first: bool = False
+    quality: str = ""
 
     @property
     def table(self) -> Table:
@@ -68,6 +81,22 @@ class Description:
         parts = [f"<strong>{escape(self.title)}</strong>", f"<p>{escape(self.lead[0])}</p>"]
         parts += [f"<p>{escape(t.title)}</p>{html_table(t)}" for t in self.tables]
         return "".join([*parts, html_list(self.remarks)])
+
+    def terminal(self, curves: Mapping[str, Curve], width: int) -> str:
+        """What a terminal of `width` columns shows of a result; no number is ever cut."""
+        fixed = [row for row in self.table.rows if _FIXED in row]
+        free = tuple(row for row in self.table.rows if _FIXED not in row)
+        main = [_titled(self.table._replace(rows=free), width)] if free else []
+        if fixed:
+            unit = self.table.columns.index("unit")
+            values = ", ".join(f"{row[0]} = {row[1]} {row[unit]}".rstrip() for row in fixed)
+            main.append(folded(f"Fixed: {values}", width))
+        functions = [_titled(curve_table(curves), width)] if curves else []
+        scaling = [_titled(table, width) for table in self.tables[1:2]]
+        parts = ["\n".join(main), *scaling, folded(self.quality, width)]
+        parts = [*functions, *parts] if self.are_functions_first else [*parts, *functions]
+        remarks = "\n".join(folded(remark, width) for remark in self.remarks)
+        return "\n\n".join(part for part in (*parts, remarks) if part)
 
     def document(
         self, curves: Mapping[str, Curve], provenance: Provenance | None, figures: tuple[str, ...]
@@ -94,7 +123,7 @@ class Description:
 
 
 def with_error(value: float, deviation: float | None) -> str:
-    """A value with the digits that two digits of its standard deviation allow.
+    """A value with the digits that two digits of its standard deviation allow, three at least.
 
     Args:
         value: The value.
@@ -103,26 +132,45 @@ def with_error(value: float, deviation: float | None) -> str:
     Example:
         >>> with_error(29707.9, 671.4), with_error(-0.28115, 0.01003), with_error(0.5, None)
         ('29710', '-0.281', '0.5')
+        >>> with_error(330.2, 1.8e6)
+        '330'
     """
-    if deviation is None or not math.isfinite(deviation) or deviation <= 0:
-        return f"{value:.6g}"
-    digits = 1 - math.floor(math.log10(deviation))
-    largest = max(abs(value), deviation)
-    if 1e-4 <= largest < 1e6:
-        return f"{round(value, digits):.{max(digits, 0)}f}"
-    power = math.floor(math.log10(largest))
+    if not (math.isfinite(value) and deviation is not None and 0 < deviation < math.inf):
+        return f"{value + 0.0:.6g}"
+    size = abs(value) if value else deviation
+    digits = max(_place(deviation) + 1, _place(size) + 2)
+    if 1e-4 <= size < 1e6:
+        return f"{round(value + 0.0, digits):.{max(digits, 0)}f}"
+    power = -_place(size)
     return f"{value / 10.0**power:.{max(digits + power, 0)}f}e{power}"
+
+
+def _place(value: float) -> int:
+    """How many digits after the point the first digit of a number stands."""
+    return -math.floor(math.log10(value))
+
+
+def between(value: float, deviation: float | None, lower: float, upper: float) -> str:
+    """As `with_error`, with as many digits more as keep the number inside its bounds."""
+    texts = with_error(value, deviation), *(f"{value + 0.0:.{n}g}" for n in range(4, 18))
+    inside = (text for text in texts if lower <= float(text) <= upper)
+    return next(inside, texts[0])
 
 
 def error_text(deviation: float | None) -> str:
     """A standard deviation in two digits, or why there is none."""
     if deviation is None:
-        return "fixed"
+        return _FIXED
     if math.isnan(deviation):
         return "on a bound"
     if math.isinf(deviation):
-        return "not determined"
-    return with_error(deviation, deviation) if deviation else "0"
+        return "n/a"
+    if deviation == 0:
+        return "0"
+    digits = _place(deviation) + 1
+    if 1e-4 <= deviation < 1e6:
+        return f"{round(deviation, digits):.{max(digits, 0)}f}"
+    return f"{deviation:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
 def ratio(deviation: float | None, other: float | None) -> str:
@@ -166,6 +214,42 @@ def html_table(table: Table) -> str:
 def html_list(sentences: Iterable[str]) -> str:
     """Sentences as a list in HTML."""
     return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in sentences)}</ul>"
+
+
+def fitted(table: Table, width: int) -> str:
+    """A table as aligned text of at most `width` columns, with every number whole.
+
+    Columns that do not fit are left out, the least needed first; where even that is too wide, each
+    row becomes lines of its own.
+    """
+    columns = [list(column) for column in zip(table.columns, *table.rows, strict=True)]
+    kept = [column for column in columns if any(column[1:])]
+    for name in ("", *_DROPPED):
+        kept = [column for column in kept if column[0] not in name.split(", ")]
+        sizes = [max(map(len, column)) for column in kept]
+        if sum(sizes) + 2 * (len(sizes) + 1) <= width:
+            lines = ["  ".join(map(str.ljust, row, sizes)) for row in zip(*kept, strict=True)]
+            rule = "─" * len(lines[0])
+            return "\n".join(f"  {line}".rstrip() for line in (lines[0], rule, *lines[1:]))
+    heads, *rows = zip(*kept, strict=True)
+    return "\n".join(
+        folded(f"{row[0]}: " + ", ".join(f"{h} {x}" for h, x in zip(heads[1:], row[1:], strict=True)
+                                        if x), width, margin="  ")
+        for row in rows
+    )  # fmt: skip
+
+
+def _titled(table: Table, width: int) -> str:
+    return f"{folded(table.title, width)}\n{fitted(table, width)}"
+
+
+def folded(text: str, width: int, margin: str = "") -> str:
+    """A text in lines of at most `width` columns, broken at spaces only."""
+    lines = textwrap.wrap(
+        text, width, initial_indent=margin, subsequent_indent=f"{margin}  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    return "\n".join(lines)
 
 
 def _fact(name: str, fact: Any) -> str:

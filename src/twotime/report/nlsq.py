@@ -8,6 +8,7 @@ import numpy as np
 from twotime.report import (
     Description,
     Table,
+    between,
     by_place,
     error_text,
     estimate,
@@ -15,7 +16,7 @@ from twotime.report import (
     ratio,
     sentence,
     with_error,
-)  # fmt: skip
+)
 from twotime.results.judgement import where
 from twotime.results.nlsq import NLSQResult, SequentialResult
 from twotime.results.storage import describe
@@ -38,6 +39,7 @@ def describe_fit(fit: NLSQResult) -> Description:
         remarks=remarks(fit),
         summary=functools.partial(fit_summary, fit),
         are_functions_first=bool(_trades(fit) or fit.null_directions),
+        quality=f"R² = {float(fit.r_squared):.5f}, reduced χ² = {float(fit.reduced_chi2):.4g}",
     )
 
 
@@ -96,15 +98,19 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
 def parameter_table(fit: NLSQResult) -> Table:
     """Parameters with their standard deviations and bounds."""
     deviation, iid = fit.uncertainties, fit.uncertainties_iid
-    bounds = zip(np.asarray(fit.lower), np.asarray(fit.upper), fit.varying, strict=True)
+    lower, upper = np.asarray(fit.lower).tolist(), np.asarray(fit.upper).tolist()
+    facts = list(zip(fit.params.items(), lower, upper, fit.varying, strict=True))
     columns = {
         "parameter": fit.all_names,
-        "value": [with_error(value, deviation.get(name)) for name, value in fit.params.items()],
+        "value": [
+            between(x, deviation.get(name), low, high) if free else with_error(x, None)
+            for (name, x), low, high, free in facts
+        ],
         "±": [error_text(deviation.get(name)) for name in fit.all_names],
         "± if independent": [error_text(iid.get(name)) for name in fit.all_names],
         "ratio": [ratio(deviation.get(name), iid.get(name)) for name in fit.all_names],
         "unit": fit.units,
-        "bounds": [f"[{low:g}, {high:g}]" if free else "" for low, high, free in bounds],
+        "bounds": [f"[{low:g}, {high:g}]" if free else "" for _, low, high, free in facts],
         "start": [f"{value:.4g}" for value in np.asarray(fit.start)],
     }
     if columns["±"] == columns["± if independent"]:

@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from twotime.disk import replacing
 from twotime.report import Description, Table, html_list, html_table, sentence
 from twotime.results import load_result, storage
+from twotime.results.folder import PAGE, read_result_json, writing
 from twotime.results.nlsq import NLSQResult
 from twotime.results.storage import AbstractResult, describe
 
-NAME = "report.html"
+NAME = PAGE
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1c2733; --soft: #5b6875; --line: #d8dee4; --good: #1b6ca8;
@@ -79,8 +81,8 @@ def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
     folder = Path(folder)
     target = folder / NAME if output is None else Path(output)
     text = page(folder)
-    with storage.writing(target):
-        target.write_text(text, encoding="utf-8")
+    with writing(target), replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return target
 
 
@@ -90,7 +92,7 @@ def page(folder: Path) -> str:
     Raises:
         ResultError: If the folder holds no result.
     """
-    result, saved = load_result(folder), storage.read_result_json(folder)
+    result, saved = load_result(folder), read_result_json(folder)
     description: Description = describe(result)
     curves = storage.read_curves(folder)
     told, is_good = _state(result, description)

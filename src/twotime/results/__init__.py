@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from twotime.errors import ResultError
 from twotime.results import storage
 from twotime.results.cmc import CMCResult
+from twotime.results.folder import read_result_json
 from twotime.results.nlsq import NLSQResult, SequentialResult
 
 _KINDS: dict[str, Any] = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
@@ -20,14 +22,14 @@ def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult
         ResultError: If it holds no result, a damaged one, or one that this version does not know.
         ValueError: If float64 is off.
     """
-    content = storage.read_result_json(Path(folder))
+    content = read_result_json(Path(folder))
     name, fields = content["kind"], content["fields"]
     if name == "SequentialResult":
         parts = [load_result(Path(folder) / part) for part in fields["parts"]]
         return SequentialResult(tuple(part for part in parts if isinstance(part, NLSQResult)))
     kind = _KINDS.get(name)
     if kind is None:
-        raise storage.ResultError(
+        raise ResultError(
             f"{folder}: the result is of kind {name!r}; expected SequentialResult or one of "
             f"{', '.join(_KINDS)}; read it with the version named in its result.json."
         )

@@ -13,6 +13,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve, is_concrete
 from twotime.models.correlation import correlation
 from twotime.results import storage
+from twotime.results.folder import new_folder
 from twotime.results.judgement import Structure
 from twotime.solver import RESULTS, places, results_at
 
@@ -330,7 +331,7 @@ class NLSQResult(storage.AbstractModelResult):
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
         arrays = fitted_arrays(self, model, data) if model is not None and data is not None else {}
-        with storage.new_folder(Path(folder), overwrite=overwrite) as temporary:
+        with new_folder(Path(folder), overwrite=overwrite) as temporary:
             storage.write(temporary, self, arrays=arrays, curves=curves, provenance=provenance)
 
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -1,19 +1,14 @@
-"""Result folders: one writer, one reader; written completely or not at all."""
+"""What result folders hold: one writer, one reader."""
 
-import contextlib
 import dataclasses
 import datetime
 import functools
 import importlib
 import importlib.metadata
 import json
-import os
 import platform
-import secrets
-import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from twotime.disk import DAMAGED
 from twotime.errors import ResultError
 from twotime.models.base import Curve, is_concrete
+from twotime.results.folder import RESULT, new_folder, read_result_json
 from twotime.solver import ENDS, RESULTS, places, results_at
 
 __version__ = "0.1.0"  # kept with every result; the build reads it here
-RESULT, REPORT, ARRAYS = "result.json", "report.md", "arrays.npz"
+REPORT, ARRAYS = "report.md", "arrays.npz"
 
 Curves = Mapping[str, Curve] | None
 Names = tuple[str, ...]
@@ -208,27 +205,6 @@ def former(old: str, new: str, convert: Callable[[Any], Any] = lambda x: x) -> p
     return property(get, doc=f"Deprecated name of `{new}`.")
 
 
-def read_result_json(folder: Path) -> dict[str, Any]:
-    """Read the result.json of a folder.
-
-    Raises:
-        ResultError: If it is not there or was not written by twotime.
-    """
-    path = folder / RESULT
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ResultError(
-            f"{folder}: holds no result (no {RESULT} in it); expected a folder written by "
-            "`twotime fit` or `save`."
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as exc:
-        raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
-    if not isinstance(content, dict) or "kind" not in content or "fields" not in content:
-        raise ResultError(f"{path}: was not written by twotime; expected its kind and fields.")
-    return content
-
-
 def read_arrays(folder: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a result folder.
 
@@ -242,7 +218,7 @@ def read_arrays(folder: Path) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError:
         raise ResultError(f"{folder}: holds no {path.name}; fit again to create it.") from None
-    except (OSError, ValueError, EOFError, KeyError) as exc:
+    except DAMAGED as exc:
         raise ResultError(f"{path}: cannot be read ({exc}); fit again.") from exc
 
 
@@ -332,7 +308,12 @@ def fields_from_json(
     """
     former, known = getattr(kind, "FORMER_NAMES", {}), kind.__dataclass_fields__
     found = {n: x for n, x in (arrays or {}).items() if former.get(n, n) in known}
-    found |= {name: _unpacked(value) for name, value in packed.items()}
+    try:
+        found |= {name: _unpacked(value) for name, value in packed.items()}
+    except _Float64Error:
+        raise
+    except (*DAMAGED, AttributeError) as exc:
+        raise ResultError(f"the saved {kind.__name__} is damaged ({exc!r}); fit again.") from exc
     found = {former.get(name, name): value for name, value in found.items()}
     try:
         return kind(**found)
@@ -341,6 +322,10 @@ def fields_from_json(
             f"the saved {kind.__name__} was written by another version of twotime ({exc}); read it "
             "with the version named in its result.json."
         ) from exc
+
+
+class _Float64Error(ValueError):
+    """Numbers of a result that cannot be restored while float64 is off."""
 
 
 def plain(value: Any) -> Any:
@@ -389,90 +374,8 @@ def _unpacked(value: Any) -> Any:
         return {key: _unpacked(item) for key, item in value.get("items", value).items()}
     array = np.asarray(value["values"], dtype=value["dtype"]).reshape(value["shape"])
     if array.dtype.itemsize > 4 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
-        raise ValueError(
+        raise _Float64Error(
             "Restoring a result needs float64, which JAX has switched off; call "
             'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
         )
     return jnp.asarray(array)
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn the system's errors while a folder is written into one sentence.
-
-    Raises:
-        ResultError: If the folder cannot be written.
-    """
-    try:
-        yield
-    except OSError as exc:
-        raise ResultError(
-            f"{folder}: the results folder cannot be written ({exc.strerror or exc}); expected a "
-            "writable place; choose another folder."
-        ) from exc
-
-
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that results cannot be written to; changes nothing.
-
-    Raises:
-        ResultError: If it holds a result or other files, or cannot be written.
-    """
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / RESULT).exists():
-            raise ResultError(
-                f"{folder}: the folder holds other files and no result; expected a new or empty "
-                "folder; choose another one."
-            )
-        if not overwrite:
-            raise ResultError(
-                f"{folder}: already holds a result; choose another folder, or allow replacing it "
-                "(--overwrite, overwrite=True)."
-            )
-    parent = next(p for p in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(p))
-    with writing(folder):
-        os.rmdir(tempfile.mkdtemp(prefix=".twotime.", dir=parent))
-
-
-@contextlib.contextmanager
-def new_folder(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes `folder` when the block ends without an error.
-
-    An existing result is replaced file by file: the files that it lists are removed, folders of
-    its parts completely; files that the user added stay.
-
-    Raises:
-        ResultError: If the folder cannot be written, or holds what may not be replaced.
-    """
-    folder = folder.absolute()
-    check_folder(folder, overwrite=overwrite)
-    temporary = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
-    made = [p for p in folder.parents if not p.exists()]
-    try:
-        with writing(folder):
-            temporary.mkdir(parents=True)
-            yield temporary
-            _put(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            if parent.exists() and not any(parent.iterdir()):
-                parent.rmdir()
-
-
-def _put(temporary: Path, folder: Path) -> None:
-    """Rename the temporary folder, or move its files into a folder that holds an old result."""
-    if not (folder / RESULT).exists():
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-        return
-    old = [folder / Path(name).name for name in read_result_json(folder).get("files", ())]
-    (folder / RESULT).unlink()
-    for path in old:
-        if (path / RESULT).exists():  # a part that is a result folder itself
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    for path in sorted(temporary.iterdir(), key=lambda p: p.name == RESULT):
-        path.replace(folder / path.name)

@@ -7,7 +7,7 @@ saves and adapts. Neither blocks nor devices change a draw.
 import hashlib
 import io
 import itertools
-import os
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +21,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from twotime.disk import DAMAGED, replacing
 from twotime.errors import ResultError
 from twotime.gram import device_mesh, fetch
-from twotime.results.storage import writing
+from twotime.results.folder import writing
 from twotime.sample import chains
 from twotime.sample.chains import AbstractSampler, Piece, State, Trace
 from twotime.sample.density import Density
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(NamedTuple):
@@ -252,7 +255,7 @@ def slots(
 
 
 _FINGERPRINT = "fingerprint.txt"
-_BLOCK = "block-{:06d}.npz"
+_BLOCK, _BLOCK_FILES = "block-{:06d}.npz", "block-*.npz"
 
 
 class Checkpoint:
@@ -260,8 +263,8 @@ class Checkpoint:
 
     Every block is a file of its own, written under another name and then renamed, so a kill
     leaves whole files only. A fingerprint of data, posterior, settings and key (`identity`) says
-    whether a run may go on. Of several processes the first reads and writes, and passes on what
-    it found.
+    whether a run may go on. What is damaged all the same is drawn again. Of several processes the
+    first reads and writes, and passes on what it found.
 
     Raises:
         ResultError: If the folder holds another run, or one that shall not be resumed.
@@ -272,14 +275,18 @@ class Checkpoint:
         from_first(lambda: self._open(fingerprint(identity), resume))
 
     def load(self) -> list[tuple[State, Trace | None]]:
-        """Blocks that were saved, in order."""
+        """Blocks that were saved, in order, up to the first that is damaged."""
         blocks: list[tuple[State, Trace | None]] = []
         while content := from_first(lambda: self._read(len(blocks))):
-            with np.load(io.BytesIO(content), allow_pickle=False) as found:
-                state = State(*(found[f"state_{name}"] for name in State._fields))
-                names = [f"trace_{name}" for name in Trace._fields]
-                trace = Trace(*(found[n] for n in names)) if names[0] in found else None
+            try:
+                with np.load(io.BytesIO(content), allow_pickle=False) as found:
+                    state = State(*(found[f"state_{name}"] for name in State._fields))
+                    names = [f"trace_{name}" for name in Trace._fields]
+                    trace = Trace(*(found[n] for n in names)) if names[0] in found else None
+            except DAMAGED:
+                break
             blocks.append((state, trace))
+        from_first(lambda: self._drop(len(blocks)))
         return blocks
 
     def save(self, index: int, state: State, trace: Trace | None) -> None:
@@ -298,7 +305,8 @@ class Checkpoint:
                 f"{self._folder}: already keeps a run; say that it shall go on (--resume, "
                 "resume=True), or name another folder."
             )
-        if path.exists() and path.read_text(encoding="utf-8") != mark:
+        check_mark(self._folder)
+        if path.exists() and path.read_bytes() != mark.encode():
             raise ResultError(
                 f"{self._folder}: keeps a run with other data, settings or key; go on with the "
                 "same, or name another folder."
@@ -311,15 +319,37 @@ class Checkpoint:
         path = self._folder / _BLOCK.format(index)
         return path.read_bytes() if path.exists() else b""
 
+    def _drop(self, index: int) -> bytes:
+        """Remove blocks from the one that is damaged or missing on."""
+        first = _BLOCK.format(index)
+        rest = [path for path in self._folder.glob(_BLOCK_FILES) if path.name >= first]
+        for path in rest:
+            path.unlink()
+        if rest:
+            _log.warning(
+                "%s: %s is damaged or missing; %d blocks are dropped and sampling goes on from "
+                "the last one before", self._folder, first, len(rest),
+            )  # fmt: skip
+        return b""
+
     def _write(self, name: str, content: bytes) -> bytes:
         path = self._folder / name
-        temporary = path.with_name(f".{name}.{os.getpid()}")
-        with writing(self._folder), temporary.open("wb") as target:
-            target.write(content)
-            target.flush()
-            os.fsync(target.fileno())
-            temporary.replace(path)
+        with writing(self._folder), replacing(path) as temporary:
+            temporary.write_bytes(content)
         return b""
+
+
+def check_mark(folder: Path) -> None:
+    """Refuse kept blocks of which nothing says what run they are of.
+
+    Raises:
+        ResultError: If there are such blocks.
+    """
+    if not (folder / _FINGERPRINT).exists() and any(folder.glob(_BLOCK_FILES)):
+        raise ResultError(
+            f"{folder}: keeps blocks without {_FINGERPRINT}, so their run is unknown; move the "
+            "folder away, or name another one."
+        )
 
 
 def from_first(make: Callable[[], bytes]) -> bytes:
