@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import sys
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ else:
 
 DAMAGED = (
     OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, OverflowError, MemoryError,
-    zipfile.BadZipFile, zlib.error, struct.error,
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
 )  # fmt: skip
 """What reading a damaged npz file raises."""
 

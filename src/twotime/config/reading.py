@@ -78,7 +78,8 @@ class Spelling:
         """Note a key that this section does not have, and where it belongs."""
         homes = [
             path for path, key in walk(HeterodyneConfig)
-            if name in (key.name, *key.aliases) and not key.refused and path[0] not in OLDER
+            if name in (key.name, *key.aliases) and not key.refused
+            and path[0] not in OLDER and "layout" not in path
         ]  # fmt: skip
         if homes and not nearest(name, (*known, *meant)):
             places = " or ".join(".".join(path[:-1]) or "the top of the file" for path in homes)

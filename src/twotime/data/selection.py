@@ -1,6 +1,7 @@
 """Selection of bins, frames and times from a file."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple

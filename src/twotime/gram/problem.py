@@ -1,6 +1,7 @@
 """A fit set up: chi-squared with contrast and offset at their best, and its local model."""
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
 import jax
