@@ -21,8 +21,14 @@ from twotime.config.priors import PriorDistribution as PriorDistribution
 from twotime.config.priors import PriorType as PriorType
 from twotime.config.priors import clamp_to_open_interval as clamp_to_open_interval
 from twotime.config.priors import default_prior, informative_prior
+from twotime.config.space_parts import (
+    asked_parameters,
+    check_numbers,
+    check_space,
+    faults_of,
+    written,
+)
 from twotime.config.space_parts import check_count as check_count
-from twotime.config.space_parts import check_numbers, faults_of, written
 from twotime.errors import ConfigurationError, Mistakes
 from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
 
@@ -399,7 +405,7 @@ def read(config: Any, *, is_whole: bool = True) -> Reading:
     The space is None where parameters are wrong; `is_whole`: all that a run needs must be there.
     """
     # Pydantic is loaded when a configuration is read, not when this module is.
-    from twotime.config.reading import asked_parameters, check_space, read_keys
+    from twotime.config.reading import read_keys
 
     canonical, law, found = read_keys(config, is_whole=is_whole)
     if law is None:

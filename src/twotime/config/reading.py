@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -24,11 +24,9 @@ from twotime.config.parameter_names import (
     nearest,
 )
 from twotime.config.parameter_registry import REGISTRIES, ParameterRegistry
-from twotime.config.priors import FAMILIES, PriorDistribution, PriorType, prior_faults
 from twotime.config.rules import check_rules, word_of
 from twotime.config.types import HeterodyneConfig
 from twotime.errors import Mistakes, Path, show
-from twotime.models import findings
 from twotime.models.base import AbstractTwoTimeModel
 
 OLDER = ("temporal", "scattering", "analysis", "initial_parameters")
@@ -256,10 +254,6 @@ def _names(given: list[str], path: Path, known: Iterable[str], found: Mistakes) 
     return names
 
 
-if TYPE_CHECKING:
-    from twotime.config.parameter_space import ParameterSpace
-
-
 Keys = tuple[dict[str, Any], AbstractTwoTimeModel | None, Mistakes]
 
 
@@ -402,73 +396,3 @@ def _note(
     where = f"at {place.lstrip('.')} " if place else ""
     found.add(path, f"{where}got {show(got)}; expected {key.expected()}{near or '.'}")
     return path
-
-
-# Parameters
-
-
-def asked_parameters(
-    config: Mapping[str, Any], registry: ParameterRegistry, found: Mistakes
-) -> dict[str, dict[str, Any]]:
-    """The arguments of the space of canonical `parameters`, without those with a mistake."""
-    asked: dict[str, dict[str, Any]] = {"values": {}, "vary": {}, "bounds": {}, "priors": {}}
-    entries = {
-        ("parameters", group, name): entry
-        for group, names in config.get("parameters", {}).items()
-        for name, entry in names.items()
-    }
-    for path, entry in entries.items():
-        name, info = path[-1], registry[path[-1]]
-        for here, other in (("min", "max"), ("max", "min")):
-            if here in entry and other not in entry and not found.is_wrong((*path, other)):
-                found.add((*path, other), "missing; give both min and max, or neither.")
-        if "prior_params" in entry and "prior" not in entry and not found.is_wrong(path):
-            found.add((*path, "prior_params"), "has no effect without prior; give the family.")
-        if found.is_wrong(path):
-            continue
-        ends = float(entry.get("min", info.min_bound)), float(entry.get("max", info.max_bound))
-        if "min" in entry:
-            asked["bounds"][name] = ends
-        for key, kind in (("value", "values"), ("vary", "vary")):
-            if key in entry:
-                asked[kind][name] = entry[key]
-        if "prior" in entry and ends[0] < ends[1]:
-            family = PriorType(entry["prior"])
-            bounds = zip(("low", "high"), ends, strict=True)
-            params = {key: end for key, end in bounds if key in FAMILIES[family].names}
-            params |= entry.get("prior_params", {})
-            faults = prior_faults(family, params)
-            found.add((*path, "prior_params"), *faults)
-            if not faults:
-                asked["priors"][name] = PriorDistribution(family, params)
-    return asked
-
-
-def check_space(
-    config: Mapping[str, Any], law: AbstractTwoTimeModel, space: "ParameterSpace", found: Mistakes
-) -> bool:
-    """Note what is wrong with a space and its physics; whether its numbers are right."""
-    paths = {info.name: ("parameters", info.group, info.name) for info in space.registry.infos}
-    for name, faults in space.faults().items():
-        if not found.is_wrong(paths[name]):
-            found.add(paths[name], *faults)
-    if found.is_wrong(("parameters",)):
-        return False
-    for severity, sentence in findings(space.values, _known_times(config), type(law)):
-        if severity == "error":
-            found.add(("parameters",), sentence)
-        elif severity == "warning":
-            found.remark(("parameters",), sentence)
-    return True
-
-
-def _known_times(config: Mapping[str, Any]) -> np.ndarray | None:
-    """Times of the selected frames [s], as far as a canonical configuration says them."""
-    section = config.get("analyzer_parameters", {})
-    dt, t0, last = section.get("dt"), section.get("t0"), section.get("end_frame", -1)
-    first = section.get("start_frame", 1)
-    if dt is None or last < 0:
-        return None if t0 is None else np.array([t0])
-    start = first * dt if t0 is None else t0
-    # Rules about functions of time are about monotonic ones: a few frames suffice.
-    return start + dt * np.unique(np.linspace(0, last - first, 64).round())

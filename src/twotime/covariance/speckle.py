@@ -12,8 +12,7 @@ Matrices of few frames are whole. Of more, frames are taken together in blocks t
 correlation time (`covariance.blocks`). Where blocks are many, the record is many correlation times
 long, and every matrix is the sum of a narrow part, kept in strips about the diagonal, and of a
 smooth part, kept on groups of blocks: what C, its derivatives and their offsets tend to at long
-lags. Products of narrow parts are narrow; a narrow part acts on a smooth one as multiplication by
-its sums over rows. So the cost grows with the frames, not with their cube.
+lags. Products of narrow parts are narrow; a narrow part acts on a smooth one by its sums over rows.
 """
 
 from collections.abc import Callable

@@ -30,14 +30,11 @@ def write_apsu(
 ) -> None:
     """Write data as an APS-U result file: upper halves in single precision, lzf compressed.
 
-    The map has the wavevectors and the angles of the data; what is not there has no pixels. It has
-    one angle more than the data, without pixels, as real files have
-    behind a beamstop: `dynamic_index_mapping` is not the identity, and a reader that ignores it
-    gets every angle wrong. The file also holds what viewers show, on a made-up detector with
-    relative intensities (`twotime.data.detector`). Masked points above the diagonal are written
-    as NaN. A first frame
-    at a whole multiple of `dt` is kept as `begin_frame`; any other time origin is not part of
-    the layout and has to be given again as `t0` when the file is read.
+    The map has one angle more than the data, without pixels, as real files have behind a beamstop:
+    a reader that ignores `dynamic_index_mapping` gets every angle wrong. The file also holds what
+    viewers show, on a made-up detector with relative intensities (`twotime.data.detector`). Masked
+    points above the diagonal are NaN. A first frame at a whole multiple of `dt` is kept as
+    `begin_frame`; any other time origin is to be given as `t0` when the file is read.
 
     Args:
         path: File to write; written under a temporary name first, so it is never incomplete.

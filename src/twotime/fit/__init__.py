@@ -61,8 +61,8 @@ def fit_nlsq(
 ) -> NLSQResult:
     """Fit a model to two-time data by least squares over the points with t1 < t2.
 
-    Pure: works under `jax.jit` and `jax.vmap`. `values`, `contrast`, `offset` and `chi2` can be
-    differentiated by model, data and space; the tighter the tolerance, the more exact.
+    Pure: works under `jit` and `vmap`. `values`, `contrast`, `offset` and `chi2` have derivatives
+    by model, data and space; the tighter the tolerance, the more exact.
 
     Args:
         model: The model.
@@ -90,20 +90,18 @@ def fit_nlsq(
     check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
-    chosen = robust.make_loss(loss, loss_scale, evaluator)
+    chosen = robust.make_loss(loss, loss_scale, evaluator, priors)
     evaluator = evaluator if chosen.scale is None else "tiled"
-    if priors and chosen.scale is not None:
-        raise ValueError(
-            f"priors=True with loss={chosen.word!r}: priors and robust losses are not combined; "
-            "use loss='linear'."
-        )
     data, evaluator = choose_evaluator(model, data, evaluator, tile)
     points = make_starts(model, data, space, mode, starts, key)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
     settings = mode, evaluator, mesh, *limits, progress, judge, priors
-    result = fetch(mesh, _fit(data, model, space, points, chosen, *settings))
+    return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
+
+
+def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
     if throw and not result.converged:
         raise RuntimeError(result.status)
     return result

@@ -12,6 +12,7 @@ from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import own_scaling
 from twotime.covariance.misfit import judged
+from twotime.data.dataset import TwoTimeData
 from twotime.fit.implicit import Answer, Given, differentiable, refuse
 from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
@@ -125,10 +126,7 @@ def make_result(
         lower=jnp.asarray(space.lower),
         upper=jnp.asarray(space.upper),
         start=jnp.where(jnp.asarray(problem.varying), starts[led], problem.start),
-        q=jnp.asarray(problem.data.q),
-        phi=jnp.asarray(problem.data.phi),
-        rings=problem.data.rings,
-        weight=None if problem.data.weight is None else jnp.asarray(problem.data.weight),
+        **_matrices(problem.data),
         contrast=scaling.contrast,
         offset=scaling.offset + problem.shift,
         scaling_at_bound=_scaling_at_bound(problem.scaling, scaling),
@@ -150,10 +148,20 @@ def make_result(
         cost=None if loss.scale is None else end.cost,
         correlation_ends=_correlation_ends(problem, params[basins.best]),
         **vars(end.optimality),
-        with_priors=problem.priors is not None,
         **errors,
     )
     return result, Known(jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian))), weight)
+
+
+def _matrices(data: TwoTimeData) -> dict[str, Any]:
+    """Fields of the result about which matrices were fitted."""
+    weight = None if data.weight is None else jnp.asarray(data.weight)
+    return {
+        "q": jnp.asarray(data.q),
+        "phi": jnp.asarray(data.phi),
+        "rings": data.rings,
+        "weight": weight,
+    }
 
 
 def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2"]:
@@ -212,6 +220,7 @@ def _errors(end: End, squares: Equivalent, is_judged: bool) -> tuple[dict[str, A
     is_decided = squares.problem.scaling.mode.is_decided
     weight = uncertainty.ring_weights(at, found) if len(set(at.problem.data.rings)) > 1 else None
     fields = {
+        "with_priors": squares.problem.priors is not None,
         "uncertainty_kind": uncertainty.SPECKLE + (PRIORS if squares.problem.priors else ""),
         "covariance": found.covariance + _of_priors(squares, inverse),
         "covariance_iid": squares.variance * inverse,

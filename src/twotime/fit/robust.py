@@ -296,7 +296,9 @@ class Huber(AbstractRobust):
 LOSSES: dict[str, Any] = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
 
 
-def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator) -> AbstractLoss:
+def make_loss(
+    loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator, has_priors: bool = False
+) -> AbstractLoss:
     """The loss for a word, and a scale in noise levels; a loss passes."""
     if not isinstance(loss, AbstractLoss):
         if loss not in LOSSES:
@@ -310,6 +312,11 @@ def make_loss(loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator
         raise ValueError(
             f"The factored evaluator cannot be used with loss={loss.word!r}, which weighs every "
             "point separately; use 'auto' or 'tiled'."
+        )
+    if has_priors:
+        raise ValueError(
+            f"priors=True with loss={loss.word!r}: priors and robust losses are not combined; "
+            "use loss='linear'."
         )
     return loss
 

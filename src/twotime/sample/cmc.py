@@ -67,8 +67,8 @@ def fit_cmc(
         sharding: How points are dealt to shards, these combined and placed on devices.
         limits: What fit and chains must keep.
         per_angle_mode: As in a fit.
-        evaluator: "tiled" or "factored" as in a fit; "auto" is factored where that is possible,
-            else lists of points up to two millions, tiles above. Shards are lists of points.
+        evaluator: As in a fit; "auto" is factored where possible, else lists of points up to two
+            millions, tiles above. Shards are lists of points.
         scaling: Contrast and offset "marginal" (integrated out, normal priors, bounds left
             aside), "sampled", or "auto": marginal unless a prior is not normal or they may reach
             their bounds. The result says which it was.
@@ -78,8 +78,7 @@ def fit_cmc(
         prior_from_fit: Replace priors by normals about the fit, so many robust deviations wide.
         checkpoint: Folder in which a run is kept block by block.
         resume: Go on with the run that is kept there.
-        progress: Called after every block of draws. A KeyboardInterrupt, from the keyboard or
-            raised in it, ends sampling and keeps what was drawn.
+        progress: Called after every block. A KeyboardInterrupt ends sampling and keeps the draws.
         short: Fields of `Nuts`, `Hmc`, `Sharding` and `Limits`, in place of these.
 
     Raises:
