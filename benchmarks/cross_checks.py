@@ -46,8 +46,7 @@ def frame_scores(problem: Problem, params: Float[Array, " param"], reduced: Redu
     edge = tile_edge(n, TILE)
 
     def one(k: Array) -> Array:
-        phi = jnp.asarray(problem.data.phi)[k]
-        channels, by = channel_slopes(problem.model, problem.data, params, problem.varying, phi)
+        channels, by = channel_slopes(problem.model, problem.data, params, problem.varying, k)
         sides = ChannelDerivatives.of(by)
         contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
         taken = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection)

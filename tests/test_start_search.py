@@ -99,5 +99,5 @@ def test_bad_starts_are_refused_in_a_sentence():
         tt.fit_nlsq(model, data, space, starts=0)
     with pytest.raises(ValueError, match=r"expected \(start, 3\)"):
         tt.fit_nlsq(model, data, space, starts=np.zeros((2, 4)))
-    with pytest.raises(ValueError, match="known for Decay; give values, or define"):
+    with pytest.raises(ValueError, match="The space holds D0, alpha, D_offset; Decay needs rate"):
         estimate_starts(Decay(), data, space)

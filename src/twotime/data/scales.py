@@ -22,10 +22,11 @@ _BEYOND = 10.0
 
 
 def check_kinds(model: Any, data: Any, space: Any) -> None:
-    """Refuse arguments that are not a law, data and a space, in this order.
+    """Refuse arguments that are not a law, data and a space of the law, in this order.
 
     Raises:
         TypeError: If they are not.
+        ValueError: If the space is one of other parameters.
     """
     kinds = AbstractTwoTimeModel, TwoTimeData, ParameterSpace
     given = model, data, space
@@ -33,6 +34,21 @@ def check_kinds(model: Any, data: Any, space: Any) -> None:
         got = ", ".join(type(x).__name__ for x in given)
         raise TypeError(
             f"expected a law, TwoTimeData and a ParameterSpace in this order; got {got}."
+        )
+    check_names(model, space)
+
+
+def check_names(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
+    """Refuse a space of other parameters than those of the law.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if tuple(space.names) != tuple(model.names):
+        raise ValueError(
+            f"The space holds {', '.join(space.names)}; {type(model).__name__} needs "
+            f"{', '.join(model.names)} in this order; build it from the same analysis_mode, or by "
+            "ParameterSpace.of(law)."
         )
 
 

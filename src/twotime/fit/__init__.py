@@ -24,7 +24,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
 from twotime.data.level import check_level
-from twotime.data.scales import check_kinds, space_for
+from twotime.data.scales import check_kinds, check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
@@ -253,11 +253,7 @@ def check_inputs(
             "Fitting needs float64, which JAX has switched off; call "
             'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
         )
-    if tuple(space.names) != tuple(model.names):
-        raise ValueError(
-            f"The space holds {', '.join(space.names)}; {type(model).__name__} needs "
-            f"{', '.join(model.names)} in this order; build it from the same analysis_mode."
-        )
+    check_names(model, space)
     if not any(space.varying):
         raise ValueError(
             "Every parameter of the space is fixed; a fit needs at least one with vary: true."
@@ -390,7 +386,8 @@ def profile(
     def at(value: Array) -> Array:
         start = fit.values.at[place].set(value)
         here = fixed.with_values(dict(zip(fixed.names, start, strict=True)))
-        return fit_nlsq(model, weighed, here, per_angle_mode=fit.per_angle_mode).chi2
+        settings: Any = {"per_angle_mode": fit.per_angle_mode, "judge": False}
+        return fit_nlsq(model, weighed, here, **settings).chi2
 
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0

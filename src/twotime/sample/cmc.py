@@ -356,7 +356,7 @@ def _fit_to_start(job: Job) -> NLSQResult:
 def _fit_from_several(job: Job) -> NLSQResult:
     return fit_nlsq(
         job.model, job.data, job.space, per_angle_mode=job.mode, evaluator=job.evaluator,
-        starts=_STARTS, key=jax.random.fold_in(job.key, 5),
+        starts=_STARTS, key=jax.random.fold_in(job.key, 5), judge=False,
     )  # fmt: skip
 
 
