@@ -9,10 +9,7 @@ import logging
 import lzma
 import math
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +17,13 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
+from twotime.disk import DAMAGED
 from twotime.errors import DataError, DataNotFoundError
 
 Container = Literal["hdf5", "npz", "npy"]
 
 _FAULTS = (
-    OSError, RuntimeError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, EOFError,
-    NotImplementedError, MemoryError, SyntaxError, tokenize.TokenError, struct.error,
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    *DAMAGED, IndexError, ArithmeticError, NotImplementedError, SyntaxError, lzma.LZMAError,
 )  # fmt: skip
 """What h5py, NumPy, zip and the system raise of a file that is damaged, or not there."""
 _LARGE = 2**28
