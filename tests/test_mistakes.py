@@ -235,3 +235,14 @@ def test_what_a_data_file_does_not_give_is_named(place, capsys):
     assert "next: twotime validate deep.yaml" in out
     _, err = answer(capsys, ["validate", "deep.yaml"], 1)
     assert "wavevector_q: missing" in err
+
+
+def test_a_changed_key_does_not_hide_what_the_file_is(place, capsys):
+    Path("empty.yaml").write_text("")
+    _, err = answer(capsys, ["validate", "empty.yaml", "--set", "analysis_mode=static"], 1)
+    assert "the file is empty" in err
+    Path("old.yaml").write_text(
+        "metadata: {config_version: 2.6.0}\nparameter_space: {model: static}"
+    )
+    _, err = answer(capsys, ["validate", "old.yaml", "--set", "analysis_mode=static"], 1)
+    assert "a configuration of homodyne" in err and "twotime migrate old.yaml" in err

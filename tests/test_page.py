@@ -6,12 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from test_results import make
+from test_results import make, misfit
 
 import twotime as tt
 from twotime.models.base import Curve
 from twotime.report.page import write_page
-from twotime.results.judgement import Structure
 from twotime.results.storage import Provenance
 
 VOID = {"meta", "img", "br"}
@@ -67,13 +66,7 @@ def test_the_page_needs_nothing_from_elsewhere(folder):
 def test_the_judgement_stands_at_the_top_and_nowhere_else(folder, tmp_path):
     assert text_of(folder).count("Converged: ") == 1
     assert 'class="state"' in text_of(folder)
-    one = np.ones((2, 1))
-    judged = Structure(
-        lag=np.ones(1), by_lag=9 * one, lag_deviation=one, age=np.ones(1), by_age=one,
-        age_deviation=one, phi=np.zeros(2), neighbours=np.zeros(2), chance=np.asarray(1e-4),
-        share=np.asarray(0.02),
-    )  # fmt: skip
-    make(structure=judged).save(tmp_path / "wrong")
+    make(structure=misfit()).save(tmp_path / "wrong")
     text = text_of(tmp_path / "wrong")
     assert 'class="state bad"' in text and text.count("The model does not describe the data") == 1
     make(result=tt.RESULTS.nonlinear_max_steps_reached).save(tmp_path / "bad")

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_results import make
+from test_results import make, misfit
 
 import twotime as tt
 from twotime.models.base import Curve
 from twotime.report import Description, between, error_text, fitted, with_error
-from twotime.results.judgement import Structure
 from twotime.results.storage import Provenance, describe
 
 
@@ -100,14 +99,8 @@ def test_every_kind_of_result_has_a_description():
 
 
 def test_the_judgement_stands_under_the_tables_and_the_curves_after_the_parameters():
-    one = np.ones((2, 1))
-    judged = Structure(
-        lag=np.ones(1), by_lag=9 * one, lag_deviation=one, age=np.ones(1), by_age=one,
-        age_deviation=one, phi=np.zeros(2), neighbours=np.zeros(2), chance=np.asarray(1e-4),
-        share=np.asarray(0.02),
-    )  # fmt: skip
     curves = {"J": Curve(np.array([1.0, 2.0, 3.0]), "Å²/s", "J", "Growth rate")}
-    fit = make(structure=judged)
+    fit = make(structure=misfit())
     text = fit.report(curves)
     assert "* The model does not describe the data" in text
     assert fit.summary()["judgement"]["is_right"] is False

@@ -23,6 +23,16 @@ from twotime.results.nlsq import fitted_arrays
 from twotime.results.storage import Provenance
 
 
+def misfit():
+    """A judgement that calls the model wrong."""
+    one = np.ones((2, 1))
+    return Structure(
+        lag=np.ones(1), by_lag=9 * one, lag_deviation=one, age=np.ones(1), by_age=one,
+        age_deviation=one, phi=np.zeros(2), neighbours=np.zeros(2), chance=np.asarray(1e-4),
+        share=np.asarray(0.02),
+    )  # fmt: skip
+
+
 def make(**changes):
     """A result as a fit of three parameters to two angles gives it, one on a bound."""
     fields = {

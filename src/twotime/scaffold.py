@@ -40,7 +40,7 @@ def start(
     data = path.parent / EXAMPLE
     written = (path, data) if example else (path,)
     for file in written:
-        _check_new(file, overwrite=overwrite)
+        check_new(file, overwrite=overwrite)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
@@ -62,7 +62,7 @@ def simulate_file(
         overwrite: Whether an existing file may be replaced.
         options: Arguments of `simulate_config`.
     """
-    _check_new(output, overwrite=overwrite)
+    check_new(output, overwrite=overwrite)
     write_apsu(output, simulate_config(config, **options), dt=config.dt, overwrite=overwrite)
 
 
@@ -123,7 +123,12 @@ def _axes(config: ConfigManager) -> dict[str, Any]:
     return {"t": jnp.asarray(t), "q": q, "phi": jnp.asarray(angles)}
 
 
-def _check_new(file: Path, *, overwrite: bool) -> None:
+def check_new(file: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file that exists.
+
+    Raises:
+        ResultError: If it exists and may not be replaced.
+    """
     if file.exists() and not overwrite:
         raise ResultError(
             f"{file}: the file exists; choose another name, or allow replacing it (--overwrite)."

@@ -181,13 +181,11 @@ def inspect(file: Path) -> None:
 @OVERWRITE
 def migrate(old: Path, output: Path, shear_convention: str, overwrite: bool) -> None:
     """Write a configuration of homodyne, heterodyne or xpcsjax anew."""
+    from twotime import scaffold
     from twotime.config.migrate import migrate as migrated
     from twotime.disk import replacing
 
-    if output.exists() and not overwrite:
-        raise click.UsageError(
-            f"{output}: the file exists; choose another name, or allow replacing it (--overwrite)."
-        )
+    scaffold.check_new(output, overwrite=overwrite)
     found = migrated(old, target=output, shear_convention=shear_convention)
     with replacing(output) as temporary:
         temporary.write_text(found.text, encoding="utf-8")

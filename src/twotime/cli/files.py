@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from twotime.config.files import parse_json, parse_yaml
-from twotime.config.manager import ConfigManager
+from twotime.config.manager import ConfigManager, read_file
 from twotime.errors import ConfigurationError, DataError
 
 _DATA = {b"\x89HDF\r\n\x1a\n": "HDF5", b"PK\x03\x04": "npz", b"\x93NUMPY": "npy"}
@@ -29,14 +29,7 @@ def settings_of(path: Path, changes: Sequence[str] = ()) -> ConfigManager:
         )
     if path.is_dir():
         raise ConfigurationError("this is a folder; expected a configuration file.", str(path))
-    from_file = ConfigManager.from_json if path.suffix == ".json" else ConfigManager.from_yaml
-    if not changes:
-        return from_file(path)
-    parse = parse_json if path.suffix == ".json" else parse_yaml
-    try:
-        config = parse(path.read_bytes(), str(path))
-    except OSError:
-        return from_file(path)  # says why it cannot be read
+    config = read_file(path, parse_json if path.suffix == ".json" else parse_yaml)
     for change in changes:
         _change(config, change)
     return ConfigManager(config, base_dir=path.parent, source=str(path))
@@ -50,6 +43,8 @@ def _change(config: Any, change: str) -> None:
         raise click.UsageError(
             f"--set {change}: expected KEY=VALUE, for example --set parameters.D0.max=1e6."
         )
+    if not isinstance(config, dict):
+        raise click.UsageError(f"--set {change}: the file is empty or a list; expected sections.")
     section = config
     for depth, step in enumerate(steps[:-1]):
         found = section.setdefault(step, {}) if isinstance(section, dict) else None

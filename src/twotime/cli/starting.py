@@ -11,8 +11,9 @@ from twotime.data.readers import open_source
 from twotime.data.selection import Selection
 from twotime.data.source import TwoTimeFile
 from twotime.disk import replacing
-from twotime.errors import DataError, ResultError
+from twotime.errors import DataError
 from twotime.results.folder import writing
+from twotime.scaffold import check_new
 
 
 def configuration_for(
@@ -31,10 +32,7 @@ def configuration_for(
         DataError: If the file cannot be read, or does not hold this wavevector.
         ResultError: If the configuration exists and may not be replaced, or cannot be written.
     """
-    if output.exists() and not overwrite:
-        raise ResultError(
-            f"{output}: the file exists; choose another name, or allow replacing it (--overwrite)."
-        )
+    check_new(output, overwrite=overwrite)
     file = open_source(data)
     found = sorted({b.q for b in file.bins if b.q is not None})
     chosen = q if q is not None or not found else found[0]

@@ -9,6 +9,7 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,7 @@ from twotime.models.base import AbstractTwoTimeModel, Example, ParameterInfo
 from twotime.models.laws import SHIPPED, find_law, own_words
 
 _LARGEST_FILE = 2**20
+_MOST_BYTES = 2**21
 _MOST_VALUES = 20_000
 _DEEPEST = 40
 _TAG = "tag:yaml.org,2002:"
@@ -78,6 +80,20 @@ for _kind, _pattern, _first in (
 ):
     _Loader.add_implicit_resolver(_TAG + _kind, re.compile(_pattern), list(_first))
 _Loader.add_constructor(f"{_TAG}int", lambda loader, node: int(node.value.replace("_", "")))
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a configuration file; of a larger file those that show that it is too large.
+
+    Raises:
+        ConfigurationError: If it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(_MOST_BYTES)  # what is larger may be endless
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
 
 
 def parse_yaml(raw: bytes, source: str) -> Any:

@@ -18,9 +18,6 @@ __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 Value = TypeVar("Value")
 
 
-_MOST_BYTES = 2**21
-
-
 def expanded(path: str) -> Path:
     """A path with ~ and $VARIABLE written out; unknown variables stay as they are."""
     return Path(os.path.expandvars(path)).expanduser()
@@ -103,22 +100,7 @@ class ConfigManager:
 
     @classmethod
     def _from_file(cls, path: str | Path, parse: Callable[[bytes, str], Any]) -> "ConfigManager":
-        from twotime.config.migrate import program_of
-
-        try:
-            with Path(path).open("rb") as stream:
-                raw = stream.read(_MOST_BYTES)  # more is refused by its size, and may be endless
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ConfigurationError(f"cannot be read: {reason}.", str(path)) from None
-        config = parse(raw, str(path))
-        program = program_of(config)
-        if program:
-            raise ConfigurationError(
-                f"a configuration of {program}; write one for twotime from it: twotime migrate "
-                f"{path} -o run.yaml",
-                str(path),
-            )
+        config = read_file(path, parse)
         return cls(config, base_dir=Path(path).parent, source=str(path))
 
     @classmethod
@@ -327,6 +309,26 @@ class ConfigManager:
         if name not in groups[group]:
             raise unknown_name(f"parameter in {group}", name, groups[group])
         return name
+
+
+def read_file(path: str | Path, parse: Callable[[bytes, str], Any]) -> Any:
+    """What a configuration file says, unchecked.
+
+    Raises:
+        ConfigurationError: If the file cannot be read, or is of another program.
+    """
+    from twotime.config.files import read_bytes
+    from twotime.config.migrate import program_of
+
+    config = parse(read_bytes(path), str(path))
+    program = program_of(config)
+    if program:
+        raise ConfigurationError(
+            f"a configuration of {program}; write one for twotime from it: twotime migrate "
+            f"{path} -o run.yaml",
+            str(path),
+        )
+    return config
 
 
 def _keys(path: str) -> "Mapping[str, Key]":

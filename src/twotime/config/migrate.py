@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from twotime.config.files import parse_json, parse_yaml, yaml_text
+from twotime.config.files import parse_json, parse_yaml, read_bytes, yaml_text
 from twotime.config.keys import lookup, store
 from twotime.config.parameter_names import PARAMETER_ALIASES, PARAMETER_GROUPS, SCALING_PARAMS
 from twotime.errors import ConfigurationError
@@ -103,13 +103,8 @@ def migrate(
     """
     source = Path(source)
     folder = (source if target is None else Path(target)).absolute().parent
-    try:
-        raw = source.read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConfigurationError(f"cannot be read: {reason}.", str(source)) from None
     parse = parse_json if source.suffix == ".json" else parse_yaml
-    config = parse(raw, str(source))
+    config = parse(read_bytes(source), str(source))
     program = program_of(config)
     if program is None:
         raise ConfigurationError(
@@ -249,6 +244,7 @@ class _Old:
         active = self.take("initial_parameters.active_parameters") or ()
         active = [_NAMES.get(name, name) for name in active]
         self.take("initial_parameters.units", "parameter_space.priors")
+        self.take("initial_parameters.per_angle_scaling")
         for group, names in PARAMETER_GROUPS[self.mode].items():
             for name in names:
                 entry = entries.get(name, {})
@@ -266,8 +262,6 @@ class _Old:
                 if entry:
                     entry = {key: entry[key] for key in _ENTRY if key in entry}
                     store(new, ("parameters", group, name), entry)
-        if lookup(self.config, ("initial_parameters", "per_angle_scaling")):
-            self.take("initial_parameters.per_angle_scaling")
         if self.mode == "laminar_flow" and self.convention == "homodyne":
             store(new, ("model", "shear_convention"), "homodyne")
 
