@@ -42,7 +42,7 @@ def make(**changes):
         "model": "StaticDiffusion",
         "asked_mode": "individual",
         "evaluator": "tiled",
-        "uncertainty_kind": "independent pixels",
+        "asked_uncertainty": "independent pixels",
         "values": jnp.array([1234.567890123456, 0.1 + 0.2, -1e5, 0.5]),
         "lower": jnp.array([100.0, -2.0, -1e5, -jnp.inf]),
         "upper": jnp.array([1e5, 2.0, 1e5, jnp.inf]),

@@ -22,6 +22,7 @@ def fit_arguments(config: ConfigManager) -> dict[str, Any]:
         "loss": nlsq["loss"],
         "loss_scale": nlsq["loss_scale"],
         "priors": nlsq["priors"],
+        "uncertainty": nlsq["uncertainty"],
         "max_steps": alone.get("max_iterations", nlsq["max_iterations"]),
         "tolerance": alone.get("convergence_threshold", nlsq["tolerance"]),
         "tile": streaming["chunk_size"],

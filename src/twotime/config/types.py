@@ -177,6 +177,9 @@ class NLSQOptimizationConfig(TypedDict, total=False):
     """Residual where a robust loss departs from the square, in 1.4826 median residual sizes."""
     priors: Annotated[bool, key(False)]
     """Let priors count as residuals: a maximum a posteriori estimate, with loss: linear."""
+    uncertainty: Annotated[Literal["auto", "speckle", "residuals"], key("auto")]
+    """Error bars from the noise of speckle and photons, or from the residuals of frames, whatever
+    their noise; auto is speckle where the residuals are judged to be such noise."""
     nlsq_prior_width_factor: Annotated[float, key(validation_alias=_PRIOR_WIDTH, gt=0, le=1e6)]
     """Sampling after a fit: replace priors by normals around it, this many deviations wide."""
 

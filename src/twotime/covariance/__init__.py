@@ -48,10 +48,6 @@ from twotime.results.nlsq import NLSQResult, null_directions
 Free = Float[Array, " free"]
 Held = Bool[Array, " free"]
 Matrix = Float[Array, "free free"]
-SPECKLE = (
-    "from the covariance of speckle and photon noise at the fitted correlation, its size from the "
-    "residuals"
-)
 
 
 class LinearisedFit(eqx.Module):

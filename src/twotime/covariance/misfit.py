@@ -30,6 +30,7 @@ from twotime.covariance import (
 from twotime.covariance.agreement import followed_scaling, left_by_fit
 from twotime.covariance.blocks import Planes, planes_between
 from twotime.covariance.modes import Modes
+from twotime.covariance.residuals import jackknife
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import ONE
 from twotime.models.base import AbstractTwoTimeModel
@@ -53,7 +54,7 @@ def residual_structure(
         space: The space that was fitted.
         fit: The result.
     """
-    return judged(optimum(model, data, space, fit))[1]
+    return judged(optimum(model, data, space, fit)).structure
 
 
 class _Means(NamedTuple):
@@ -65,6 +66,7 @@ class _Means(NamedTuple):
         signal: Mean of the fitted contrast times correlation.
         taken: Means of the derivatives that scores take.
         neighbours: Correlation of residuals one frame apart, of all points.
+        by_frame: Score of each frame along each direction.
     """
 
     weight: Array
@@ -72,9 +74,24 @@ class _Means(NamedTuple):
     signal: Array
     taken: Array
     neighbours: Array
+    by_frame: Array
 
 
-def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
+class Judged(NamedTuple):
+    """A fit judged.
+
+    Attributes:
+        sandwich: Its covariance under the noise of speckle.
+        structure: What its residuals say under the same noise.
+        from_residuals: Its covariance from the residuals, no narrower than that of speckle.
+    """
+
+    sandwich: Sandwich
+    structure: Structure
+    from_residuals: Array
+
+
+def judged(at: LinearisedFit) -> Judged:
     """The covariance of a fit, and the judgement of its residuals under the same noise."""
     data, root = at.problem.data, unit_directions(at.inverse)
     n, angles = data.t.shape[0], jnp.arange(data.phi.shape[0])
@@ -111,7 +128,9 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
     n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
-    return found, Structure(
+    # Frames are those of all angles, which the same beam lights.
+    own = root @ jackknife(jnp.sum(means.by_frame, axis=0)) @ root.T
+    structure = Structure(
         lag=t[groups.lags[:-1]] - t[0],
         by_lag=means.residual[:, :n_lags],
         lag_deviation=deviation[:, :n_lags],
@@ -124,6 +143,14 @@ def judged(at: LinearisedFit) -> tuple[Sandwich, Structure]:
         chance=jnp.maximum(1.0 - jnp.prod(below), 0.0),
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
     )
+    return Judged(found, structure, _at_least(own, found.covariance))
+
+
+def _at_least(covariance: Array, least: Array) -> Array:
+    """A covariance, widened where another one has a larger variance."""
+    own, other = jnp.diag(covariance), jnp.diag(least)
+    wider = jnp.sqrt(jnp.maximum(other / jnp.where(own > 0, own, 1.0), 1.0))
+    return covariance * wider[:, None] * wider
 
 
 class Groups(NamedTuple):
@@ -200,7 +227,7 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
     data, n = at.problem.data, at.problem.data.t.shape[0]
     contrast, offset = angle.scaling
 
-    def of_rows(first: Array) -> tuple[Array, Array]:
+    def of_rows(first: Array) -> tuple[Array, Array, Array]:
         rows = first + jnp.arange(min(_ROWS, n))
         early, late = jnp.broadcast_arrays(jnp.minimum(rows, n - 1)[:, None], jnp.arange(n))
         weight = data.weights_at(k, early, late)  # 0 in rows beyond the last frame
@@ -212,13 +239,18 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
         fitted = contrast * planes.value
         c2 = jnp.asarray(data.c2)[k, early, late] - at.problem.shift
         residual = jnp.where(weight > 0, c2 - fitted - offset, 0.0)
-        kinds = jnp.stack([jnp.ones_like(fitted), residual, fitted, *angle.jacobian(planes)])
+        jacobian = angle.jacobian(planes)
+        kinds = jnp.stack([jnp.ones_like(fitted), residual, fitted, *jacobian])
+        scores = jacobian[:-2] * (weight * residual)
+        by_frame = jnp.zeros((len(scores), n)).at[:, rows].add(jnp.sum(scores, axis=2), mode="drop")
+        by_frame += jnp.sum(scores, axis=1)
         beside = jnp.stack([jnp.sum(residual[:, 1:] * residual[:, :-1]), jnp.sum(residual**2)])
-        return groups.sums(kinds * weight, first), beside
+        return groups.sums(kinds * weight, first), beside, by_frame
 
-    sums, beside = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
+    sums, beside, by_frame = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
     sums, beside = jnp.sum(sums, axis=0), jnp.sum(beside, axis=0)
     weight = jnp.maximum(sums[:, 0], 1e-300)
     means = sums[:, 1:] / weight[:, None]
     neighbours = beside[0] / jnp.maximum(beside[1], 1e-300)
-    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], neighbours)
+    by_frame = jnp.sum(by_frame, axis=0)
+    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], neighbours, by_frame)

@@ -34,7 +34,7 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, is_concrete
 from twotime.models.rates import AnyArray
 from twotime.models.scaling import Individual, resolve_mode
-from twotime.results.nlsq import NLSQResult, SequentialResult
+from twotime.results.nlsq import UNCERTAINTIES, NLSQResult, SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds
 
@@ -56,6 +56,7 @@ def fit_nlsq(
     tolerance: float = 3e-2,
     priors: bool = False,
     judge: bool = True,
+    uncertainty: str = "auto",
     throw: bool = False,
     progress: Callable[[Any], None] | None = None,
 ) -> NLSQResult:
@@ -80,6 +81,8 @@ def fit_nlsq(
         tolerance: Converged when gradient and step left are below it [standard deviations].
         priors: Let the priors of the space count as residuals: a maximum a posteriori estimate.
         judge: Hold the residuals against what noise leaves (`structure` of the result).
+        uncertainty: Covariance from the noise of "speckle" and photons, from the "residuals" of
+            frames, or "auto": of speckle where the residuals are judged to be such noise.
         throw: Raise if the fit does not converge.
         progress: Called on the host with half of chi2 after every evaluation.
 
@@ -88,6 +91,7 @@ def fit_nlsq(
         RuntimeError: If `throw` and the fit did not converge.
     """
     check_kinds(model, data, space)
+    _check_uncertainty(uncertainty)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator, priors)
@@ -97,8 +101,14 @@ def fit_nlsq(
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
-    settings = mode, evaluator, mesh, *limits, progress, judge, priors
+    settings = mode, evaluator, mesh, *limits, progress, judge, priors, uncertainty
     return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
+
+
+def _check_uncertainty(word: str) -> None:
+    words = "auto", *UNCERTAINTIES
+    if word not in words:
+        raise ValueError(f"uncertainty is {word!r}; expected one of {', '.join(words)}.")
 
 
 def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
@@ -122,6 +132,7 @@ def _fit(
     progress: Callable[[Any], None] | None,
     is_judged: bool,
     with_priors: bool,
+    uncertainty: str,
 ) -> NLSQResult:
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
@@ -146,7 +157,7 @@ def _fit(
             return loss.minimise(problem, solver, y)
 
         ends = ends_of_starts(problem, from_start, begin)
-        return make_result(problem, space, starts, ends, loss, is_judged)
+        return make_result(problem, space, starts, ends, loss, is_judged, uncertainty)
 
     is_weighed = loss.scale is None and _is_weighed(data)
     if not (mode.is_decided or is_weighed):

@@ -22,6 +22,7 @@ from twotime.models.correlation import correlation_at
 from twotime.models.laws import law_name
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
+from twotime.results.judgement import FALSE_ALARMS
 from twotime.results.nlsq import NLSQResult
 from twotime.solver import RESULTS
 
@@ -31,7 +32,6 @@ Size = Float[Array, " free"]
 Weight = Float[Array, " angle"]
 
 _EQUAL = 1e-6
-PRIORS = "; priors of the parameters are included"
 
 
 class Known(NamedTuple):
@@ -98,6 +98,7 @@ def make_result(
     ends: End,
     loss: AbstractLoss,
     is_judged: bool,
+    kind: str,
 ) -> tuple[NLSQResult, Known]:
     """The result of a fit from its starts and their ends, and what else is known at the optimum.
 
@@ -114,7 +115,7 @@ def make_result(
     squares = loss.equivalent(problem, end, dof)
     count = starts.shape[0]  # one more end where labels were exchanged
     led = jnp.where(basins.best < count, basins.best, jnp.argmin(cost[:count]))
-    errors, weight = _errors(end, squares, is_judged)
+    errors, weight = _errors(end, squares, is_judged, kind)
     result = NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -208,7 +209,9 @@ def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array
     return squares.variance**2 * (inverse * priors.precision) @ inverse
 
 
-def _errors(end: End, squares: Equivalent, is_judged: bool) -> tuple[dict[str, Any], Array | None]:
+def _errors(
+    end: End, squares: Equivalent, is_judged: bool, kind: str
+) -> tuple[dict[str, Any], Array | None]:
     """Fields of the result about its uncertainty, and weights that would suit the noise."""
     held = end.optimality.held
     values, vectors, scale = uncertainty.spectrum(squares.reduced.hessian, held)
@@ -216,13 +219,24 @@ def _errors(end: End, squares: Equivalent, is_judged: bool) -> tuple[dict[str, A
     params = squares.problem.params(end.y)
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
     at = uncertainty.LinearisedFit(*parts)
-    found, structure = judged(at) if is_judged else (uncertainty.speckle_covariance(at), None)
+    structure = from_residuals = None
+    if is_judged or kind == "residuals":
+        found, structure, own = judged(at)
+        covariance = found.covariance
+        if kind != "speckle":
+            from_residuals = (kind == "residuals") | (structure.chance < FALSE_ALARMS)
+            covariance = jnp.where(from_residuals, own, covariance)
+        structure = structure if is_judged else None
+    else:
+        found = uncertainty.speckle_covariance(at)
+        covariance = found.covariance
     is_decided = squares.problem.scaling.mode.is_decided
     weight = uncertainty.ring_weights(at, found) if len(set(at.problem.data.rings)) > 1 else None
     fields = {
         "with_priors": squares.problem.priors is not None,
-        "uncertainty_kind": uncertainty.SPECKLE + (PRIORS if squares.problem.priors else ""),
-        "covariance": found.covariance + _of_priors(squares, inverse),
+        "asked_uncertainty": kind,
+        "from_residuals": from_residuals,
+        "covariance": covariance + _of_priors(squares, inverse),
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,

@@ -20,6 +20,12 @@ from twotime.solver import RESULTS, places, results_at
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
+UNCERTAINTIES = {
+    "speckle": "from the covariance of speckle and photon noise at the fitted correlation, its "
+    "size from the residuals",
+    "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
+}
+PRIORS = "; priors of the parameters are included"
 _WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
 """The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
@@ -55,7 +61,7 @@ class NLSQResult(storage.AbstractModelResult):
 
     Attributes:
         asked_mode: How contrast and offset may be shared between angles, as it was asked for.
-        uncertainty_kind: What `uncertainties` assume, in words.
+        asked_uncertainty: Where `uncertainties` come from, as it was asked for.
         values: All parameters.
         lower: Their lower bounds.
         upper: Their upper bounds.
@@ -100,6 +106,7 @@ class NLSQResult(storage.AbstractModelResult):
         own_scaling: How far contrast and offset of its own would move each angle where all share
             them [standard deviations]; None where nothing was decided.
         structure: What the residuals say about the model; None where they were not judged.
+        from_residuals: Whether `covariance` is that of the residuals; None where not decided.
         correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
             of the record, and between the first and the last frame.
         with_priors: Whether the priors of the parameters counted as residuals: the result is then
@@ -112,9 +119,10 @@ class NLSQResult(storage.AbstractModelResult):
         "code": "result",
         "ends_code": "ends_result",
         "per_angle_mode": "asked_mode",
+        "uncertainty_kind": "asked_uncertainty",
     }
     asked_mode: str = eqx.field(static=True)
-    uncertainty_kind: str = eqx.field(static=True)
+    asked_uncertainty: str = eqx.field(static=True)
     values: Float[Array, " param"]
     lower: Float[Array, " param"]
     upper: Float[Array, " param"]
@@ -152,6 +160,7 @@ class NLSQResult(storage.AbstractModelResult):
     is_shared: Bool[Array, ""] | None = None
     own_scaling: Float[Array, "angle 2"] | None = None
     structure: Structure | None = eqx.field(default=None, converter=_as_structure)
+    from_residuals: Bool[Array, ""] | None = None
     with_priors: bool = eqx.field(static=True, default=False)
     q: Float[Array, ""] | Float[Array, " angle"] | None = None
     rings: tuple[int, ...] = eqx.field(static=True, default=())
@@ -163,6 +172,15 @@ class NLSQResult(storage.AbstractModelResult):
         if self.is_shared is None or not is_concrete(self.is_shared):
             return self.asked_mode
         return "averaged" if self.is_shared else "individual"
+
+    @property
+    def uncertainty_kind(self) -> str:
+        """What `uncertainties` assume, in words."""
+        asked = self.asked_uncertainty
+        if asked == "auto":
+            known = self.from_residuals is not None and is_concrete(self.from_residuals)
+            asked = "residuals" if known and self.from_residuals else "speckle"
+        return UNCERTAINTIES.get(asked, asked) + (PRIORS if self.with_priors else "")
 
     @property
     def optima(self) -> tuple[Optimum, ...]:
