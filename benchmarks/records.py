@@ -20,22 +20,24 @@ import twotime as tt
 
 jax.config.update("jax_enable_x64", True)
 
-PIXELS, MODES, Q = 1000, 4, 0.01
+MODES, Q = 4, 0.01
+PIXELS, COUNTS = 1000, 100  # more pixels where a frame would hold fewer photons than this
 CONTRAST = 1 / MODES
 
 
 def movie(rng: np.random.Generator, frames: int, tau: float, photons: float) -> np.ndarray:
     """c2 of one movie whose correlation falls by 1/e in `tau` frames."""
     kept = np.exp(-0.5 / tau)
-    light = np.zeros((frames, PIXELS))
+    pixels = round(max(PIXELS, COUNTS / photons))
+    light = np.zeros((frames, pixels))
     for _ in range(MODES):
-        field = rng.normal(size=(2, PIXELS))
+        field = rng.normal(size=(2, pixels))
         for k in range(frames):
             light[k] += (field**2).sum(axis=0) / (2 * MODES)
             field = kept * field + np.sqrt(1 - kept**2) * rng.normal(size=field.shape)
     counts = light if np.isinf(photons) else rng.poisson(photons * light)
     counts = counts / counts.mean(axis=1, keepdims=True)
-    return counts @ counts.T / PIXELS
+    return counts @ counts.T / pixels
 
 
 def cell(frames: int, tau: float, photons: float, movies: int) -> dict[str, object]:
