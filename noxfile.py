@@ -7,10 +7,10 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
-# Shapes and types of every call are checked; an int may stand where a float is expected.
+# Shapes and types of every call are checked, see tests/typing_checks.py.
 CHECKED = (
     "--jaxtyping-packages="
-    "twotime,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    "twotime,typing_checks.checked"
 )
 
 
@@ -21,9 +21,9 @@ WORKERS = ("-n", "auto", "--dist", "worksteal")
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite but its long statistics, or `-- ARGUMENTS` of pytest."""
+    """Run the test suite but long statistics and pages of docs, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
-    everything = [*WORKERS, "-m", "not statistics", "--doctest-modules", "src", "tests"]
+    everything = [*WORKERS, "-m", "not statistics and not documents", "--doctest-modules", "src", "tests"]
     session.run("pytest", CHECKED, *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
 
 

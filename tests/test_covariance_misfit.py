@@ -158,7 +158,7 @@ def test_means_are_those_of_all_points_by_lag_and_by_age(masked):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("photons", [None, 0.2])
+@pytest.mark.parametrize("photons", [None, pytest.param(0.2, marks=pytest.mark.statistics)])
 def test_means_scatter_as_is_said(photons):
     data = [speckle(key, photons=photons) for key in jax.random.split(jax.random.key(0), 80)]
     found = [judged(x) for x in data]

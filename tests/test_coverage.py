@@ -24,21 +24,12 @@ def benchmark():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "title", ["static, 15 frames", "laminar, 10 frames", "two components, 10 frames"]
-)
-def test_a_few_fits_scatter_about_as_much_as_they_report(benchmark, title):
+def test_a_few_fits_scatter_about_as_much_as_they_report(benchmark):
     """A smoke of the statistics below: independent points would report a third at most."""
-    found = benchmark.fit_many(benchmark.CASES[title]._replace(repeats=16))
+    found = benchmark.fit_many(benchmark.CASES["static, 15 frames"]._replace(repeats=16))
     assert found.converged > 0.9
     assert 0.6 < np.median(found.ratio()) < 1.6
     assert np.median(found.ratio(iid=True)) > 2
-
-
-@pytest.mark.slow
-def test_a_few_fits_of_few_photons_scatter_about_as_much_as_they_report(benchmark):
-    case = benchmark.CASES["static, 0.5 photons"]._replace(repeats=16)
-    assert 0.6 < np.median(benchmark.fit_many(case).ratio()) < 1.6
 
 
 @pytest.mark.statistics

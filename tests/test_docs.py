@@ -37,8 +37,19 @@ def elsewhere(tmp_path, monkeypatch):
     matplotlib.use("Agg")
 
 
+FIRST = "README.md", "quickstart.md"
+"""Pages that `nox -s tests` runs; `nox -s docs` runs all, and the examples."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.name, marks=() if page.name in FIRST else pytest.mark.documents)
+        for page in PAGES
+        if blocks(page)
+    ],
+)
 def test_blocks_run(page):
     names = {"__name__": "__main__"}
     for language, line, text in blocks(page):
@@ -51,7 +62,7 @@ def test_blocks_run(page):
             exec(code, names)
 
 
-@pytest.mark.slow
+@pytest.mark.documents
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(script):
     with contextlib.redirect_stdout(io.StringIO()) as said:

@@ -129,6 +129,7 @@ def test_gel_with_fringes_prefers_two_components(shared, tmp_path):
     assert sheared.r_squared < heterodyne.r_squared - 0.1
 
 
+@pytest.mark.statistics
 def test_two_components_reach_one_optimum_from_ten_starts():
     truth = {
         "D0_ref": 3000.0, "alpha_ref": 0.1, "D_offset_ref": 100.0,

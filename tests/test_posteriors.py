@@ -18,13 +18,6 @@ def benchmark():
 
 
 @pytest.mark.slow
-def test_a_prior_keeps_its_weight_in_a_movie(benchmark):
-    """A tight one; draws mapped after sampling would be some ten times as wide as it."""
-    (found,) = benchmark.under_priors(1, widths=(0.1,)).values()
-    assert found.ratio[0] == pytest.approx(1.0, abs=0.2) and abs(found.place[0]) < 0.3
-
-
-@pytest.mark.slow
 def test_a_fit_on_a_bound_has_a_posterior_as_wide_as_the_noise(benchmark):
     post, fit, _ = next(benchmark.held_movies(1))
     sd = benchmark.BOUND / 1.5

@@ -122,10 +122,6 @@ def check_gaussian(n_shards, n_warmup, n_samples, limit):
             assert post.pareto_k < 0.7 and post.ess_weights > 0.8 * len(flat)
 
 
-def test_a_gaussian_posterior_is_found_from_two_shards():
-    check_gaussian(2, 60, 250, limit=4)
-
-
 @pytest.mark.statistics
 @pytest.mark.parametrize("n_shards", [1, 2, 4, 8, 16])
 def test_a_gaussian_posterior_is_found_exactly_from_shards(n_shards):

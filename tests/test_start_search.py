@@ -33,7 +33,11 @@ def case(mode, noise=0.02):
 
 @pytest.mark.parametrize(
     "mode",
-    ["static", *(pytest.param(m, marks=pytest.mark.slow) for m in CASES if m != "static")],
+    [
+        "static",
+        pytest.param("laminar_flow", marks=pytest.mark.slow),
+        pytest.param("two_component", marks=pytest.mark.statistics),
+    ],
 )
 def test_the_fit_started_from_the_data_ends_where_the_one_from_the_truth_does(mode):
     model, data, space, truth = case(mode)
