@@ -6,7 +6,8 @@ same program on one and on many.
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -113,6 +114,43 @@ def device_mesh(devices: Sequence[Any] | None) -> Mesh | None:
             "takes part in the fit; give jax.devices()."
         )
     return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_manual_axes(tree: Any, devices: Sequence[Any] | None) -> None:
+    """Refuse what a fit cannot do inside `jax.shard_map`.
+
+    Raises:
+        ValueError: If devices are given there, or JAX checks which values vary over the mesh.
+    """
+    if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
+        return
+    if devices is not None:
+        raise ValueError("devices were given inside jax.shard_map, which places a fit; leave out.")
+    kinds = (jax.typeof(x).manual_axis_type for x in jax.tree.leaves(tree) if _is_traced(x))
+    if any(kind.varying for kind in kinds):
+        raise ValueError(
+            "A fit inside jax.shard_map needs check_vma=False: its loops begin with values that "
+            "are the same on all devices."
+        )
+
+
+@contextmanager
+def meshes_in_words() -> Iterator[None]:
+    """Say in a sentence what the types of explicit meshes do not allow.
+
+    Raises:
+        ValueError: Instead of an error about types of shardings.
+    """
+    try:
+        yield
+    except Exception as exc:
+        if type(exc).__name__ != "ShardingTypeError":  # JAX has no public name for it
+            raise
+        raise ValueError(
+            "Fits cannot be batched along an explicit axis of a mesh: make the mesh with "
+            "axis_types=(jax.sharding.AxisType.Auto,), or fit inside "
+            "jax.shard_map(..., check_vma=False)."
+        ) from exc
 
 
 def place(mesh: Mesh | None, data: TwoTimeData, others: Any) -> tuple[TwoTimeData, Any]:
