@@ -35,6 +35,15 @@ def statistics(session: nox.Session) -> None:
 
 
 @nox.session
+def strict(session: nox.Session) -> None:
+    """Call every verb in hosts with strict settings of JAX, and under every transformation."""
+    session.install("-e", ".[dev]")
+    files = "tests/test_composition_strict.py", "tests/test_composition_matrix.py"
+    everything = ["-s", "-m", "statistics or not statistics", *files]
+    session.run("pytest", *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Damage thousands of inputs; each must be read right or refused in a sentence."""
     session.install("-e", ".")
