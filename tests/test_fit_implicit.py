@@ -190,7 +190,7 @@ def test_robust_fits_have_derivatives_too():
     def fit(x):
         settings = SETTINGS | {"loss": "soft_l1", "loss_scale": 1.0 + x[2]}
         found = tt.fit_nlsq(model, moved_data(data, x), space, **settings)
-        return jnp.append(in_units(found, [0, 1], unit), found.chi2)
+        return jnp.append(in_units(found, np.arange(2), unit), found.chi2)
 
     got = np.asarray(jax.jit(jax.jacfwd(fit))(jnp.zeros(3)))
     for k, step in enumerate((1e-5, 1e-4, 1e-4)):

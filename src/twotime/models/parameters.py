@@ -34,7 +34,7 @@ def numpy_of(*arrays: Any) -> Any:
 
 def read_only(array: Any) -> Any:
     """An array of NumPy that cannot be written into, nothing copied; anything else as it is."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray) or not array.flags.writeable:
         return array
     array = array.view()
     array.flags.writeable = False
