@@ -60,7 +60,7 @@ def cases():
             yield pytest.param(host, verb, marks=pytest.mark.statistics if is_long else ())
 
 
-@pytest.mark.parametrize(("host", "verb"), cases())
+@pytest.mark.parametrize(("host", "verb"), list(cases()))
 def test_verbs_give_the_same_in_strict_hosts(host, verb, plain, data, space):  # noqa: F811
     want = plain(verb)
     with HOSTS[host]():
