@@ -101,12 +101,8 @@ def of_optimum(name, x, found=None, loss=None):
     model, data, space, unit = case(name)
     if found is None:
         found = fitted(name)(jnp.zeros(5), space)[1]
-    free, moved, mode = (
-        np.flatnonzero(space.varying),
-        moved_data(data, x),
-        SETTINGS["per_angle_mode"],
-    )
-    settings = resolve_mode(mode, data.ring), Tiled(1024)
+    free, moved = np.flatnonzero(space.varying), moved_data(data, x)
+    settings = resolve_mode(SETTINGS["per_angle_mode"], data.ring), Tiled(1024)
     problem = make_problem(moved_law(model, x), moved, space, *settings)
     lower, upper = (jnp.asarray(b)[free] for b in (space.lower, space.upper))
     hessian = evaluate(found.values[free] / problem.scale, problem)[1].aux[1].hessian
