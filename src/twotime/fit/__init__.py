@@ -30,7 +30,7 @@ from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
-from twotime.gram.evaluator import TILE, check_manual_axes, meshes_in_words
+from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
@@ -90,7 +90,6 @@ def fit_nlsq(
         RuntimeError: If `throw` and the fit did not converge.
     """
     check_kinds(model, data, space)
-    check_manual_axes((model, data, space), devices)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator, priors)
@@ -100,14 +99,10 @@ def fit_nlsq(
     space = alike(space, priors)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
-    limits = (
-        jnp.asarray(max_steps, int),
-        jnp.asarray(floating(tolerance)),
-    )  # arrays: compiled once for all
+    # Arrays: compiled once for all.
+    limits = jnp.asarray(max_steps, int), jnp.asarray(floating(tolerance))
     settings = mode, evaluator, mesh, *limits, progress, judge, priors
-    with meshes_in_words():
-        found = _fit(data, model, space, points, chosen, *settings)
-    return _or_raise(fetch(mesh, found), throw)
+    return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
 
 
 def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
@@ -120,6 +115,7 @@ def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
     return result
 
 
+@meshes_in_words()
 @compiled
 def _fit(
     data: TwoTimeData,

@@ -116,7 +116,7 @@ def device_mesh(devices: Sequence[Any] | None) -> Mesh | None:
     return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def check_manual_axes(tree: Any, devices: Sequence[Any] | None) -> None:
+def _check_manual_axes(mesh: Mesh | None, tree: Any) -> None:
     """Refuse what a fit cannot do inside `jax.shard_map`.
 
     Raises:
@@ -124,7 +124,7 @@ def check_manual_axes(tree: Any, devices: Sequence[Any] | None) -> None:
     """
     if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
         return
-    if devices is not None:
+    if mesh is not None:
         raise ValueError("devices were given inside jax.shard_map, which places a fit; leave out.")
     kinds = (jax.typeof(x).manual_axis_type for x in jax.tree.leaves(tree) if _is_traced(x))
     if any(kind.varying for kind in kinds):
@@ -158,7 +158,11 @@ def place(mesh: Mesh | None, data: TwoTimeData, others: Any) -> tuple[TwoTimeDat
 
     Devices hold their share of the angles where these can be shared evenly, else all; every
     process passes the same values. Traced values stay where they are.
+
+    Raises:
+        ValueError: If a fit cannot run where these values are.
     """
+    _check_manual_axes(mesh, (data, others))
     if mesh is None or _is_traced((data, others)):
         return data, others
 

@@ -40,6 +40,7 @@ from twotime.sample.width import WIDTHS, Independent, Information, linearise
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _SHOWN = 400
+_TRACEABLE = "The traceable part is the density that it samples, `tt.log_density`."
 _STARTS = 4
 """Starts of a fit that is made to sample from, and to see whether one that was given is best."""
 OnProgress = Callable[[driver.Progress], None]
@@ -92,10 +93,7 @@ def fit_cmc(
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
     check_kinds(model, data, space)
-    check_is_outside(
-        "fit_cmc", (model, data, space, key),
-        "The traceable part is the density that it samples, `tt.log_density`.",
-    )  # fmt: skip
+    check_is_outside("fit_cmc", (model, data, space, key), _TRACEABLE)
     names = inspect.signature(fit_cmc).parameters
     sampler, sharding, limits = gathered(sampler, sharding, limits, short, names)
     mode = resolve_mode(per_angle_mode, data.ring)
