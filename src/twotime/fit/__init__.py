@@ -99,10 +99,13 @@ def fit_nlsq(
     space = alike(space, priors)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
-    # Arrays: compiled once for all.
-    limits = jnp.asarray(max_steps, int), jnp.asarray(floating(tolerance))
-    settings = mode, evaluator, mesh, *limits, progress, judge, priors
+    settings = mode, evaluator, mesh, *_limits(max_steps, tolerance), progress, judge, priors
     return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
+
+
+def _limits(max_steps: int, tolerance: Scalar) -> tuple[Array, Array]:
+    """Both as arrays: a fit is compiled once for all of them."""
+    return jnp.asarray(max_steps, int), jnp.asarray(floating(tolerance))
 
 
 def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
