@@ -8,10 +8,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["tests", "lint"]
 
 # Shapes and types of every call are checked, see tests/typing_checks.py.
-CHECKED = (
-    "--jaxtyping-packages="
-    "twotime,typing_checks.checked"
-)
+CHECKED = "--jaxtyping-packages=twotime,typing_checks.checked"
 
 
 # Tests compile far more than they compute: XLA need not optimise what runs once.
@@ -23,7 +20,14 @@ WORKERS = ("-n", "auto", "--dist", "worksteal")
 def tests(session: nox.Session) -> None:
     """Run the test suite but long statistics and pages of docs, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
-    everything = [*WORKERS, "-m", "not statistics and not documents", "--doctest-modules", "src", "tests"]
+    everything = [
+        *WORKERS,
+        "-m",
+        "not statistics and not documents",
+        "--doctest-modules",
+        "src",
+        "tests",
+    ]
     session.run("pytest", CHECKED, *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
 
 
@@ -32,6 +36,15 @@ def statistics(session: nox.Session) -> None:
     """Count coverage, calibration and recoveries over many simulations."""
     session.install("-e", ".[dev]")
     session.run("pytest", *WORKERS, "-m", "statistics", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def strict(session: nox.Session) -> None:
+    """Call every verb in hosts with strict settings of JAX, and under every transformation."""
+    session.install("-e", ".[dev]")
+    files = "tests/test_composition_strict.py", "tests/test_composition_matrix.py"
+    everything = ["-s", "-m", "statistics or not statistics", *files]
+    session.run("pytest", *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
 
 
 @nox.session

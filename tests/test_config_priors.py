@@ -231,6 +231,7 @@ def test_numpyro_where_it_is_there(name, monkeypatch):
         **{kind: maker(kind) for kind in names},
         TransformedDistribution=maker("TransformedDistribution"),
         transforms=types.SimpleNamespace(AffineTransform=maker("AffineTransform")),
+        constraints=types.SimpleNamespace(unit_interval="unit interval"),
     )
     monkeypatch.setitem(sys.modules, "numpyro.distributions", module)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
@@ -239,7 +240,9 @@ def test_numpyro_where_it_is_there(name, monkeypatch):
     kind = prior.prior_type.value
     if kind == "beta_scaled":
         assert made["Beta"][0] == (prior.params["concentration1"], prior.params["concentration2"])
-        assert made["AffineTransform"][1] == {"loc": prior.support[0], "scale": _width(prior)}
+        low, width = prior.support[0], _width(prior)
+        want = {"loc": low, "scale": width, "domain": "unit interval"}
+        assert made["AffineTransform"][1] == want
     else:
         (key,) = made
         assert key.lower() == kind.replace("_", "") and made[key][1] == prior.params

@@ -150,9 +150,3 @@ def test_what_a_loss_cannot_do_is_refused_in_a_sentence():
         fit(data, "cauchy")
     with pytest.raises(ValueError, match="loss_scale is 0.0; expected a positive"):
         fit(data, "huber", loss_scale=0.0)
-    with pytest.raises(ValueError, match="use loss='linear'"):
-        eqx.filter_jvp(lambda d: fit(d, "huber").values, (data,), (moved(data),))
-
-
-def moved(data):
-    return jax.tree.map(jnp.ones_like, data)

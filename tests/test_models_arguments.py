@@ -10,7 +10,7 @@ from cases import BY_NAME
 
 import twotime as tt
 from twotime.data.scales import check_kinds
-from twotime.models.arguments import check_axes, parameters_of
+from twotime.models.arguments import axes, parameters_of
 
 STATIC = tt.StaticDiffusion()
 
@@ -30,13 +30,13 @@ def test_parameters_are_counted_and_may_be_named():
 
 def test_axes_are_checked():
     t = np.arange(1, 5) * 0.1
-    check_axes(t, 0.01)
+    axes(t, 0.01, 0.0)
     for q in (0.0, -0.01, np.nan):
         with pytest.raises(ValueError, match="q must be positive"):
-            check_axes(t, q)
+            axes(t, q, 0.0)
     for wrong in (t[::-1], np.zeros(3), t - 1.0, np.array([0.1, np.nan]), np.ones((2, 2))):
         with pytest.raises(ValueError, match="increasing times from 0 on"):
-            check_axes(wrong, 0.01)
+            axes(wrong, 0.01, 0.0)
 
 
 def test_every_evaluation_checks_them():

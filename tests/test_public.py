@@ -20,9 +20,10 @@ NAMES = {
     "ExponentialFractions", "compare", "PowerLaw", "Simplex", "Spline", "find_law", "law_config",
     "TwoComponent", "TwoTimeData", "build_model", "correlation", "correlation_at",
     "delta_bands", "draw_bands", "estimate_starts", "fit_nlsq", "fit_sequential",
-    "known_noise_covariance", "optimum", "profile", "read_counts", "residual_structure",
+    "LogDensity", "log_density", "known_noise_covariance", "optimum", "profile", "read_counts",
+    "residual_structure",
     "Consensus", "Gaussian", "Hmc", "Importance", "Limits", "Nuts", "Sharding", "fit_cmc",
-    "OneTime", "inspect_file", "join", "one_time", "load_data", "load_result",
+    "OneTime", "inspect_file", "join", "one_time", "load_data", "load_result", "unstack",
     "simulate", "simulate_speckle", "write_apsu",
 }  # fmt: skip
 

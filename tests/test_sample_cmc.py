@@ -11,8 +11,8 @@ from sampling import FEW, static_case
 import twotime as tt
 from twotime.results.cmc import CMCResult, Limits
 from twotime.sample.chains import Hmc, Nuts
-from twotime.sample.cmc import LIMITS, NUTS, WHOLE, gathered
 from twotime.sample.combine import Gaussian, Importance
+from twotime.sample.inputs import LIMITS, NUTS, WHOLE, gathered
 from twotime.sample.shards import Sharding
 
 FRAMES = 24

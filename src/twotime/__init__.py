@@ -28,6 +28,7 @@ from twotime.covariance.one_time import one_time as one_time
 from twotime.data import load_data as load_data
 from twotime.data.dataset import TwoTimeData as TwoTimeData
 from twotime.data.dataset import join as join
+from twotime.data.dataset import unstack as unstack
 from twotime.data.inspect import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
 from twotime.data.simulate import simulate as simulate
@@ -73,6 +74,8 @@ from twotime.sample.cmc import fit_cmc as fit_cmc
 from twotime.sample.combine import Consensus as Consensus
 from twotime.sample.combine import Gaussian as Gaussian
 from twotime.sample.combine import Importance as Importance
+from twotime.sample.log_density import LogDensity as LogDensity
+from twotime.sample.log_density import log_density as log_density
 from twotime.sample.shards import Sharding as Sharding
 from twotime.solver import RESULTS as RESULTS
 from twotime.start import estimate_starts as estimate_starts

@@ -38,6 +38,38 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def verb(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a function that users call under JAX's usual rules, whatever those of the host program.
+
+    A host may have promotion of ranks or types raise, or disallow implicit transfers, to find slips
+    in its own code. These hold again when the function returns.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with (
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.transfer_guard("allow"),
+        ):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def check_is_outside(verb: str, tree: Any, instead: str) -> None:
+    """Refuse traced values in a function that decides on the host.
+
+    Raises:
+        TypeError: If there are any; it says what the traceable part is called.
+    """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(tree)):
+        raise TypeError(
+            f"{verb} decides on the host, so its arguments cannot be traced: call it outside of "
+            f"jit, vmap and grad. {instead}"
+        )
+
+
 @functools.cache
 def _options() -> dict[str, bool] | None:
     """The options that this version of JAX and its default device take."""

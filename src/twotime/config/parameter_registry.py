@@ -11,7 +11,7 @@ import numpy as np
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
 from twotime.models import LAWS
-from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete, read_only
 from twotime.models.scaling import PARAMETERS
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
@@ -171,7 +171,8 @@ def plain(value: Any) -> Any:
 def stack_numbers(values: Sequence[Any]) -> Any:
     """Numbers along a last axis: a float64 array of numpy where all are known, else of JAX."""
     if is_concrete(*values):
-        return np.stack(np.broadcast_arrays(*(np.asarray(v, np.float64) for v in values)), axis=-1)
+        arrays = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in values))
+        return read_only(np.stack(arrays, axis=-1))
     return jnp.stack(jnp.broadcast_arrays(*values), axis=-1)
 
 
@@ -184,7 +185,7 @@ def with_numbers(array: Any, changes: Mapping[int, Any]) -> Any:
         array = np.array(array, np.float64)
         for i, number in changes.items():
             array[..., i] = number
-    return array
+    return read_only(array)
 
 
 def intersection(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from twotime.compilation import check_is_outside
 from twotime.config.parameter_names import mode_with
 from twotime.config.parameter_registry import (
     REGISTRIES,
@@ -30,7 +31,7 @@ from twotime.config.space_parts import (
 )
 from twotime.config.space_parts import check_count as check_count
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete, read_only
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -71,8 +72,6 @@ class ParameterSpace(eqx.Module):
             spaces with other values given neither recompile nor fail to stack.
         own_bounds: The same for bounds. What nobody gave follows the data that are fitted.
         own_priors: Prior of each parameter; None where it is the default prior.
-        log_space: Whether samplers and random starts use the logarithm of a physics parameter:
-            where the registry says so and the lower bound is positive.
     """
 
     registry: ParameterRegistry
@@ -83,7 +82,6 @@ class ParameterSpace(eqx.Module):
     own_values: All
     own_bounds: All
     own_priors: tuple[PriorDistribution | None, ...]
-    log_space: tuple[bool, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -102,7 +100,7 @@ class ParameterSpace(eqx.Module):
             registry = REGISTRIES[mode_with([*values, *vary, *bounds, *priors])]
         registry.check_names([*values, *vary, *bounds, *priors])
         check_numbers(values, vary, bounds)
-        self.registry, infos, n = registry, registry.infos, len(registry.names)
+        self.registry, infos = registry, registry.infos
         if base is None:
             asked = {*bounds, *priors}
             flags = tuple(vary.get(i.name, i.vary_default or i.name in asked) for i in infos)
@@ -122,13 +120,6 @@ class ParameterSpace(eqx.Module):
         )
         self.all_varying = tuple(map(bool, map(vary.get, names, flags)))
         self.own_priors = tuple(map(priors.get, names, own))
-        self.log_space = tuple(info.log_space for info in infos[:n])
-        if base is not None and not bounds:
-            self.log_space = base.log_space
-        elif is_concrete(self.all_lower):  # bounds that are being traced count as positive
-            lowest = np.reshape(self.all_lower, (-1, len(infos))).min(axis=0)
-            pairs = zip(self.log_space, lowest, strict=False)
-            self.log_space = tuple(wants and bool(low > 0) for wants, low in pairs)
 
     # What is in it
 
@@ -181,6 +172,19 @@ class ParameterSpace(eqx.Module):
     def varying(self) -> tuple[bool, ...]:
         """Whether each physics parameter is fitted."""
         return self.all_varying[: len(self.names)]
+
+    @property
+    def log_space(self) -> tuple[bool, ...]:
+        """Whether samplers and random starts use the logarithm of a physics parameter.
+
+        Where the registry says so and the lower bound is positive; one that is traced counts as
+        such.
+        """
+        wanted = tuple(self.registry[name].log_space for name in self.names)
+        if not is_concrete(self.all_lower):
+            return wanted
+        lowest = np.reshape(self.lower, (-1, len(wanted))).min(axis=0)
+        return tuple(wants and bool(low > 0) for wants, low in zip(wanted, lowest, strict=True))
 
     scaling_initial = property(lambda s: s.all_values[..., -2:], doc="Contrast and offset.")
     scaling_lower = property(lambda s: s.all_lower[..., -2:], doc="Their lower bounds.")
@@ -293,7 +297,7 @@ class ParameterSpace(eqx.Module):
         given = self.all_values, self.all_lower, self.all_upper
         own = self.own_values, self.own_bounds, self.own_bounds
         where: Any = np.where if is_concrete(*usual, *given, *own) else jnp.where
-        chosen = (where(o > 0, g, u) for o, g, u in zip(own, given, usual, strict=True))
+        chosen = (read_only(where(o > 0, g, u)) for o, g, u in zip(own, given, usual, strict=True))
 
         def parts(space: ParameterSpace) -> tuple[Any, ...]:
             return space.registry, space.all_values, space.all_lower, space.all_upper
@@ -335,6 +339,7 @@ class ParameterSpace(eqx.Module):
 
     def faults(self) -> dict[str, list[str]]:
         """What `validate` finds, by parameter; parameters without faults are left out."""
+        check_is_outside("validate", self, "Check the space before it is traced.")
         unset = [name for name, given in zip(self.names, self.given, strict=True) if given == 0]
         values, bounds, vary, found = self.values, self.bounds, self.vary, {}
         own = dict(zip(self.all_names, self.own_priors, strict=True))

@@ -18,6 +18,7 @@ import numpy as np
 from jax.scipy.special import gammaln
 from jaxtyping import Array, ArrayLike, Float
 
+from twotime.compilation import verb
 from twotime.config.parameter_names import nearest
 from twotime.config.parameter_registry import plain, stack_numbers
 from twotime.models.base import ParameterInfo, is_concrete
@@ -196,11 +197,11 @@ def prior_faults(prior_type: PriorType, params: Numbers) -> list[str]:
         return [f"{kind} needs {' and '.join(map(repr, missing))}."]
     faults = []
     for name, number in params.items():
-        if not np.isfinite(number):
+        if not np.isfinite(number).all():
             faults.append(f"{kind} needs a finite {name}; got {number}.")
-        elif name in _POSITIVE and not number > 0:
+        elif name in _POSITIVE and not np.all(np.asarray(number) > 0):
             faults.append(f"{kind} needs {name} > 0; got {number}.")
-    if "low" in names and not faults and not params["low"] < params["high"]:
+    if "low" in names and not faults and not np.all(np.less(params["low"], params["high"])):
         faults.append(f"{kind} needs low < high; got {params['low']} and {params['high']}.")
     return faults
 
@@ -304,15 +305,18 @@ class PriorDistribution(eqx.Module):
         return (0.0 if self.family.support == "positive" else -np.inf), np.inf
 
     @property
+    @verb
     def mean(self) -> Values:
         """Expected value."""
         return self.family.moments(*self._named().values())[0]
 
     @property
+    @verb
     def std(self) -> Values:
         """Standard deviation."""
         return jnp.sqrt(self.family.moments(*self._named().values())[1])
 
+    @verb
     def log_prob(self, x: ArrayLike) -> Values:
         """Log density; -inf outside the support, with derivative 0 there.
 
@@ -357,7 +361,9 @@ class PriorDistribution(eqx.Module):
             raise ModuleNotFoundError(f"{what} because {fix}.")
         dist, p = importlib.import_module("numpyro.distributions"), self.params
         if self.prior_type is PriorType.BETA_SCALED:
-            stretch = dist.transforms.AffineTransform(loc=p["low"], scale=p["high"] - p["low"])
+            where = {"loc": p["low"], "scale": p["high"] - p["low"]}
+            unit = dist.constraints.unit_interval  # else its support is taken for the whole line
+            stretch = dist.transforms.AffineTransform(**where, domain=unit)
             base = dist.Beta(p["concentration1"], p["concentration2"])
             return dist.TransformedDistribution(base, stretch)
         names = {"lognormal": "LogNormal", "halfnormal": "HalfNormal"}

@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from twotime.compilation import compiled
+from twotime.compilation import compiled, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance import speckle
 from twotime.covariance.blocks import (
@@ -68,6 +68,7 @@ class LinearisedFit(eqx.Module):
     inverse: Matrix
 
 
+@verb
 @compiled
 def optimum(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult
@@ -94,6 +95,7 @@ def optimum(
     return LinearisedFit(problem, fit.values, grams, reduced, found)
 
 
+@verb
 @compiled
 def known_noise_covariance(at: LinearisedFit, pixels: ArrayLike, photons: ArrayLike) -> Matrix:
     """Covariance of a fit where the detector pixels and photons are known.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.compilation import compiled
+from twotime.compilation import compiled, verb
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.rates import AnyArray
 from twotime.results.cmc import CMCResult
@@ -20,6 +20,7 @@ from twotime.results.nlsq import NLSQResult
 _DRAWS = 400
 
 
+@verb
 def delta_bands(
     model: AbstractTwoTimeModel,
     fit: NLSQResult,
@@ -54,6 +55,7 @@ def delta_bands(
     return bands
 
 
+@verb
 def draw_bands(
     model: AbstractTwoTimeModel,
     draws: Float[AnyArray, "draw param"],
@@ -81,6 +83,7 @@ def _with_band(function: Curve, values: AnyArray, lower: AnyArray, upper: AnyArr
     return dataclasses.replace(function, values=values, lower=lower, upper=upper)
 
 
+@verb
 def functions_of_time(
     result: NLSQResult | CMCResult,
     model: AbstractTwoTimeModel,

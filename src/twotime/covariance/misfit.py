@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from twotime.compilation import compiled
+from twotime.compilation import compiled, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance import (
     AngleNoise,
@@ -42,6 +42,7 @@ _GROUPS = 12
 _ROWS = 256
 
 
+@verb
 @compiled
 def residual_structure(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, fit: NLSQResult

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from twotime.compilation import compiled
+from twotime.compilation import compiled, verb
 from twotime.covariance.blocks import single
 from twotime.covariance.noise import Link, Moments, moments_of_frames, photon_powers, solve_noise
 from twotime.covariance.speckle import of_whole_matrices
@@ -58,6 +58,7 @@ class OneTime(eqx.Module):
         return "\n".join(lines) + "\n"
 
 
+@verb
 def one_time(data: TwoTimeData, ages: int = 1) -> OneTime:
     """Average c2 over points of equal lag, in the whole record or in periods of equal length.
 

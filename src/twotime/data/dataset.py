@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from twotime.models.base import is_concrete
+from twotime.models.base import floating, is_concrete, read_only
 
 SAME_Q = 1e-6
 """Relative difference of wavevectors that are the same number."""
@@ -23,11 +23,14 @@ Corner = tuple[Any, Any] | Array
 Sigma = Float[AnyArray, ""] | Float[AnyArray, "angle time time"] | None
 
 
-def _array(value: object) -> AnyArray | None:
-    """Arrays, tracers and None as they come, everything else as a float64 NumPy array."""
-    if value is None or isinstance(value, jax.Array | np.ndarray):
+def _optional(value: object) -> AnyArray | None:
+    return None if value is None else floating(value)
+
+
+def _flags(value: object) -> AnyArray | None:
+    if value is None or isinstance(value, jax.Array):
         return value
-    return np.asarray(value, dtype=np.float64)
+    return read_only(np.asarray(value))
 
 
 class TwoTimeData(eqx.Module):
@@ -36,7 +39,8 @@ class TwoTimeData(eqx.Module):
     Symmetric in its last two axes. A point of c2 is a pair of frames; only points with t1 < t2
     are ever fitted (see `usable`), so neither the diagonal (shot noise) nor the lower half carries
     information. Arrays are kept as they are: nothing is copied to a device and no precision is
-    changed. Masked points may hold any number, NaN included.
+    changed, but integers become floats; those of NumPy cannot be written into through this value.
+    Masked points may hold any number, NaN included.
 
     Attributes:
         c2: Correlation.
@@ -57,15 +61,15 @@ class TwoTimeData(eqx.Module):
         ValueError: If the shapes do not fit each other, or rings must be given: q is traced.
     """
 
-    c2: Float[AnyArray, "angle time time"] = eqx.field(converter=_array)
-    t: Float[AnyArray, " time"] = eqx.field(converter=_array)
-    q: Float[AnyArray, ""] | Float[AnyArray, " angle"] = eqx.field(converter=_array)
-    phi: Float[AnyArray, " angle"] = eqx.field(converter=_array)
-    mask: Bool[AnyArray, "angle time time"] | None = eqx.field(converter=_array, default=None)
-    sigma: Sigma = eqx.field(converter=_array, default=None)
-    baseline: Float[AnyArray, ""] = eqx.field(converter=_array, default=1.0)
+    c2: Float[AnyArray, "angle time time"] = eqx.field(converter=floating)
+    t: Float[AnyArray, " time"] = eqx.field(converter=floating)
+    q: Float[AnyArray, ""] | Float[AnyArray, " angle"] = eqx.field(converter=floating)
+    phi: Float[AnyArray, " angle"] = eqx.field(converter=floating)
+    mask: Bool[AnyArray, "angle time time"] | None = eqx.field(converter=_flags, default=None)
+    sigma: Sigma = eqx.field(converter=_optional, default=None)
+    baseline: Float[AnyArray, ""] = eqx.field(converter=floating, default=1.0)
     rings: tuple[int, ...] = eqx.field(static=True, default=())
-    weight: Float[AnyArray, " angle"] | None = eqx.field(converter=_array, default=None)
+    weight: Float[AnyArray, " angle"] | None = eqx.field(converter=_optional, default=None)
 
     def __post_init__(self) -> None:
         if np.ndim(self.q) == 0:
@@ -238,6 +242,24 @@ def select(data: TwoTimeData, chosen: Sequence[int]) -> TwoTimeData:
     if parts["q"].ndim:
         parts["q"], parts["rings"] = one_if_same(parts["q"], [data.ring[k] for k in chosen])
     return dataclasses.replace(data, **parts)
+
+
+def unstack(values: Any) -> list[Any]:
+    """The values that are stacked along the first axis of all arrays of one: of fits or data.
+
+    `vmap` makes such values, and `jax.tree.map(lambda *x: jnp.stack(x), one, other)`, which this
+    undoes.
+
+    Raises:
+        ValueError: If the first axes of the arrays differ, or there is none.
+    """
+    sizes = {x.shape[:1] for x in jax.tree.leaves(values)}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(
+            f"unstack got arrays with first axes {sorted(sizes)}; expected the same for all; give "
+            "what vmap returned, or values stacked by jax.tree.map."
+        )
+    return [jax.tree.map(lambda x, i=i: x[i], values) for i in range(*sizes.pop())]
 
 
 def join(*data: TwoTimeData) -> TwoTimeData:

@@ -9,14 +9,16 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float, Key
+from jaxtyping import Array, Complex, Float, Key, Num
 
+from twotime.compilation import verb
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.arguments import axes
+from twotime.models.base import AbstractTwoTimeModel, floating
 from twotime.models.correlation import Given, correlation, field
-from twotime.models.rates import AnyArray, Scalar, Times
+from twotime.models.rates import AnyArray, GivenTimes, Scalar
 
-Angles = Float[AnyArray, " angle"]
+Angles = Num[AnyArray, " angle"]
 PerAngle = Scalar | Angles
 
 _PIXELS_AT_ONCE = 256
@@ -25,11 +27,12 @@ _PIXELS_AT_ONCE = 256
 _JITTER = 4
 
 
+@verb
 def simulate(
     model: AbstractTwoTimeModel,
     params: Given,
     *,
-    t: Times,
+    t: GivenTimes,
     q: PerAngle,
     phi: Angles,
     contrast: PerAngle,
@@ -53,6 +56,7 @@ def simulate(
     Returns:
         Data without mask and without sigma.
     """
+    t, q, phi = axes(t, q, phi)
     shape = (phi.shape[0], t.shape[0], t.shape[0])
     upper = jnp.triu(jax.random.normal(key, shape, t.dtype))
     white = upper + jnp.swapaxes(jnp.triu(upper, 1), 1, 2)
@@ -61,14 +65,15 @@ def simulate(
         + _per_angle(contrast, shape) * correlation(model, params, t=t, q=q, phi=phi)
         + _per_angle(noise, shape) * white
     )
-    return TwoTimeData(c2, t, jnp.asarray(q, t.dtype), phi)
+    return TwoTimeData(c2, t, jnp.asarray(q), phi)
 
 
+@verb
 def simulate_speckle(
     model: AbstractTwoTimeModel,
     params: Given,
     *,
-    t: Times,
+    t: GivenTimes,
     q: PerAngle,
     phi: Angles,
     contrast: float,
@@ -106,6 +111,7 @@ def simulate_speckle(
         ValueError: If `contrast` is not in (0, 1] or `n_pixels` is below 1.
         TypeError: If the model has no field correlation.
     """
+    t, q, phi = axes(t, q, phi)
     weights = jnp.asarray(mode_weights(contrast), t.dtype)
     if n_pixels < 1:
         raise ValueError(f"n_pixels is {n_pixels}; expected at least one pixel to average.")
@@ -119,7 +125,7 @@ def simulate_speckle(
 
     c2 = jax.lax.map(one_angle, (covariances, jax.random.split(key, phi.shape[0])))
     mask = jnp.isfinite(c2) & ~jnp.eye(t.shape[0], dtype=bool)
-    return TwoTimeData(c2, t, jnp.asarray(q, t.dtype), phi, mask=mask)
+    return TwoTimeData(c2, t, jnp.asarray(q), phi, mask=mask)
 
 
 def mode_weights(contrast: float) -> Float[np.ndarray, " mode"]:
@@ -176,4 +182,4 @@ def _correlate(
 
 def _per_angle(value: PerAngle, shape: tuple[int, int, int]) -> Float[Array, "angle #time #time"]:
     """A value for all angles or one for each, laid along the first axis."""
-    return jnp.broadcast_to(jnp.asarray(value), shape[:1])[:, None, None]
+    return jnp.broadcast_to(floating(value), shape[:1])[:, None, None]

@@ -19,7 +19,8 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from twotime.compilation import compiled
+from twotime.compilation import check_is_outside, compiled, verb
+from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
@@ -29,16 +30,17 @@ from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
-from twotime.gram.evaluator import TILE
+from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
-from twotime.models.base import AbstractTwoTimeModel, is_concrete
-from twotime.models.rates import AnyArray
+from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
+from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import UNCERTAINTIES, NLSQResult, SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds
 
 
+@verb
 def fit_nlsq(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
@@ -47,13 +49,13 @@ def fit_nlsq(
     per_angle_mode: str | Individual = "auto",
     evaluator: str | Evaluator = "auto",
     loss: str | robust.AbstractLoss = "linear",
-    loss_scale: float = 1.0,
+    loss_scale: Scalar = 1.0,
     starts: int | Float[AnyArray, "start param"] = 1,
     key: Key[Array, ""] | None = None,
     tile: int = TILE,
     devices: Sequence[Any] | None = None,
     max_steps: int = 300,
-    tolerance: float = 3e-2,
+    tolerance: Scalar = 3e-2,
     priors: bool = False,
     judge: bool = True,
     uncertainty: str = "auto",
@@ -98,10 +100,11 @@ def fit_nlsq(
     evaluator = evaluator if chosen.scale is None else "tiled"
     data, evaluator = choose_evaluator(model, data, evaluator, tile)
     points = make_starts(model, data, space, mode, starts, key)
+    space = alike(space, priors)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
-    limits = jnp.asarray(max_steps), jnp.asarray(tolerance, float)  # arrays: compiled once for all
-    settings = mode, evaluator, mesh, *limits, progress, judge, priors, uncertainty
+    limits = *_limits(max_steps, tolerance), progress, judge, priors, uncertainty
+    settings = mode, evaluator, mesh, *limits
     return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
 
 
@@ -111,12 +114,22 @@ def _check_uncertainty(word: str) -> None:
         raise ValueError(f"uncertainty is {word!r}; expected one of {', '.join(words)}.")
 
 
+def _limits(max_steps: int, tolerance: Scalar) -> tuple[Array, Array]:
+    """Both as arrays: a fit is compiled once for all of them."""
+    return jnp.asarray(max_steps, int), jnp.asarray(floating(tolerance))
+
+
 def _or_raise(result: NLSQResult, throw: bool) -> NLSQResult:
-    if throw and not result.converged:
+    is_good = result.converged
+    if throw and not is_concrete(is_good):
+        sentence = "A fit did not converge; its `result` says how it ended where throw=False."
+        return eqx.error_if(result, ~is_good, sentence)
+    if throw and not is_good:
         raise RuntimeError(result.status)
     return result
 
 
+@meshes_in_words()
 @compiled
 def _fit(
     data: TwoTimeData,
@@ -137,10 +150,10 @@ def _fit(
     index = np.flatnonzero(space.varying)
     lower, upper = (jnp.asarray(b)[index] for b in (space.lower, space.upper))
     set_up = make_problem(model, data, space, mode, evaluator, mesh, with_priors=with_priors)
-    given = implicit.Given(set_up, lower, upper)
+    given = implicit.Given(set_up, lower, upper, loss)
     # The search itself has no derivatives; `implicit` gives them to its result.
-    fixed, starts, loss = implicit.constant((given, starts, loss))
-    problem = fixed.problem
+    fixed, starts = implicit.constant((given, starts))
+    problem, loss = fixed.problem, fixed.loss
     solver = BoxLevenbergMarquardt(
         lower=fixed.lower / problem.scale,
         upper=fixed.upper / problem.scale,
@@ -271,6 +284,30 @@ def check_inputs(
         )
     if not is_concrete(*jax.tree.leaves((model, data, space))):
         return space_for(model, data, space)
+    with jax.ensure_compile_time_eval():  # known values stay known where something else is traced
+        return _checked(model, data, space, mode)
+
+
+def alike(space: ParameterSpace, with_priors: bool) -> ParameterSpace:
+    """The same fit in a space of the one structure that fits are compiled for.
+
+    Priors that do not count are left out, and numbers that a registry leaves open are written out.
+    """
+
+    def parts(space: ParameterSpace) -> list[Any]:
+        own = [x for info in space.registry.infos for x in (info.prior_mean, info.prior_std)]
+        return [*own, *space.own_priors]
+
+    registry = ParameterRegistry(space.registry.infos)  # without the word of a configuration
+    space = eqx.tree_at(lambda s: s.registry, space, registry)
+    numbers = [x for i in registry.infos for x in (i.prior_location, i.prior_scale)]
+    own = space.own_priors if with_priors else (None,) * len(space.own_priors)
+    return eqx.tree_at(parts, space, [*numbers, *own], is_leaf=lambda x: x is None)
+
+
+def _checked(
+    model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, mode: Individual
+) -> ParameterSpace:
     t = np.asarray(data.t)
     if t.size < 2 or not np.all(np.diff(t) > 0) or not np.isfinite(t).all() or t[0] < 0:
         raise ValueError(
@@ -324,6 +361,10 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
+    check_is_outside(
+        "fit_sequential", (model, data, space),
+        "The traceable part is fit_nlsq on `twotime.fit.one_angle(data, k)`.",
+    )  # fmt: skip
     if resolve_mode(settings.get("per_angle_mode", "auto"), (0,)).is_series:
         raise ValueError(
             "per_angle_mode is 'fourier', a series over the angles; angles fitted one after the "
@@ -360,6 +401,7 @@ class Profile(eqx.Module):
     height: Float[Array, " value"]
 
 
+@verb
 def profile(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,

@@ -2,28 +2,28 @@ r"""Derivatives of a fit by its inputs, from the condition that it is an optimum
 
 At the optimum the gradient g(θ, inputs) of χ²/2, contrast and offset at their best, is zero, so
 $d\theta = -H^{-1}\,(\partial g/\partial\mathrm{inputs})\,d\mathrm{inputs}$ with H the full second
-derivative, not that of Gauss and Newton. Parameters on a bound move with it. Nothing is computed
-unless a derivative is asked for.
+derivative, not that of Gauss and Newton. Parameters on a bound move with it. A robust loss weighs
+the points by their residuals: contrasts and offsets, on which the weights depend, are then unknowns
+like θ, and the conditions that they are the best at these weights come in. Nothing is computed
+unless a derivative is asked for; the rule is of any order, forwards and backwards.
 
-The rule is Optimistix's, of any order, forwards and backwards. `optimistix.ImplicitAdjoint` on the
-minimiser itself would not do: its condition has no bounds, its linear solver no answer where the
-data leave a direction undetermined, and it treats contrast, offset and χ² as constants.
+Neither `optimistix.ImplicitAdjoint` nor `optimistix.internal.implicit_jvp` would do: their linear
+solver refuses to work on meshes with explicit axes, inside shard_map and pmap.
 """
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax as lx
 import numpy as np
-import optimistix as optx
 from jaxtyping import Array, Bool, Float
 
 from twotime.gram.problem import Problem, evaluate
 
 Free = Float[Array, " free"]
+Unknowns = Float[Array, " unknown"]
 
 _NULL = 1e-12
 
@@ -38,11 +38,19 @@ class Answer(eqx.Module):
 
 
 class Given(eqx.Module):
-    """The inputs of a fit: itself, set up, and the bounds of its free parameters."""
+    """The inputs of a fit.
+
+    Attributes:
+        problem: The fit, set up.
+        lower: Lower bounds of its free parameters.
+        upper: Upper bounds.
+        loss: What it minimises, a loss of `twotime.fit.robust`.
+    """
 
     problem: Problem
     lower: Free
     upper: Free
+    loss: Any
 
 
 def constant(tree: Any) -> Any:
@@ -63,65 +71,78 @@ def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given
     Reference:
         Dini's implicit function theorem; Golub & Pereyra, Inverse Problems 19, R1 (2003).
     """
-    theta = answer.values[np.flatnonzero(given.problem.varying)]
+    theta, problem = answer.values[np.flatnonzero(given.problem.varying)], given.problem
     size = jnp.where((size > 0) & ~held, size, 1.0)
-    inputs = jax.lax.stop_gradient(theta * size), jax.lax.stop_gradient(size), held, given
-    pseudo_inverse = lx.SVD(rcond=_NULL)  # what the data do not determine stays
-    # Plain functions, as Optimistix demands: where types are checked, they are wrapped.
-    start, condition = inspect.unwrap(_start), inspect.unwrap(_condition)
-    scaled, _ = optx.internal.implicit_jvp(start, condition, inputs, frozenset(), pseudo_inverse)
-    return _with_slopes(jax.lax.stop_gradient(answer), scaled / size, given.problem)
-
-
-def _start(inputs: Any) -> tuple[Array, None]:
-    return inputs[0], None
-
-
-def _condition(scaled: Array, _: None, inputs: Any) -> Array:
-    """Zero at the optimum: the gradient, or the distance from the bound on which it is."""
-    _, size, held, given = inputs
-    theta = scaled / size
-    grad = _gradient_and_answer(theta, given.problem)[0]
-    bound = jnp.where(theta <= given.lower, given.lower, given.upper)
-    return jnp.where(held, theta - bound, grad) / size
+    found = [theta * size]
+    if given.loss.scale is not None:
+        found += [answer.contrast, answer.offset - problem.shift]
+        size = jnp.concatenate([size, jnp.ones(2 * answer.contrast.size)])
+    at = constant((jnp.concatenate(found), size, held))
+    unknowns = _root(_condition, at[0], (*at[1:], given)) / at[1]
+    return _with_slopes(constant(answer), unknowns, given)
 
 
 @eqx.filter_custom_jvp
-def _with_slopes(answer: Answer, theta: Array, problem: Problem) -> Answer:
-    """The answer as known, with the derivatives of its computation from the parameters."""
-    del theta, problem
+def _root(condition: Callable[..., Unknowns], root: Unknowns, inputs: Any) -> Unknowns:
+    """A root of `condition(root, inputs)`, with its derivatives by the inputs."""
+    return root
+
+
+@_root.def_jvp
+def _(primals, tangents):
+    condition, root, inputs = primals
+    root = _root(condition, root, inputs)  # with derivatives, of which this rule is made
+    slope = jax.jacfwd(condition)(root, inputs)
+
+    def of_inputs(inputs: Any) -> Unknowns:
+        return condition(root, inputs)
+
+    change = eqx.filter_jvp(of_inputs, (inputs,), tangents[2:])[1]
+    # What the data do not determine stays.
+    return root, -jnp.linalg.pinv(slope, rtol=_NULL) @ change
+
+
+def _condition(scaled: Unknowns, inputs: Any) -> Unknowns:
+    """Zero at the optimum: the gradient, or the distance from the bound on which it is."""
+    size, held, given = inputs
+    unknowns, n = scaled / size, given.lower.size
+    theta, linear = unknowns[:n], unknowns[n:]
+    grad, answer = _gradient_and_answer(unknowns, given)
+    bound = jnp.where(theta <= given.lower, given.lower, given.upper)
+    zero = jnp.where(held, theta - bound, grad)
+    if linear.size:
+        best = jnp.concatenate([answer.contrast, answer.offset - given.problem.shift])
+        zero = jnp.concatenate([zero, best - linear])
+    return zero / size
+
+
+@eqx.filter_custom_jvp
+def _with_slopes(answer: Answer, unknowns: Unknowns, given: Given) -> Answer:
+    """The answer as known, with the derivatives of its computation from the unknowns."""
+    del unknowns, given
     return answer
 
 
 @_with_slopes.def_jvp
 def _(primals, tangents):
-    answer, theta, problem = primals
+    answer, unknowns, given = primals
 
-    def computed(theta: Array, problem: Problem) -> Answer:
-        return _gradient_and_answer(theta, problem)[1]
+    def computed(unknowns: Unknowns, given: Given) -> Answer:
+        return _gradient_and_answer(unknowns, given)[1]
 
-    change = eqx.filter_jvp(computed, (theta, problem), tangents[1:])[1]
-    return _with_slopes(answer, theta, problem), change
-
-
-def _gradient_and_answer(theta: Array, problem: Problem) -> tuple[Array, Answer]:
-    _, local = evaluate(theta / problem.scale, problem)
-    reduced = local.aux[1]
-    scaling, values = reduced.scaling, problem.params(theta / problem.scale)
-    offset = scaling.offset + problem.shift
-    return reduced.grad, Answer(values, scaling.contrast, offset, reduced.chi2)
+    change = eqx.filter_jvp(computed, (unknowns, given), tangents[1:])[1]
+    return _with_slopes(answer, unknowns, given), change
 
 
-@eqx.filter_custom_jvp
-def refuse(answer: Answer, given: Given) -> Answer:
-    """The answer of a fit with a robust loss, unchanged, which must not be differentiated."""
-    del given
-    return answer
-
-
-@refuse.def_jvp
-def _(primals, tangents):
-    raise ValueError(
-        "A fit with a robust loss was differentiated by its inputs, which is known for squares "
-        "alone; use loss='linear'."
-    )
+def _gradient_and_answer(unknowns: Unknowns, given: Given) -> tuple[Free, Answer]:
+    """Gradient of half the sum of squares, weighed as the loss does, and what a fit returns."""
+    problem, n = given.problem, given.lower.size
+    y, linear = unknowns[:n] / problem.scale, unknowns[n:].reshape(2, -1)
+    params, chi2 = problem.params(y), None
+    if linear.size:
+        weights = given.loss.weigh(problem, params, *linear)
+        problem, chi2 = problem.with_data(sigma=weights.sigma), weights.chi2
+    reduced = evaluate(y, problem)[1].aux[1]
+    scaling = reduced.scaling
+    chi2 = reduced.chi2 if chi2 is None else chi2
+    return reduced.grad, Answer(params, scaling.contrast, scaling.offset + problem.shift, chi2)

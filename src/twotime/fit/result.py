@@ -13,7 +13,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import own_scaling
 from twotime.covariance.misfit import judged
 from twotime.data.dataset import TwoTimeData
-from twotime.fit.implicit import Answer, Given, differentiable, refuse
+from twotime.fit.implicit import Answer, Given, differentiable
 from twotime.fit.labels import quartiles
 from twotime.fit.robust import AbstractLoss, End, Equivalent
 from twotime.gram.problem import Problem
@@ -186,10 +186,7 @@ def _ended(result: RESULTS, squares: Equivalent) -> RESULTS:
 def with_derivatives(result: NLSQResult, size: Size, given: Given) -> NLSQResult:
     """The result with derivatives of values, contrast, offset and chi2 by the inputs of the fit."""
     answer = Answer(result.values, result.contrast, result.offset, result.chi2)
-    if result.loss_scale is not None:
-        answer = refuse(answer, given)
-    else:
-        answer = differentiable(answer, size, result.held, given)
+    answer = differentiable(answer, size, result.held, given)
     return dataclasses.replace(result, **vars(answer))
 
 

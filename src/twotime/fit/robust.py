@@ -25,7 +25,7 @@ from twotime.gram.pairs import DATA, ONE
 from twotime.gram.problem import Problem, Reduced, evaluate
 from twotime.models.base import Params, is_concrete
 from twotime.models.correlation import correlation
-from twotime.models.scaling import ScalingSolution
+from twotime.models.rates import Scalar
 from twotime.solver import RESULTS, BoxLevenbergMarquardt, Optimality, outcome
 
 _HALVINGS = 50
@@ -36,6 +36,7 @@ Number = Float[Array, ""]
 Plane = Float[Array, "time time"]
 Used = Bool[Array, "time time"]
 Free = Float[Array, " free"]
+Each = Float[Array, " angle"]
 
 
 class End(eqx.Module):
@@ -177,11 +178,11 @@ class AbstractRobust(AbstractLoss):
     def stiffness(self, u: Plane) -> Plane:
         """Half of its second derivative by the residual: the point's part of the curvature."""
 
-    def weigh(self, problem: Problem, params: Params, scaling: ScalingSolution) -> Weights:
-        """Weights of all points at given parameters, contrasts and offsets."""
+    def weigh(self, problem: Problem, params: Params, contrast: Each, offset: Each) -> Weights:
+        """Weights of all points at given parameters, contrasts and offsets (less the shift)."""
 
         def one(k: Array) -> tuple[Plane, Array, Array]:
-            r, used, sigma = _residual(problem, params, scaling, k)
+            r, used, sigma = _residual(problem, params, contrast[k], offset[k], k)
             noise = _noise(r, used, problem.shift) if problem.data.sigma is None else jnp.ones(())
             s = self.scale * noise
             u = (r / s) ** 2
@@ -219,7 +220,9 @@ class AbstractRobust(AbstractLoss):
             distance = jnp.sqrt(jnp.maximum(moved @ end.reduced.hessian @ moved, 0.0) / variance)
             # Fresh weights undo part of a step: the whole way left is longer by this ratio.
             distance = distance * weights.weight / weights.stiffness
-            weights = self.weigh(problem, problem.params(end.y), end.reduced.scaling)
+            scaling = end.reduced.scaling
+            at = problem.params(end.y), scaling.contrast, scaling.offset
+            weights = self.weigh(problem, *at)
             total = before.n_evaluations + end.n_evaluations
             end = eqx.tree_at(lambda e: e.n_evaluations, end, total)
             return end, weights, (distance <= solver.tolerance) & (before.n_evaluations > 0)
@@ -247,11 +250,12 @@ class AbstractRobust(AbstractLoss):
         Reference:
             Huber, Robust Statistics, section 7.6 (1981).
         """
-        params, scaling = problem.params(end.y), end.reduced.scaling
-        found = self.weigh(problem, params, scaling)
+        scaling = end.reduced.scaling
+        params, contrast, offset = problem.params(end.y), scaling.contrast, scaling.offset
+        found = self.weigh(problem, params, contrast, offset)
 
         def one(k: Array) -> Plane:
-            r, used, sigma = _residual(problem, params, scaling, k)
+            r, used, sigma = _residual(problem, params, contrast[k], offset[k], k)
             w = self.weight((r / (self.scale * found.noise[k])) ** 2)
             c2 = jnp.asarray(problem.data.c2)[k]
             return jnp.where(used, c2 - r * sigma * (1 - w / found.stiffness), c2)
@@ -297,7 +301,7 @@ LOSSES: dict[str, Any] = {loss.word: loss for loss in (Squares, SoftL1, Huber)}
 
 
 def make_loss(
-    loss: str | AbstractLoss, scale: float, evaluator: str | Evaluator, has_priors: bool = False
+    loss: str | AbstractLoss, scale: Scalar, evaluator: str | Evaluator, has_priors: bool = False
 ) -> AbstractLoss:
     """The loss for a word, and a scale in noise levels; a loss passes."""
     if not isinstance(loss, AbstractLoss):
@@ -322,7 +326,7 @@ def make_loss(
 
 
 def _residual(
-    problem: Problem, params: Params, scaling: ScalingSolution, k: Array
+    problem: Problem, params: Params, contrast: Number, offset: Number, k: Array
 ) -> tuple[Plane, Used, Array]:
     """Residuals of an angle [sigma], 0 where they do not count; which count; sigma."""
     d = problem.data
@@ -333,13 +337,16 @@ def _residual(
     sigma = jnp.ones(()) if d.sigma is None else jnp.asarray(d.sigma)
     sigma = sigma[k] if sigma.ndim else sigma
     sigma = jnp.where(used, sigma, 1.0)
-    residual = c2 - problem.shift - scaling.offset[k] - scaling.contrast[k] * model
+    residual = c2 - problem.shift - offset - contrast * model
     return jnp.where(used, residual / sigma, 0.0), used, sigma
 
 
 def _noise(r: Plane, used: Used, shift: Array) -> Number:
-    """1.4826 times the median of |r|, by bisection: sorting takes far longer."""
-    size, half = jnp.abs(r), 0.5 * jnp.sum(used)
+    """1.4826 times the median of |r|, by bisection: sorting takes far longer.
+
+    Its derivative is that of the residual that is the median.
+    """
+    size, half = jnp.abs(jax.lax.stop_gradient(r)), 0.5 * jnp.sum(used)
 
     def narrow(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
@@ -348,4 +355,7 @@ def _noise(r: Plane, used: Used, shift: Array) -> Number:
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
     median = jax.lax.fori_loop(0, _HALVINGS, narrow, (jnp.zeros(()), jnp.max(size)))[1]
+    nearest = jnp.argmin(jnp.where(used, jnp.abs(size - median), jnp.inf))
+    own = jnp.abs(r.reshape(-1)[nearest])
+    median = median + own - jax.lax.stop_gradient(own)
     return jnp.maximum(_NORMAL * median, _ROUNDING * jnp.abs(shift))

@@ -6,7 +6,8 @@ same program on one and on many.
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -115,12 +116,53 @@ def device_mesh(devices: Sequence[Any] | None) -> Mesh | None:
     return Mesh(np.asarray(devices), (_AXIS,), axis_types=(AxisType.Auto,))
 
 
+def _check_manual_axes(mesh: Mesh | None, tree: Any) -> None:
+    """Refuse what a fit cannot do inside `jax.shard_map`.
+
+    Raises:
+        ValueError: If devices are given there, or JAX checks which values vary over the mesh.
+    """
+    if AxisType.Manual not in jax.sharding.get_abstract_mesh().axis_types:
+        return
+    if mesh is not None:
+        raise ValueError("devices were given inside jax.shard_map, which places a fit; leave out.")
+    kinds = (jax.typeof(x).manual_axis_type for x in jax.tree.leaves(tree) if _is_traced(x))
+    if any(kind.varying for kind in kinds):
+        raise ValueError(
+            "A fit inside jax.shard_map needs check_vma=False: its loops begin with values that "
+            "are the same on all devices."
+        )
+
+
+@contextmanager
+def meshes_in_words() -> Iterator[None]:
+    """Say in a sentence what the types of explicit meshes do not allow.
+
+    Raises:
+        ValueError: Instead of an error about types of shardings.
+    """
+    try:
+        yield
+    except Exception as exc:
+        if type(exc).__name__ != "ShardingTypeError":  # JAX has no public name for it
+            raise
+        raise ValueError(
+            "Fits cannot be batched along an explicit axis of a mesh: make the mesh with "
+            "axis_types=(jax.sharding.AxisType.Auto,), or fit inside "
+            "jax.shard_map(..., check_vma=False)."
+        ) from exc
+
+
 def place(mesh: Mesh | None, data: TwoTimeData, others: Any) -> tuple[TwoTimeData, Any]:
     """Put the data of a fit, and what every device needs whole, on the devices of a mesh.
 
     Devices hold their share of the angles where these can be shared evenly, else all; every
     process passes the same values. Traced values stay where they are.
+
+    Raises:
+        ValueError: If a fit cannot run where these values are.
     """
+    _check_manual_axes(mesh, (data, others))
     if mesh is None or _is_traced((data, others)):
         return data, others
 

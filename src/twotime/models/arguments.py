@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.models.base import AbstractTwoTimeModel, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 
 
 def parameters_of(model: Any, params: Any) -> Any:
@@ -28,7 +28,7 @@ def parameters_of(model: Any, params: Any) -> Any:
                 f"{', '.join(map(str, wrong))} is missing or unknown."
             )
         return jnp.stack([jnp.asarray(params[name], float) for name in names])
-    params = params if hasattr(params, "shape") else np.asarray(params, np.float64)
+    params = floating(params)
     if params.shape != (len(names),):
         raise ValueError(
             f"{law} has {len(names)} parameters, {', '.join(names)}; got an array of shape "
@@ -37,19 +37,25 @@ def parameters_of(model: Any, params: Any) -> Any:
     return params
 
 
-def check_axes(t: Any, q: Any) -> None:
-    """Refuse times that do not increase and wavevectors that are not positive, where known.
+def axes(t: Any, q: Any, phi: Any) -> tuple[Any, Any, Any]:
+    """Times, wavevectors and angles as floating-point numbers, checked where they are known.
+
+    Returns:
+        The three, with the wavevectors and angles in the precision of the times.
 
     Raises:
         ValueError: If they cannot be used.
     """
+    t, phi = floating(t), floating(phi)
+    found = t, jnp.asarray(q, t.dtype), phi.astype(t.dtype)
     if is_concrete(q) and not np.all(np.asarray(q) > 0):
         raise ValueError(f"q must be positive [1/Å]; got {np.asarray(q)}.")
     if not is_concrete(t):
-        return
+        return found
     times = np.asarray(t)
     is_right = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
     if not is_right or (times.size and times[0] < 0):
         raise ValueError(
             f"t must be finite, increasing times from 0 on [s]; got {times[:3]}…; sort the frames."
         )
+    return found

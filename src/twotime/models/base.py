@@ -20,10 +20,13 @@ from twotime.models.parameters import ParameterInfo as ParameterInfo
 from twotime.models.parameters import Setting as Setting
 from twotime.models.parameters import Severity as Severity
 from twotime.models.parameters import exponent_check as exponent_check
+from twotime.models.parameters import floating as floating
 from twotime.models.parameters import groups_of
 from twotime.models.parameters import is_concrete as is_concrete
 from twotime.models.parameters import number as number
+from twotime.models.parameters import numpy_of as numpy_of
 from twotime.models.parameters import parameter_group as parameter_group
+from twotime.models.parameters import read_only as read_only
 from twotime.models.parameters import within as within
 from twotime.models.proposals import Plan, Scene, default_plan
 from twotime.models.rates import AnyArray, At, Scalar, Times

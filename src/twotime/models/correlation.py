@@ -6,19 +6,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Num
 
-from twotime.models.arguments import check_axes, parameters_of
-from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params
-from twotime.models.rates import AnyArray, Scalar, Times
+from twotime.compilation import verb
+from twotime.models.arguments import axes, parameters_of
+from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params, floating
+from twotime.models.rates import AnyArray, GivenTimes, Scalar, Times
 
-Angles = Float[AnyArray, " angle"]
-Given = Params | Mapping[str, Any]
-PairTimes = Float[AnyArray, " pair"]
+Angles = Num[AnyArray, " angle"]
+Given = Num[AnyArray, " param"] | Mapping[str, Any]
+PairTimes = Num[AnyArray, " pair"]
 
 
+@verb
 def correlation(
-    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar | Angles, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: GivenTimes, q: Scalar | Angles, phi: Angles
 ) -> Float[Array, "angle time time"]:
     """Normalised two-time correlation C on the plane, before contrast and offset.
 
@@ -36,12 +38,13 @@ def correlation(
         ValueError: If parameters, t or q cannot be used.
         TypeError: If `model` is no law.
     """
-    check_axes(t, q)
-    return _correlation(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
+    at = axes(t, q, phi)
+    return _correlation(model, parameters_of(model, params), *at)
 
 
+@verb
 def field(
-    model: AbstractTwoTimeModel, params: Given, *, t: Times, q: Scalar | Angles, phi: Angles
+    model: AbstractTwoTimeModel, params: Given, *, t: GivenTimes, q: Scalar | Angles, phi: Angles
 ) -> Complex[Array, "angle time time"]:
     """Correlation g1 of the scattered field on the plane: |g1|² is `correlation`.
 
@@ -58,17 +61,18 @@ def field(
     Raises:
         TypeError: If the model has no field correlation.
     """
-    check_axes(t, q)
-    return _field(model, parameters_of(model, params), t, jnp.asarray(q, t.dtype), phi)
+    at = axes(t, q, phi)
+    return _field(model, parameters_of(model, params), *at)
 
 
+@verb
 def correlation_at(
     model: AbstractTwoTimeModel,
     params: Given,
     t1: PairTimes,
     t2: PairTimes,
     *,
-    t: Times,
+    t: GivenTimes,
     q: Scalar,
     phi: Scalar,
 ) -> Float[Array, " pair"]:
@@ -86,9 +90,8 @@ def correlation_at(
     Returns:
         C at each pair; the order within a pair does not matter.
     """
-    check_axes(t, q)
-    angle, array = jnp.asarray(phi, t.dtype), parameters_of(model, params)
-    return _correlation_at(model, array, t1, t2, t, jnp.asarray(q, t.dtype), angle)
+    at = axes(t, q, phi)
+    return _correlation_at(model, parameters_of(model, params), floating(t1), floating(t2), *at)
 
 
 @eqx.filter_jit

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, final
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from twotime.models.rates import Integration, Scalar
@@ -24,6 +25,33 @@ def optional_number(value: Any) -> Any:
 def is_concrete(*values: Any) -> bool:
     """Whether all values are known numbers (not traced), so that they can be checked."""
     return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def numpy_of(*arrays: Any) -> Any:
+    """NumPy for known numbers, that of JAX for traced ones."""
+    return np if is_concrete(*arrays) else jnp
+
+
+def read_only(array: Any) -> Any:
+    """An array of NumPy that cannot be written into, nothing copied; anything else as it is."""
+    if not isinstance(array, np.ndarray) or not array.flags.writeable:
+        return array
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+def floating(value: Any) -> Any:
+    """Numbers as a floating-point array, of JAX where they are one, else of NumPy and read-only.
+
+    Integers become the default float: a wavevector cast to the type of integer times would be 0.
+    """
+    if isinstance(value, jax.Array):
+        is_float = jnp.issubdtype(value.dtype, jnp.inexact)
+        dtype = value.dtype if is_float else jnp.result_type(float)
+        return value.astype(dtype) if value.weak_type or not is_float else value
+    array = value if isinstance(value, np.ndarray) else np.asarray(value, np.float64)
+    return read_only(array.astype(np.float64) if array.dtype.kind in "iu" else array)
 
 
 @final

@@ -10,10 +10,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 AnyArray = Array | np.ndarray
 Times = Float[AnyArray, " time"]
+GivenTimes = Num[AnyArray, " time"]
+"""Frame times as users give them: integers become floats."""
 At = Float[AnyArray, " at"]
 Scalar = Float[AnyArray, ""] | float
 Real = Float[AnyArray, "..."] | float

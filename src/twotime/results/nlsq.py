@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.models.base import AbstractTwoTimeModel, Curve, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, Curve, numpy_of
 from twotime.models.correlation import correlation
+from twotime.models.rates import AnyArray
 from twotime.results import storage
 from twotime.results.folder import new_folder
 from twotime.results.judgement import Structure
@@ -168,8 +169,8 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]
-        """How contrast and offset are shared between angles; "auto" while the data are traced."""
-        if self.is_shared is None or not is_concrete(self.is_shared):
+        """How contrast and offset are shared between angles; "auto" while traced or stacked."""
+        if self.is_shared is None or not self._is_one():
             return self.asked_mode
         return "averaged" if self.is_shared else "individual"
 
@@ -189,6 +190,7 @@ class NLSQResult(storage.AbstractModelResult):
         Optima count as the same if their chi2 agrees to 1e-6, and if they differ from the result
         only by labels of components that the data cannot distinguish.
         """
+        self._check_is_one()
         chi2, found = np.asarray(self.ends_chi2), list[Optimum]()
         none = np.zeros(chi2.shape, bool)
         same = none if self.ends_same is None else np.asarray(self.ends_same)
@@ -214,7 +216,7 @@ class NLSQResult(storage.AbstractModelResult):
     ends_code = storage.former("ends_code", "ends_result", places)
 
     @property
-    def uncertainties(self) -> dict[str, float]:
+    def uncertainties(self) -> dict[str, Any]:
         """Standard deviations of the fitted parameters by name; `uncertainty_kind` says which.
 
         NaN for a parameter held on a bound, infinite for one that the data do not determine.
@@ -222,7 +224,7 @@ class NLSQResult(storage.AbstractModelResult):
         return self._deviations(self.covariance)
 
     @property
-    def uncertainties_iid(self) -> dict[str, float]:
+    def uncertainties_iid(self) -> dict[str, Any]:
         """Standard deviations if all points were independent: too small for real speckle."""
         return self._deviations(self.covariance_iid)
 
@@ -240,13 +242,18 @@ class NLSQResult(storage.AbstractModelResult):
         return 1 - self.chi2 / self.total
 
     @property
-    def converged(self) -> bool:
-        """Whether gradient and step were checked and found within tolerance."""
-        return bool(self.result == RESULTS.successful)
+    def converged(self) -> Any:
+        """Whether gradient and step were checked and found within tolerance.
+
+        True or false; an array of flags where results are traced or stacked.
+        """
+        is_good = jnp.asarray(self.result == RESULTS.successful)
+        return bool(is_good) if self._is_one() else is_good
 
     @property
     def status(self) -> str:
         """How the fit ended, as a sentence."""
+        self._check_is_one()
         sentence = RESULTS[self.result]  # type: ignore[misc, type-arg]
         return (
             f"{sentence} (projected gradient {float(self.gradient):.1e}, "
@@ -257,40 +264,48 @@ class NLSQResult(storage.AbstractModelResult):
     @property
     def at_bound(self) -> tuple[str, ...]:
         """Names of the fitted parameters, and contrast and offset, that ended on a bound."""
+        self._check_is_one()
         held = [n for n, on in zip(self.names, np.asarray(self.held), strict=True) if on]
         flags = np.asarray(self.scaling_at_bound)
         scaling = [n for k, n in enumerate(("contrast", "offset")) if flags[:, k].any()]
         return tuple(held + scaling)
 
     @property
-    def correlation(self) -> Float[np.ndarray, "free free"]:
+    def correlation(self) -> Float[AnyArray, "*batch free free"]:
         """Correlation matrix of the fitted parameters; NaN where there is no deviation."""
-        cov = np.asarray(self.covariance)
-        deviation = np.sqrt(np.diag(cov))
-        deviation = np.where(deviation > 0, deviation, np.nan)
-        return cov / np.outer(deviation, deviation)
+        xp = numpy_of(self.covariance)
+        cov = xp.asarray(self.covariance)
+        variance = xp.diagonal(cov, axis1=-2, axis2=-1)
+        deviation = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
+        return cov / (deviation[..., :, None] * deviation[..., None, :])
 
     @property
-    def undetermined(self) -> Bool[np.ndarray, "direction free"]:
-        """Which parameters take part in each null direction."""
-        null = np.asarray(null_directions(jnp.asarray(self.eigenvalues), jnp.asarray(self.held)))
-        return np.abs(np.asarray(self.eigenvectors).T[null]) > 1e-3
+    def undetermined(self) -> Bool[AnyArray, "*batch direction free"]:
+        """Which parameters take part in each direction, where it is a null direction.
+
+        Directions are those of `eigenvectors`.
+        """
+        xp = numpy_of(self.eigenvalues)
+        null = null_directions(self.eigenvalues, self.held)
+        return null[..., None] & (xp.abs(xp.swapaxes(xp.asarray(self.eigenvectors), -2, -1)) > 1e-3)
 
     @property
     def null_directions(self) -> tuple[str, ...]:
         """Combinations of parameters that the data do not determine, in words."""
-        names = np.asarray(self.names)
+        self._check_is_one()
+        names, parts = np.asarray(self.names), np.asarray(self.undetermined)
         return tuple(
             f"the data do not determine {names[part][0]}"
             if part.sum() == 1
             else f"the data do not determine one combination of {', '.join(names[part])}; fix one "
             "of them"
-            for part in self.undetermined
+            for part in parts[parts.any(axis=1)]
         )
 
     @property
     def unseen(self) -> tuple[str, ...]:
         """What the record cannot show of the decay, in words: its beginning or its end."""
+        self._check_is_one()
         if self.correlation_ends is None:
             return ()
         within, left = np.asarray(self.correlation_ends).T
@@ -316,6 +331,7 @@ class NLSQResult(storage.AbstractModelResult):
         Along these directions the error is more than 100 times that of a parameter with the others
         fixed, both if all points were independent.
         """
+        self._check_is_one()
         names, values = np.asarray(self.names), np.asarray(self.eigenvalues)
         sloppy = (values >= _NULL) & (values < _SLOPPY)
         pairs = zip(values[sloppy], np.asarray(self.eigenvectors).T[sloppy], strict=True)
@@ -355,21 +371,23 @@ class NLSQResult(storage.AbstractModelResult):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, name)) for name in ("phi", "contrast", "offset")}
 
-    def _deviations(self, covariance: Float[Array, "free free"]) -> dict[str, float]:
-        deviation = np.sqrt(np.maximum(np.diag(np.asarray(covariance)), 0.0))
-        deviation = np.where(self.undetermined.any(axis=0), np.inf, deviation)
-        deviation = np.where(np.asarray(self.held), np.nan, deviation)
-        return dict(zip(self.names, deviation.tolist(), strict=True))
+    def _deviations(self, covariance: Float[Array, "*batch free free"]) -> dict[str, Any]:
+        xp = numpy_of(covariance)
+        variance = xp.maximum(xp.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
+        deviation = xp.where(self.undetermined.any(axis=-2), xp.inf, xp.sqrt(variance))
+        return self._by_name(self.names, xp.where(xp.asarray(self.held), xp.nan, deviation))
 
 
 def null_directions(
-    eigenvalues: Float[Array, " free"], held: Bool[Array, " free"]
-) -> Bool[Array, " free"]:
+    eigenvalues: Float[AnyArray, "*batch free"], held: Bool[AnyArray, "*batch free"]
+) -> Bool[AnyArray, "*batch free"]:
     """Which eigenvalues of a unit-diagonal Gauss-Newton matrix are zero by rounding.
 
     Parameters held on a bound have the eigenvalue -1: they come first and do not count.
     """
-    first = jnp.arange(eigenvalues.shape[0]) >= jnp.sum(held)
+    xp = numpy_of(eigenvalues, held)
+    eigenvalues, held = xp.asarray(eigenvalues), xp.asarray(held)
+    first = xp.arange(eigenvalues.shape[-1]) >= xp.sum(held, axis=-1, keepdims=True)
     return first & (eigenvalues < _NULL)
 
 

@@ -79,19 +79,35 @@ class AbstractResult(eqx.Module):
         leaves = jax.tree.leaves(self)
         return is_concrete(*leaves) and all(map(eqx.is_array_like, leaves))
 
+    def _check_is_one(self) -> None:
+        """Refuse to put into words what is traced, or several results stacked."""
+        if self._is_one():
+            return
+        is_known = is_concrete(*jax.tree.leaves(self))
+        fix = "take one with fit[i] or tt.unstack" if is_known else "return it from there first"
+        raise TypeError(
+            "Words and tables are of one result whose numbers are known; this one is "
+            f"{'several stacked' if is_known else 'traced by JAX'}: {fix}. Its arrays (values, "
+            "params, uncertainties, converged, covariance, chi2) can be read there too."
+        )
+
+    def _described(self) -> Any:
+        self._check_is_one()
+        return describe(self)
+
     @property
     def table(self) -> Any:
         """The main table: parameters with their uncertainties."""
-        return describe(self).table
+        return self._described().table
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences that belong under the tables."""
-        return describe(self).remarks
+        return self._described().remarks
 
     def summary(self) -> dict[str, Any]:
         """The findings by name, for other programs to read."""
-        return describe(self).summary()
+        return self._described().summary()
 
     def report(
         self, curves: Curves = None, provenance: Provenance | None = None, figures: Names = ()
@@ -103,7 +119,7 @@ class AbstractResult(eqx.Module):
             provenance: Where the result comes from, to be included.
             figures: Names of figures to embed.
         """
-        return describe(self).document(curves or {}, provenance, figures)
+        return self._described().document(curves or {}, provenance, figures)
 
     def save(
         self,
@@ -175,9 +191,24 @@ class AbstractModelResult(AbstractResult):
         return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
     @property
-    def params(self) -> dict[str, float]:
-        """All parameters by name, fixed ones included."""
-        return dict(zip(self.all_names, np.asarray(self.values).tolist(), strict=True))
+    def params(self) -> dict[str, Any]:
+        """All parameters by name, fixed ones included: numbers; arrays where traced or stacked."""
+        return self._by_name(self.all_names, self.values)
+
+    def __getitem__(self, index: int) -> "AbstractModelResult":
+        """One of several results that `vmap` or `jax.tree.map(stack, ...)` made.
+
+        Raises:
+            TypeError: If this is one result.
+        """
+        if np.ndim(self.values) == 1:
+            raise TypeError("fit[i] takes one of several stacked fits; this is one fit already.")
+        return jax.tree.map(lambda x: x[index], self)
+
+    def _by_name(self, names: Names, array: Any) -> dict[str, Any]:
+        if self._is_one():
+            return dict(zip(names, np.asarray(array).tolist(), strict=True))
+        return {name: array[..., i] for i, name in enumerate(names)}
 
 
 def optional(package: str, purpose: str) -> Any:

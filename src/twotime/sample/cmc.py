@@ -1,46 +1,52 @@
 """Sampling as users call it: `fit_cmc`, what it is asked for, and what it refuses."""
 
-import difflib
 import inspect
-import itertools
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
+from twotime.compilation import check_is_outside, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
-from twotime.models.base import AbstractTwoTimeModel, is_concrete
+from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.laws import law_name
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.nlsq import NLSQResult
 from twotime.sample import chains, combine, coordinates, density, driver, result, shards
-from twotime.sample.inputs import check_space, checked_fit, informed
+from twotime.sample.inputs import (
+    LIMITS,
+    NUTS,
+    WHOLE,
+    check_space,
+    checked_fit,
+    gathered,
+    informed,
+    resolved,
+)
 from twotime.sample.width import WIDTHS, Independent, Information, linearise
 
-NUTS, WHOLE, LIMITS = chains.Nuts(), shards.Sharding(), Limits()
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
-_RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
 _SHOWN = 400
+_TRACEABLE = "The traceable part is the density that it samples, `tt.log_density`."
 _STARTS = 4
 """Starts of a fit that is made to sample from, and to see whether one that was given is best."""
 OnProgress = Callable[[driver.Progress], None]
-T = TypeVar("T")
 
 
+@verb
 def fit_cmc(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, *, key: PRNGKeyArray,
     start: NLSQResult | str | None = None, sampler: chains.AbstractSampler | str = NUTS,
@@ -87,9 +93,9 @@ def fit_cmc(
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
     check_kinds(model, data, space)
-    if not is_concrete(*jax.tree.leaves((model, data, space, key))):
-        raise TypeError("fit_cmc adapts on the host; call it outside of jit, vmap and grad.")
-    sampler, sharding, limits = gathered(sampler, sharding, limits, short)
+    check_is_outside("fit_cmc", (model, data, space, key), _TRACEABLE)
+    names = inspect.signature(fit_cmc).parameters
+    sampler, sharding, limits = gathered(sampler, sharding, limits, short, names)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     check_space(data, space)
@@ -147,10 +153,21 @@ class Setup(NamedTuple):
     seed: int
 
 
-def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) -> CMCResult:
-    """Sample and keep blocks in a folder, from those that are there if that is asked for."""
-    begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
-    fit, space = _fit_to_start(job), job.space
+class Prepared(NamedTuple):
+    """A job as its fit decides it, the fit, and fields of `Setup`."""
+
+    job: Job
+    fit: NLSQResult
+    posterior: density.Posterior
+    whole: density.Posterior
+    evaluator: str
+    found: Information
+    priors: coordinates.PriorCheck
+
+
+def prepare(job: Job) -> Prepared:
+    """Fit, where no fit was given, and set up the posterior of all points."""
+    fit, space, n = _fit_to_start(job), job.space, job.sharding.n_shards
     if job.mode.is_decided:
         job = job._replace(mode=resolve_mode(fit.per_angle_mode, job.data.ring))
     if fit.weight is not None:
@@ -159,6 +176,13 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
         space = informed(space, fit, job.prior_from_fit)
     posterior, evaluator, found, checked = _posterior(job, space, fit)
     whole, word = _as_list(posterior, n, evaluator, is_asked=job.evaluator != "auto")
+    return Prepared(job, fit, posterior, whole, word, found, checked)
+
+
+def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) -> CMCResult:
+    """Sample and keep blocks in a folder, from those that are there if that is asked for."""
+    begun, n, key, sampler = time.perf_counter(), job.sharding.n_shards, job.key, job.sampler
+    job, fit, posterior, whole, word, found, checked = prepare(job)
     if job.start == "prior":
         shape, guide = shards.prior_shape(posterior), None
         wider, jitter = n**0.5, n**-0.5
@@ -216,6 +240,14 @@ def _posterior(
     )
     posterior = replace(posterior, **job.width.changes(found))
     return posterior, evaluator.word, found, coordinates.joined(checks)
+
+
+def coordinate_names(posterior: density.Posterior) -> tuple[str, ...]:
+    """Names of the coordinates of a position: parameters, contrasts and offsets, noise."""
+    sampled = posterior.scaling.sampled
+    kinds = () if sampled is None else sampled.names
+    scaling = _numbered(kinds, np.asarray(posterior.scaling.basis))
+    return posterior.coordinates.names + scaling + ("noise",) * posterior.noise.size
 
 
 def _numbered(kinds: tuple[str, ...], basis: np.ndarray) -> tuple[str, ...]:
@@ -288,9 +320,6 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
     """The part of a result that is known before sampling."""
     posterior, is_cut = setup.posterior, job.sharding.n_shards > 1
     data = posterior.plane.data
-    sampled = posterior.scaling.sampled
-    kinds = () if sampled is None else sampled.names
-    names = posterior.coordinates.names + _numbered(kinds, np.asarray(posterior.scaling.basis))
     return {
         "all_names": tuple(job.space.names),
         "varying": posterior.varying,
@@ -299,13 +328,13 @@ def _names(job: Job, setup: Setup) -> dict[str, Any]:
         "per_angle_mode": job.mode.word,
         "evaluator": setup.evaluator,
         "sampler": job.sampler.word,
-        "scaling_kind": "sampled" if kinds else "marginal",
+        "scaling_kind": "sampled" if posterior.sizes[1] else "marginal",
         "noise_kind": posterior.noise.word,
         "combination": job.combine.word if is_cut else "",
         "strategy": job.sharding.strategy if is_cut else "",
         "width_kind": job.width.word,
         "width_text": job.width.text,
-        "coordinate_names": names + ("noise",) * posterior.noise.size,
+        "coordinate_names": coordinate_names(posterior),
         "limits": job.limits,
         "prior_names": setup.priors.names,
         "phi": np.asarray(data.phi, float),
@@ -387,57 +416,3 @@ def _as_list(
     if posterior.source.n_points <= _LISTED:
         return shards.listed(posterior), "point lists"
     return posterior, "point lists" if n_shards > 1 else evaluator
-
-
-def resolved(name: str, value: Any, known: Mapping[str, T]) -> T:
-    """What a word stands for; anything but a word stands for itself.
-
-    Raises:
-        ValueError: If the word is unknown.
-    """
-    if isinstance(value, str) and value not in known:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
-    return known[value] if isinstance(value, str) else value
-
-
-def gathered(
-    sampler: chains.AbstractSampler | str,
-    sharding: shards.Sharding,
-    limits: Limits,
-    short: Mapping[str, Any],
-) -> tuple[chains.AbstractSampler, shards.Sharding, Limits]:
-    """Sampler, sharding and limits, with the fields that were given one by one.
-
-    Raises:
-        TypeError: If one is unknown, or given twice.
-        ValueError: If a value cannot be used.
-    """
-    for name in short.keys() & _RENAMED.keys():
-        warnings.warn(f"{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=3)
-    named = [(_RENAMED.get(name, name), value) for name, value in short.items()]
-    given = dict(named)
-    kinds = [_fields(*chains.SAMPLERS.values()), _fields(shards.Sharding), ["max_reduced_chi2"]]
-    for name in given:
-        if not any(name in kind for kind in kinds):
-            every = [*inspect.signature(fit_cmc).parameters, *itertools.chain(*kinds)]
-            close = difflib.get_close_matches(name, every, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else f"; expected {', '.join(every)}."
-            raise TypeError(f"fit_cmc got an unknown keyword {name!r}{hint}")
-    of_sampler, of_sharding, of_limits = ({n: given[n] for n in given if n in k} for k in kinds)
-    clashes = [] if sampler is NUTS or isinstance(sampler, str) else list(of_sampler)
-    clashes += [] if sharding is WHOLE else list(of_sharding)
-    clashes += [] if limits.max_reduced_chi2 is None else list(of_limits)
-    if clashes or len(given) < len(named):
-        raise TypeError(
-            f"fit_cmc got {', '.join(clashes or _RENAMED.values())} twice: by itself and in "
-            "sampler, sharding or limits; give it once."
-        )
-    if isinstance(sampler, str) or of_sampler:
-        word = sampler if isinstance(sampler, str) else NUTS.word
-        kind = resolved("sampler", word, chains.SAMPLERS)
-        sampler = kind(**{n: of_sampler[n] for n in of_sampler if n in _fields(kind)})
-    return sampler, replace(sharding, **of_sharding), replace(limits, **of_limits)
-
-
-def _fields(*classes: type) -> list[str]:
-    return [field.name for kind in classes for field in fields(kind)]

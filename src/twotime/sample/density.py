@@ -290,19 +290,24 @@ class Posterior(eqx.Module):
 
     def log_density(self, position: Position) -> Float[Array, ""]:
         """Log density up to a constant; -inf where it is not finite."""
-        z, zs, log_noise = self._split(position)
-        value = self.share * self.coordinates.log_prior(z)
-        system = self.system(z)
-        if self.scaling.sampled is None:
-            value += self._marginal(system, log_noise)
-        else:
+        z, zs, _ = self.split(position)
+        value = self.share * self.coordinates.log_prior(z) + self.log_likelihood(position)
+        if self.scaling.sampled is not None:
             value += self.share * self.scaling.sampled.log_prior(zs)
-            chi2 = system.chi2(self.scaling.values(zs))
-            value += self.noise.log_likelihood(chi2, log_noise, self.power, self.source.n_points)
-        value -= self.power * self.source.n_points * log_noise
         if self.guide is not None:
             value += self.guide.log_density(position)
         return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+
+    def log_likelihood(self, position: Position) -> Float[Array, ""]:
+        """Log likelihood up to a constant, contrast and offset integrated out if not sampled."""
+        z, zs, log_noise = self.split(position)
+        system, count = self.system(z), self.source.n_points
+        if self.scaling.sampled is None:
+            value: Real = self._marginal(system, log_noise)
+        else:
+            chi2 = system.chi2(self.scaling.values(zs))
+            value = self.noise.log_likelihood(chi2, log_noise, self.power, count)
+        return jnp.asarray(value - self.power * count * log_noise)
 
     def complete(self, position: Position, key: PRNGKeyArray) -> Float[Array, " joint"]:
         """A draw of everything: what was integrated out is drawn given what was sampled.
@@ -310,7 +315,7 @@ class Posterior(eqx.Module):
         It is (coordinates of the parameters, of the free scaling, log noise where not known);
         scaling that was integrated out is its own coordinate.
         """
-        z, zs, log_noise = self._split(position)
+        z, zs, log_noise = self.split(position)
         system = self.system(z)
         if self.scaling.sampled is None:
             factor, best = self._conditional(system, log_noise)
@@ -331,7 +336,8 @@ class Posterior(eqx.Module):
             return system
         return self.adjustment.system(system, s, self.share)
 
-    def _split(self, position: Array) -> tuple[Array, Array, Array]:
+    def split(self, position: Array) -> tuple[Array, Array, Array]:
+        """Coordinates of the parameters, of the scaling, and logarithm of the noise."""
         n, m, k = self.sizes
         return position[:n], position[n : n + m], position[n + m] if k else jnp.zeros(())
 

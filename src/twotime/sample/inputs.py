@@ -1,10 +1,23 @@
-"""What `fit_cmc` refuses to sample from, and priors about a fit."""
+"""What `fit_cmc` is asked for and refuses to sample from, and priors about a fit."""
+
+import difflib
+import itertools
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from twotime.config.parameter_space import ParameterSpace, PriorDistribution
 from twotime.data.dataset import TwoTimeData
+from twotime.results.cmc import Limits
 from twotime.results.nlsq import NLSQResult
+from twotime.sample import chains, shards
+
+NUTS, WHOLE, LIMITS = chains.Nuts(), shards.Sharding(), Limits()
+_RENAMED = {"min_pixels": "min_points", "n_strata": "strata"}
+T = TypeVar("T")
 
 
 def check_space(data: TwoTimeData, space: ParameterSpace) -> None:
@@ -79,3 +92,65 @@ def informed(space: ParameterSpace, fit: NLSQResult, factor: float) -> Parameter
         width, ends = factor * deviation, space.bounds[name]
         priors[name] = PriorDistribution.truncated_normal(fit.params[name], width, *ends)
     return space.with_priors(priors)
+
+
+def resolved(name: str, value: Any, known: Mapping[str, T]) -> T:
+    """What a word stands for; anything but a word stands for itself.
+
+    Raises:
+        ValueError: If the word is unknown.
+    """
+    if isinstance(value, str) and value not in known:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(known)}.")
+    return known[value] if isinstance(value, str) else value
+
+
+def gathered(
+    sampler: chains.AbstractSampler | str,
+    sharding: shards.Sharding,
+    limits: Limits,
+    short: Mapping[str, Any],
+    others: Iterable[str] = (),
+) -> tuple[chains.AbstractSampler, shards.Sharding, Limits]:
+    """Sampler, sharding and limits, with the fields that were given one by one.
+
+    Args:
+        sampler: The sampler.
+        sharding: How points are dealt.
+        limits: What fit and chains must keep.
+        short: The fields.
+        others: Other keywords that might have been meant.
+
+    Raises:
+        TypeError: If one is unknown, or given twice.
+        ValueError: If a value cannot be used.
+    """
+    for name in short.keys() & _RENAMED.keys():
+        warnings.warn(f"{name} is now {_RENAMED[name]}", DeprecationWarning, stacklevel=4)
+    named = [(_RENAMED.get(name, name), value) for name, value in short.items()]
+    given = dict(named)
+    kinds = [_fields(*chains.SAMPLERS.values()), _fields(shards.Sharding), ["max_reduced_chi2"]]
+    for name in given:
+        if not any(name in kind for kind in kinds):
+            every = [*others, *itertools.chain(*kinds)]
+            close = difflib.get_close_matches(name, every, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; expected {', '.join(every)}."
+            raise TypeError(f"fit_cmc got an unknown keyword {name!r}{hint}")
+    of_sampler, of_sharding, of_limits = ({n: given[n] for n in given if n in k} for k in kinds)
+    clashes = [] if sampler is NUTS or isinstance(sampler, str) else list(of_sampler)
+    clashes += [] if sharding is WHOLE else list(of_sharding)
+    clashes += [] if limits.max_reduced_chi2 is None else list(of_limits)
+    if clashes or len(given) < len(named):
+        raise TypeError(
+            f"fit_cmc got {', '.join(clashes or _RENAMED.values())} twice: by itself and in "
+            "sampler, sharding or limits; give it once."
+        )
+    if isinstance(sampler, str) or of_sampler:
+        word = sampler if isinstance(sampler, str) else NUTS.word
+        kind = resolved("sampler", word, chains.SAMPLERS)
+        sampler = kind(**{n: of_sampler[n] for n in of_sampler if n in _fields(kind)})
+    return sampler, replace(sharding, **of_sharding), replace(limits, **of_limits)
+
+
+def _fields(*classes: type) -> list[str]:
+    return [field.name for kind in classes for field in fields(kind)]

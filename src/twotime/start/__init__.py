@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
+from twotime.compilation import check_is_outside, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import check_kinds, space_for
@@ -140,6 +141,7 @@ _ROUNDS, _PARENTS, _TRIED = 4, 2, 44
 _GO_ON, _MEMBERS, _FINALISTS, _LEADERS = 12, 4, 4, 2
 
 
+@verb
 def estimate_starts(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
@@ -160,7 +162,13 @@ def estimate_starts(
         count: How many starts at most; optima of coarse data before other candidates.
     """
     check_kinds(model, data, space)
+    check_is_outside(
+        "estimate_starts", (model, data, space),
+        "The traceable part is fit_nlsq, whose `starts` may be an array.",
+    )  # fmt: skip
     space = space_for(model, data, space)
+    if is_known(space).all():
+        return [space]
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.ring)
     problem = partial(coarse.coarse_problem, model, data, space, mode)

@@ -1,12 +1,14 @@
 """For tests of laws: the laws that every model keeps, and hypothesis strategies.
 
 `check_model(MyModel())` puts a model through all laws; the first broken one is named in a
-sentence. The strategies draw parameters, priors, spaces, times, angles, data, configurations and
+sentence. `check_composable(verb, args)` does the same with a function and the transformations of
+JAX. The strategies draw parameters, priors, spaces, times, angles, data, configurations and
 laws inside their domain. Needs hypothesis and float64.
 """
 
 from twotime.testing.checks import LawBroken as LawBroken
 from twotime.testing.checks import check_model as check_model
+from twotime.testing.composable import check_composable as check_composable
 from twotime.testing.derivatives import derivative_errors as derivative_errors
 from twotime.testing.strategies import angles as angles
 from twotime.testing.strategies import configs as configs
@@ -20,6 +22,6 @@ from twotime.testing.strategies import thetas as thetas
 from twotime.testing.strategies import times as times
 
 __all__ = [
-    "LawBroken", "angles", "check_model", "configs", "data", "derivative_errors", "forms", "laws",
-    "parameters", "priors", "spaces", "thetas", "times",
+    "LawBroken", "angles", "check_composable", "check_model", "configs", "data",
+    "derivative_errors", "forms", "laws", "parameters", "priors", "spaces", "thetas", "times",
 ]  # fmt: skip

@@ -1,0 +1,147 @@
+"""The density that `fit_cmc` samples, for samplers and optimisers of other programs."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from twotime.compilation import check_is_outside, verb
+from twotime.config.parameter_space import ParameterSpace
+from twotime.data.dataset import TwoTimeData
+from twotime.data.scales import check_kinds
+from twotime.fit import check_inputs
+from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.scaling import Individual, resolve_mode
+from twotime.results.nlsq import NLSQResult
+from twotime.sample import cmc, combine, density, inputs, shards
+from twotime.sample.coordinates import Coordinates, interval_to_real, logarithms
+from twotime.sample.width import WIDTHS, Independent
+
+Position = Float[Array, " coordinate"]
+_NOISE = "noise"
+
+
+class LogDensity(eqx.Module):
+    """A posterior density on the whole of space: a function of a position, and its bijection.
+
+    A PyTree of arrays: pass it through `jit`, differentiate it, batch it over positions. Contrast
+    and offset are integrated out, or coordinates by the name of the first angle that each is of.
+
+    Attributes:
+        posterior: What is evaluated.
+        start: The position of the fit.
+        names: Name of each coordinate: parameters, contrasts and offsets, noise.
+    """
+
+    posterior: density.Posterior
+    start: Position
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @verb
+    def __call__(self, position: Position) -> Float[Array, ""]:
+        """Log density of the posterior in the coordinates, up to a constant."""
+        return self.posterior.log_density(jnp.asarray(position))
+
+    @verb
+    def log_likelihood(self, params: dict[str, Any]) -> Float[Array, ""]:
+        """The same without priors and change of coordinates, for priors of another program.
+
+        Args:
+            params: What `to_params` returns: the value of each name [its unit].
+        """
+        return self.posterior.log_likelihood(self.from_params(params))
+
+    @verb
+    def to_params(self, position: Position) -> dict[str, Float[Array, ""]]:
+        """Parameters, contrasts and offsets by name [their units], and the noise level."""
+        z, zs, log_noise = self.posterior.split(jnp.asarray(position))
+        values = [self.posterior.coordinates.to_values(z)]
+        if self.posterior.scaling.sampled is not None:
+            values.append(self.posterior.scaling.sampled.to_values(zs))
+        if self.posterior.noise.size:
+            values.append(jnp.exp(log_noise)[None])
+        return dict(zip(self.names, jnp.concatenate(values), strict=True))
+
+    @verb
+    def from_params(self, params: dict[str, Any]) -> Position:
+        """The position of parameters: the inverse of `to_params`.
+
+        Raises:
+            ValueError: If a name is missing or unknown.
+        """
+        wrong = sorted({*params} ^ {*self.names})
+        if wrong:
+            raise ValueError(
+                f"The density is of {', '.join(self.names)}; of those given {', '.join(wrong)} is "
+                "missing or unknown."
+            )
+        values = jnp.stack([jnp.asarray(params[name], float) for name in self.names])
+        x, scaling, noise = self.posterior.split(values)
+        parts = [_real(self.posterior.coordinates, x)]
+        if self.posterior.scaling.sampled is not None:
+            parts.append(_real(self.posterior.scaling.sampled, scaling))
+        if self.posterior.noise.size:
+            parts.append(jnp.log(noise)[None])
+        return jnp.concatenate(parts)
+
+
+def _real(coordinates: Coordinates, values: Float[Array, " free"]) -> Float[Array, " free"]:
+    """Coordinates of values inside the domain."""
+    s = logarithms(values, coordinates.is_log)
+    return interval_to_real(s, coordinates.low, coordinates.high)
+
+
+@verb
+def log_density(
+    model: AbstractTwoTimeModel,
+    data: TwoTimeData,
+    space: ParameterSpace,
+    *,
+    start: NLSQResult | None = None,
+    per_angle_mode: str | Individual = "auto",
+    evaluator: str = "auto",
+    scaling: str = "auto",
+    noise: str = "sampled",
+    width: Independent | str = "curvature",
+    prior_from_fit: float | None = None,
+) -> LogDensity:
+    """The density that `fit_cmc` samples with the same arguments.
+
+    This is a host verb: a fit decides how contrast and offset are treated and how wide the
+    likelihood is. What it returns is traceable.
+
+    Args:
+        model: The model.
+        data: The data.
+        space: Bounds, priors and which parameters vary.
+        start: A fit, about which the likelihood is corrected; None fits first.
+        per_angle_mode: As in `fit_cmc`, and all that follow.
+        evaluator: What computes the likelihood.
+        scaling: Contrast and offset "marginal", "sampled" or "auto".
+        noise: An unknown noise level "sampled" or "marginal".
+        width: Correction of the likelihood for noise that points share.
+        prior_from_fit: Replace priors by normals about the fit.
+
+    Raises:
+        TypeError: If values are traced by JAX.
+        ValueError: If a value cannot be used.
+    """
+    check_kinds(model, data, space)
+    check_is_outside("log_density", (model, data, space), "The density it returns is traceable.")
+    mode = resolve_mode(per_angle_mode, data.ring)
+    space = check_inputs(model, data, space, mode)
+    inputs.check_space(data, space)
+    job = cmc.Job(
+        model, data, space, jax.random.key(0), start, inputs.NUTS, inputs.WHOLE, inputs.LIMITS,
+        mode, evaluator, scaling, prior_from_fit,
+        inputs.resolved("noise", noise, density.NOISES), inputs.resolved("width", width, WIDTHS),
+        inputs.resolved("combine", inputs.WHOLE.combine, combine.COMBINATIONS),
+    )  # fmt: skip
+    ready = cmc.prepare(job)
+    names = cmc.coordinate_names(ready.posterior)
+    place, _ = shards.position_of_fit(ready.posterior, ready.fit)
+    arrays = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, ready.whole)
+    return LogDensity(arrays, jnp.asarray(place), names)
