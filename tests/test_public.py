@@ -22,7 +22,7 @@ NAMES = {
     "delta_bands", "draw_bands", "estimate_starts", "fit_nlsq", "fit_sequential",
     "known_noise_covariance", "optimum", "profile", "read_counts", "residual_structure",
     "Consensus", "Gaussian", "Hmc", "Importance", "Limits", "Nuts", "Sharding", "fit_cmc",
-    "OneTime", "inspect_file", "join", "one_time", "load_data", "load_result",
+    "OneTime", "average", "inspect_file", "join", "one_time", "load_data", "load_result",
     "simulate", "simulate_speckle", "write_apsu",
 }  # fmt: skip
 

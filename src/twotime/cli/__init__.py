@@ -263,25 +263,24 @@ def fit(
     is missing.
     """
     from twotime import batch, workflow
-    from twotime.cli.many import files_of, fit_all
+    from twotime.cli.many import fit_all
 
     quiet, verbose, resume = (options[name] for name in ("quiet", "verbose", "resume"))
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose contradict each other; leave one out.")
-    settings, files = settings_of(config, changes), files_of(options["data"])
-    one = files[0] if len(files) == 1 else None
-    settings = batch.with_choice(settings, options["q"], is_together=options["together"], file=one)
+    choice = {"is_together": options["together"], "files": options["data"]}
+    settings = batch.with_choice(settings_of(config, changes), options["q"], **choice)
     if method is not None:
         settings = workflow.with_method(settings, method)
     logs = settings.section("logging") | ({"level": "DEBUG"} if verbose else {})
     follow(logs, settings.base_dir, is_quiet=quiet)
     set_up(settings.section("hardware")["device"])
-    if batch.is_batch(settings, files):
+    if batch.is_batch(settings):
         for name in ("resume", "is_json"):
             if options[name]:
                 raise click.UsageError(f"--{name.removeprefix('is_')} has no effect on many fits.")
         folder = output or settings.output_dir
-        is_good = fit_all(settings, folder, files, overwrite=options["overwrite"])
+        is_good = fit_all(settings, folder, overwrite=options["overwrite"])
         return CONVERGED if is_good else NOT_CONVERGED
     folder, overwrite = output or settings.output_dir, options["overwrite"] or resume
     shown = Shown.JSON if options["is_json"] else Shown.NOTHING if quiet else Shown.TABLES
