@@ -172,6 +172,28 @@ def inspect(file: Path) -> None:
     print(inspect_file(checked_data(file)))
 
 
+@twotime.command(
+    epilog=_examples("g2 data.h5", "g2 data.h5 --q 0.0054 --ages 3 -o look.csv", "g2 run.yaml")
+)
+@click.argument("file", type=FILE)
+@click.option("--q", type=float, help="Wavevector [1/Å]; default: all, or that of a configuration.")
+@click.option("--ages", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Also divide the record into so many periods.")  # fmt: skip
+@click.option("-o", "--output", default="g2.csv", type=FILE, show_default=True)
+@OVERWRITE
+def g2(file: Path, q: float | None, ages: int, output: Path, overwrite: bool) -> None:
+    """Write c2 averaged over equal lags (one-time g2) as a table and a figure, to look at.
+
+    FILE is a data file or a configuration. It takes the sample as steady in each period, so
+    parameters come from a fit of the two-time matrices, not from g2.
+    """
+    from twotime.cli.looking import write_g2
+
+    set_up("auto")
+    for path in write_g2(file, q, ages, output, overwrite=overwrite):
+        print(f"wrote {path}")
+
+
 @twotime.command(epilog=_examples("migrate old.yaml", "migrate old.yaml -o new.yaml"))
 @click.argument("old", type=FILE)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
