@@ -4,8 +4,8 @@
 
 Speckle is simulated by NumPy at 16 wavevectors and 3 angles, 200 frames, with a decay of a power of
 q (2: diffusion, 1: ballistic); one law is fitted to all, with that power fixed and free. Counted is
-how often the truth lies within one and two standard deviations, and how far estimates scatter compared
-with their error bars. Times are those of the processor, of compiled fits.
+how often the truth lies within one and two standard deviations, and how far estimates scatter
+compared with their error bars. Times are those of the processor, of compiled fits.
 """
 
 import sys

@@ -183,8 +183,8 @@ class ConfigManager:
         found = dict[Path, None]()
         for name in [given] if isinstance(given, str) else given:
             path = folder / expanded(name)
-            matches = [] if path.exists() else sorted(glob.glob(str(path)))
-            found |= dict.fromkeys(map(Path, matches or [path]))
+            matches = [] if path.exists() else sorted(map(Path, glob.glob(str(path))))
+            found |= dict.fromkeys(matches or [path])
         return tuple(found)
 
     @property

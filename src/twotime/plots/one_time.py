@@ -25,9 +25,9 @@ def g2(found: Sequence[OneTime], title: str = WARNING) -> Figure:
     for k, ax in enumerate(axes):
         for i, (x, p) in enumerate(curves):
             first, last = x.periods[p]
-            style = {"color": colours(0.9 * (i - 1) / max(len(curves) - 2, 1)) if i else "black"}
-            bars = {"yerr": x.error[p, k], "fmt": "o-", "ms": 3, "lw": 1}
-            ax.errorbar(x.tau, x.g2[p, k], label=f"{first:.4g} to {last:.4g} s", **bars, **style)
+            colour = colours(0.9 * (i - 1) / max(len(curves) - 2, 1)) if i else "black"
+            y, error, label = x.g2[p, k], x.error[p, k], f"{first:.4g} to {last:.4g} s"
+            ax.errorbar(x.tau, y, error, fmt="o-", ms=3, lw=1, color=colour, label=label)
         ax.set_xscale("log")
         ax.set_title(f"q = {q[k]:.5g} Å⁻¹, φ = {phi[k]:.4g}°", fontsize="medium")
         ax.set_xlabel("τ [s]")
