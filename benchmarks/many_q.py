@@ -47,7 +47,8 @@ def measured(rng: np.random.Generator, exponent: float) -> list[tt.TwoTimeData]:
 
 def fitted(law: tt.StaticDiffusion, data: tt.TwoTimeData) -> tuple[tt.NLSQResult, float]:
     """A fit, and its time [s]."""
-    space = tt.ParameterSpace.of(law).with_vary({"D_offset": False})
+    vary = {"D_offset": False} | ({"q_exponent": True} if law.q_reference is not None else {})
+    space = tt.ParameterSpace.of(law).with_vary(vary)
     begun = time.process_time()
     fit = jax.block_until_ready(tt.fit_nlsq(law, data, space.with_values({"D0": 1e4, "alpha": 0})))
     return fit, time.process_time() - begun
