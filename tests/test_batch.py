@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -47,7 +48,7 @@ def fitted(monkeypatch):
     """Wavevectors that were fitted; results follow from them, J is proportional to 1/q."""
     seen = []
 
-    def run(config, folder, *, overwrite):
+    def run(config, folder, *, overwrite, resume):
         q = config.wavevector_q
         seen.append(q)
         if q == fitted_faults.get("q"):
@@ -66,20 +67,29 @@ def config() -> ConfigManager:
     return ConfigManager.from_yaml("run.yaml")
 
 
+def of_files(*names: str, **keys: str) -> ConfigManager:
+    """The configuration with other files and keys about them."""
+    changed = config().get_config()
+    changed["experimental_data"] = {"file_path": list(names)} | keys
+    return ConfigManager.from_dict(changed)
+
+
 def rows(folder: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(Path(folder, batch.TABLE).read_text())))
 
 
 def test_each_wavevector_of_each_file_is_an_item(place):
-    items = batch.items_of(config(), [Path("a.h5"), Path("b.h5")])
+    items = batch.items_of(of_files("a.h5", "b.h5"))
     assert [item.name for item in items] == ["a/q_0.01", "a/q_0.02", "b"]
     assert [item.config and item.config.wavevector_q for item in items] == [*Q, None]
     assert "b.h5" in items[2].fault and "the HDF5 file cannot be read" in items[2].fault
     assert [item.name for item in batch.items_of(config())] == ["q_0.01", "q_0.02"]
     together = batch.with_choice(config(), None, is_together=True)
     assert [item.name for item in batch.items_of(together)] == ["together"]
+    Path("else").mkdir()
+    Path("else/a.h5").write_bytes(Path("a.h5").read_bytes())
     with pytest.raises(TwoTimeError, match="several items .* folder a/q_0.01, a/q_0.02"):
-        batch.items_of(config(), [Path("a.h5"), place / "a.h5"])
+        batch.items_of(of_files("a.h5", f"{place}/a.h5", "else/a.h5"))
 
 
 def test_what_asks_for_many_fits(place):
@@ -88,8 +98,15 @@ def test_what_asks_for_many_fits(place):
     assert not batch.is_batch(batch.with_choice(config(), "all", is_together=True))
     both = batch.with_choice(config(), "0.01,0.02", is_together=False)
     assert both.wavevector_q == [0.01, 0.02] and batch.is_batch(both)
-    one = batch.with_choice(config(), "0.01", is_together=False, file=Path("b.h5"))
-    assert batch.is_batch(one, [Path("a.h5"), Path("b.h5")]) and one.data_file_path.name == "b.h5"
+    one = batch.with_choice(config(), "0.01", is_together=False, files=["b.h5"])
+    assert not batch.is_batch(one) and one.data_file_path.name == "b.h5"
+    all_files = batch.with_choice(config(), "0.01", is_together=False, files=["?.h5"])
+    assert [path.name for path in all_files.data_file_paths] == ["a.h5", "b.h5"]
+    assert batch.is_batch(all_files)
+    repeats = batch.with_choice(
+        of_files("a.h5", "b.h5", file_mode="average"), "0.01", is_together=False
+    )
+    assert not batch.is_batch(repeats)
     with pytest.raises(TwoTimeError, match="--q is 'some'; expected all"):
         batch.with_choice(config(), "some", is_together=False)
 
@@ -104,7 +121,7 @@ def test_several_wavevectors_load_as_one_value_only_if_they_are_fitted_together(
 def test_a_failed_item_is_told_and_the_rest_goes_on(place, fitted):
     seen, faults = fitted
     faults["q"] = 0.01
-    outcomes = batch.run(config(), "out", [Path("a.h5"), Path("b.h5")])
+    outcomes = batch.run(of_files("a.h5", "b.h5"), "out")
     assert seen == list(Q) and [x.is_good for x in outcomes] == [False, True, False]
     found = rows("out")
     assert [row["folder"] for row in found] == ["a/q_0.01", "a/q_0.02", "b"]
@@ -133,6 +150,44 @@ def test_a_second_call_fits_what_is_missing(place, fitted):
     Path("else/mine.txt").write_text("")
     with pytest.raises(ResultError, match="holds other files and no batch"):
         batch.run(config(), "else")
+
+
+def test_interrupted_sampling_goes_on(place, fitted, monkeypatch):
+    seen, _ = fitted
+    begun, run = [], batch.workflow.run
+
+    def noted(config, folder, *, overwrite, resume):
+        begun.append((folder.name, resume))
+        run(config, folder, overwrite=overwrite, resume=resume)
+
+    monkeypatch.setattr(batch.workflow, "run", noted)
+    both = batch.workflow.with_method(config(), "both")
+    Path("out/q_0.02.run").mkdir(parents=True)  # kept draws
+    (Path("out") / batch.RECORD).write_text(json.dumps({"settings": both.get_config()}))
+    batch.run(both, "out")
+    # The fits are there, their posteriors not.
+    batch.run(both, "out")
+    assert begun == [("q_0.01", False), ("q_0.02", True)] * 2
+
+
+def test_the_table_as_a_dataset(place, fitted, monkeypatch):
+    xarray = pytest.importorskip("xarray")
+    fitted[1]["q"] = 0.02
+    batch.run(of_files("a.h5", "b.h5"), "out")
+    found = batch.to_xarray("out")
+    assert isinstance(found, xarray.Dataset) and found.sizes == {"file": 2, "q": 2}
+    one = found.sel(file="a.h5", q=0.01)
+    assert float(one["D0"]) == 0.01 and float(one["D0_error"]) == 2 and bool(one["converged"])
+    assert np.isnan(found["D0"].sel(file="a.h5", q=0.02))
+    assert "cannot be read" in str(found["status"].sel(file="b.h5", q=0.01).item())
+    with pytest.raises(ResultError, match="holds no table.csv"):
+        batch.to_xarray(".")
+
+
+def test_a_dataset_needs_xarray(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ModuleNotFoundError, match="needs xarray, .* pip install xarray"):
+        batch.to_xarray(".")
 
 
 def test_rates_against_the_wavevector(place, fitted):

@@ -353,6 +353,22 @@ def test_inspect_says_what_is_in_a_file(place, capsys):
     assert "aps-u" in out and "0.01" in out and "60" in out
 
 
+def test_g2_writes_a_table_and_a_figure_to_look_at(place, data, capsys):
+    assert cli.main(["g2", "data.h5", "--ages", "2"]) == 0
+    assert capsys.readouterr().out == "wrote g2.csv\nwrote g2.png\n"
+    whole, halves = tt.one_time(tt.load_data(tt.ConfigManager.from_yaml("run.yaml"))), 2
+    rows = [line.split(",") for line in Path("g2.csv").read_text().splitlines()]
+    assert rows[0][-2:] == ["g2", "error"]
+    assert len({tuple(row[2:4]) for row in rows[1:]}) == 1 + halves
+    assert float(rows[1][5]) == pytest.approx(float(whole.g2[0, 0, 0]))
+    assert Path("g2.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["g2", "run.yaml", "-o", "again.csv", "--q", "0.2"]) == 1
+    assert "no wavevector within" in capsys.readouterr().err
+    assert (
+        cli.main(["g2", "run.yaml"]) == 1 and "g2.csv: the file exists" in capsys.readouterr().err
+    )
+
+
 def test_simulate_writes_what_inspect_and_fit_read(place, capsys):
     configure(
         analyzer_parameters__dt=DT,

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from cases import BY_NAME
 
+import twotime as tt
 from twotime.data import load_file
 from twotime.data.inspect import inspect_file
 from twotime.data.level import check_level
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection
 from twotime.errors import DataError
+from twotime.start.units import unit_notes
 
 FOUR = (0.0, 45.0, 90.0, 135.0)
 READ = {
@@ -78,9 +80,8 @@ REFUSED = {
 }
 NOT_READERS = {
     "README.md", "mistakes.md",  # no data
-    "alias.npz", "contrast_varies.npz",  # of fits
-    "old_qjit.h5", "ring_mean_q.npz",  # of the selection of rings
-    "two.npz", "const.npz",  # below
+    "contrast_varies.npz",  # of fits
+    "old_qjit.h5", "ring_mean_q.npz", "two.npz", "const.npz", "alias.npz",  # below
 }  # fmt: skip
 
 
@@ -121,6 +122,24 @@ def test_what_the_configuration_gives_instead(folder):
     assert load_file(folder / "old_zper.h5", given)[1].dt == 0.05
     given = Selection(q=0.002, t0=3.0)
     assert load_file(folder / "apsu_begneg.h5", given)[0].t[0] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "q", "count"), [("old_qjit.h5", 0.002, 4), ("ring_mean_q.npz", 0.0054, 6)]
+)
+def test_a_ring_of_bins_with_own_wavevectors_is_one(folder, name, q, count):
+    data, report = load_file(folder / name, Selection(q=q))
+    assert data.phi.size == np.unique(data.q).size == count
+    assert "mean wavevectors of their own" in " ".join(report.notes)
+    nearest = float(data.q[0])
+    one, report = load_file(folder / name, Selection(q=nearest, q_tolerance=1e-6))
+    assert one.phi.size == 1 and f"{count - 1} matrices" in " ".join(report.notes)
+
+
+def test_a_velocity_that_frames_are_too_long_for_is_told(folder):
+    data, _ = load_file(folder / "alias.npz", Selection(q=0.01))
+    (note,) = unit_notes(tt.TwoComponent(), data, BY_NAME["two_component"].space)
+    assert "oscillates by 2.28 rad per frame; 4, 8.57" in note
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,7 @@ def test_bins_whose_own_mean_wavevector_differs_a_little_are_one_ring():
     # An angle comes once in a ring, but in repeated measurements.
     assert len(rings_of(bins((0.01, 0), (0.01002, 0.05)), 0.05)) == 2
     assert len(rings_of(bins((0.01, 0), (0.01, 0)), 0.05)) == 1
+    assert len(rings_of(bins((0.0, 0), (0.0, 30), (0.01, 0)), 0.05)) == 2
 
 
 @pytest.fixture

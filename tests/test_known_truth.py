@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import twotime as tt
+from twotime import workflow
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +69,23 @@ def test_laminar_truth_is_found(shared, tmp_path, q):
     assert abs(p["phi0"] + 5) < 1
     assert abs(strain / true_strain - 1) < 0.03
     assert abs(path / true_path - 1) < 0.12
+
+
+@pytest.mark.statistics
+def test_contrast_that_varies_over_the_angles_hides_no_truth(shared, tmp_path):
+    """D0 is known to 5 % there; by the default settings."""
+    path = shared / "data/cases/contrast_varies.npz"
+    if not path.is_file():
+        pytest.skip("the cases are not here")
+    config = laminar_config(path, 0.006)
+    fixed = {"value": 0.0, "vary": False}
+    config["parameters"] = dict.fromkeys(("alpha", "beta", "D_offset", "gamma_dot_t_offset"), fixed)
+    del config["optimization"], config["analyzer_parameters"]["t0"]
+    job = workflow.prepare(tt.ConfigManager.from_dict(config), tmp_path / "out")
+    fit, _ = workflow.fit(job)
+    assert fit.converged and fit.per_angle_mode == "individual"
+    for name, truth in (("D0", 1e4), ("gamma_dot_t0", 2e-3)):
+        assert abs(fit.params[name] - truth) < 2.5 * fit.uncertainties[name]
 
 
 def test_reading_bins_without_their_mapping_fails_visibly(shared, tmp_path):

@@ -23,7 +23,7 @@ NAMES = {
     "LogDensity", "log_density", "known_noise_covariance", "optimum", "profile", "read_counts",
     "residual_structure",
     "Consensus", "Gaussian", "Hmc", "Importance", "Limits", "Nuts", "Sharding", "fit_cmc",
-    "OneTime", "inspect_file", "join", "one_time", "load_data", "load_result", "unstack",
+    "OneTime", "average", "inspect_file", "join", "one_time", "load_data", "load_result", "unstack",
     "simulate", "simulate_speckle", "write_apsu",
 }  # fmt: skip
 

@@ -154,11 +154,23 @@ def test_what_cannot_be_saved_is_refused():
 
 def test_fields_of_another_version_are_told():
     packed = storage.fields_to_json(make())
-    with pytest.raises(tt.ResultError, match="another version of twotime .*'colour'"):
+    with pytest.raises(tt.ResultError, match="another version of twotime, .*'colour'"):
         storage.fields_from_json(tt.NLSQResult, packed | {"colour": "red"})
     del packed["chi2"]
-    with pytest.raises(tt.ResultError, match="another version of twotime .*'chi2'"):
+    with pytest.raises(tt.ResultError, match="another version of twotime, .*'chi2'"):
         storage.fields_from_json(tt.NLSQResult, packed)
+
+
+def test_a_damaged_field_is_told_with_the_folder(tmp_path):
+    make().save(tmp_path / "out")
+    path = tmp_path / "out" / "result.json"
+    text = path.read_text()
+    path.write_text(text.replace('"float64"', '"]loat64"', 1))
+    with pytest.raises(tt.ResultError, match=f"^{tmp_path}/out: '.*' of the saved .* is damaged"):
+        tt.load_result(tmp_path / "out")
+    path.write_text(text.replace('"chi2":', '"chi[":'))
+    with pytest.raises(tt.ResultError, match=f"^{tmp_path}/out: .*unknown or missing: 'chi"):
+        tt.load_result(tmp_path / "out")
 
 
 def test_restoring_asks_for_float64(tmp_path):

@@ -101,6 +101,28 @@ def test_shipped_examples_have_no_note(mode, tmp_path):
     assert report.notes + found == ()
 
 
+def drifting(phase, noise=0.0, left=0.98):
+    """Two components of which one turns by a phase per frame."""
+    t = 0.1 * np.arange(1, 41.0)
+    lag = t - t[:, None]
+    wave = 0.1 * left ** np.abs(10 * lag) * np.cos(10 * phase * lag)
+    c2 = 1.1 + 0.05 * np.exp(-0.1 * np.abs(lag)) + wave
+    c2 = c2 + noise * np.random.default_rng(0).normal(size=c2.shape)
+    return tt.TwoTimeData(0.5 * (c2 + c2.T)[None], t, 0.01, np.zeros(1))
+
+
+def test_a_phase_that_several_velocities_give_is_told_with_them():
+    free = tt.ParameterSpace.from_config({"analysis_mode": "two_component"})
+    (note,) = units.unit_notes(tt.TwoComponent(), drifting(2.2832), free)
+    assert "oscillates by 2.28 rad per frame; 4, 8.57, 10.3… rad would give the same" in note
+    assert "the velocity along q is 2283, 4000, 8566, 1.028e+04 Å/s or more" in note
+    assert units.unit_notes(tt.TwoComponent(), drifting(1.5), free) == ()
+    assert units.unit_notes(tt.TwoComponent(), drifting(2.2832, noise=0.3), free) == ()
+    assert units.unit_notes(tt.TwoComponent(), drifting(2.2832, left=0.3), free) == ()
+    static = tt.ParameterSpace.from_config({"analysis_mode": "static"})
+    assert units.unit_notes(tt.StaticDiffusion(), drifting(2.2832), static) == ()
+
+
 def test_noise_without_decay_gives_no_note_on_transport():
     noise = np.random.default_rng(0).normal(1.2, 0.01, (1, 50, 50))
     data = tt.TwoTimeData(noise + noise.swapaxes(1, 2), np.arange(1.0, 51), 0.01, np.zeros(1))

@@ -31,6 +31,7 @@ from twotime.data.dataset import join as join
 from twotime.data.dataset import unstack as unstack
 from twotime.data.inspect import inspect_file as inspect_file
 from twotime.data.readers.aps import read_counts as read_counts
+from twotime.data.repeats import average as average
 from twotime.data.simulate import simulate as simulate
 from twotime.data.simulate import simulate_speckle as simulate_speckle
 from twotime.data.write import write_apsu as write_apsu

@@ -25,10 +25,12 @@ from twotime.errors import ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
 from twotime.results import load_result, storage
-from twotime.results.folder import writing
+from twotime.results.folder import POSTERIOR, writing
 
 TABLE, RECORD = "table.csv", "batch.json"
+_TEXTS = "folder", "converged", "status"
 _SCATTERING = ("analyzer_parameters", "scattering")
+_FILES = ("experimental_data", "file_path")
 _log = logging.getLogger(__name__)
 
 
@@ -73,24 +75,25 @@ class Outcome:
         return self.result is not None and bool(self.result.converged)
 
 
-def is_batch(config: ConfigManager, files: Sequence[Path] = ()) -> bool:
+def is_batch(config: ConfigManager) -> bool:
     """Whether a configuration asks for more than one fit."""
     is_one = isinstance(Selection.from_config(config).q, float)
-    return len(files) > 1 or (config.q_mode == "each" and not is_one)
+    several = config.file_mode == "each" and len(config.data_file_paths) > 1
+    return several or (config.q_mode == "each" and not is_one)
 
 
-def items_of(config: ConfigManager, files: Sequence[Path] = ()) -> list[Item]:
+def items_of(config: ConfigManager) -> list[Item]:
     """The fits that a configuration asks for, from the headers of the files alone.
 
     Args:
         config: A validated configuration.
-        files: Data files in place of that of the configuration.
     """
-    found = []
-    for file in files or (config.data_file_path,):
-        prefix = f"{file.stem}/" if len(files) > 1 else ""
-        here = _with(config, ("experimental_data", "file_path"), str(file.absolute()))
+    files, found = config.data_file_paths, list[Item]()
+    is_each = config.file_mode == "each" and len(files) > 1
+    for file in files if is_each else files[:1]:
+        prefix = f"{file.stem}/" if is_each else ""
         try:
+            here = _with(config, _FILES, str(file.absolute())) if is_each else config
             found += _of_file(here, file, prefix)
         except (TwoTimeError, OSError) as exc:
             found.append(Item(prefix.rstrip("/") or file.stem, file, np.nan, None, str(exc)))
@@ -102,7 +105,8 @@ def _of_file(config: ConfigManager, file: Path, prefix: str) -> list[Item]:
     if config.q_mode == "together":
         return [Item(prefix + "together", file, np.nan, config)]
     selection = Selection.from_config(config)
-    source = open_source(file, angle_last=selection.roi_axis == "last")
+    is_last = selection.roi_axis == "last"
+    source = open_source(file, angle_last=is_last, datasets=selection.datasets)
     with about(file):
         rings, _ = select_rings(source, selection)
     items = []
@@ -113,7 +117,7 @@ def _of_file(config: ConfigManager, file: Path, prefix: str) -> list[Item]:
 
 
 def _with(config: ConfigManager, path: tuple[str, ...], value: Any) -> ConfigManager:
-    """The configuration with another value; one wavevector makes the keys about several void."""
+    """The configuration with another value, without keys that it leaves without effect."""
     changed = config.get_config()
     section = changed
     for name in path[:-1]:
@@ -123,19 +127,21 @@ def _with(config: ConfigManager, path: tuple[str, ...], value: Any) -> ConfigMan
         section.pop("q_range", None)
     if path[-1] == "wavevector_q" and isinstance(value, float):
         section.pop("q_mode", None)
+    if path == _FILES and section.get("file_mode") == "each":
+        del section["file_mode"]
     return ConfigManager.from_dict(changed, base_dir=config.base_dir)
 
 
 def with_choice(
-    config: ConfigManager, q: str | None, *, is_together: bool, file: Path | None = None
+    config: ConfigManager, q: str | None, *, is_together: bool, files: Sequence[str] = ()
 ) -> ConfigManager:
-    """The configuration with wavevectors as the command line names them.
+    """The configuration with wavevectors and files as the command line names them.
 
     Args:
         config: A validated configuration.
         q: "all", or wavevectors joined by commas [1/Å]; None leaves those of the configuration.
         is_together: Whether one law is fitted to all of them.
-        file: Data file in place of that of the configuration.
+        files: Data files, or patterns of their names, in place of those of the configuration.
 
     Raises:
         TwoTimeError: If they are no wavevectors.
@@ -151,8 +157,9 @@ def with_choice(
         config = _with(config, (*_SCATTERING, "wavevector_q"), values[0] if is_one else values)
     if is_together:
         config = _with(config, (*_SCATTERING, "q_mode"), "together")
-    if file is not None:
-        config = _with(config, ("experimental_data", "file_path"), str(file.absolute()))
+    if files:
+        names = [str(Path(name).absolute()) for name in files]
+        config = _with(config, _FILES, names if len(names) > 1 else names[0])
     return config
 
 
@@ -168,7 +175,6 @@ def _check_names(names: list[str]) -> None:
 def run(
     config: ConfigManager,
     folder: str | Path,
-    files: Sequence[Path] = (),
     *,
     overwrite: bool = False,
     progress: Callable[[Outcome, int, int], None] | None = None,
@@ -179,7 +185,6 @@ def run(
         config: A validated configuration.
         folder: Folder of the batch. Where it holds results of the same configuration, items that
             are there are read and the others fitted.
-        files: Data files in place of that of the configuration.
         overwrite: Whether all items are fitted anew.
         progress: Called after every item, with how many are done and how many there are.
 
@@ -187,7 +192,7 @@ def run(
         ResultError: If the folder holds something else, or results of another configuration.
         TwoTimeError: If items could not be told from each other by name.
     """
-    folder, items = Path(folder), items_of(config, files)
+    folder, items = Path(folder), items_of(config)
     _begin(config, folder, overwrite=overwrite)
     outcomes = []
     for count, item in enumerate(items, start=1):
@@ -227,12 +232,57 @@ def _outcome(item: Item, folder: Path, *, overwrite: bool) -> Outcome:
     if item.config is None:
         return Outcome(item, None, {}, item.fault)
     try:
-        if overwrite or not (folder / storage.RESULT).exists():
-            workflow.run(item.config, folder, overwrite=True)
+        is_both = item.config.optimization_method == "both"
+        last = folder / POSTERIOR if is_both else folder
+        if overwrite or not (last / storage.RESULT).exists():
+            kept = workflow.kept_run(folder, resume=False, overwrite=True)
+            goes_on = not overwrite and kept.exists()
+            workflow.run(item.config, folder, overwrite=True, resume=goes_on)
         return Outcome(item, load_result(folder), storage.read_curves(folder))
     except (ValueError, RuntimeError, OSError) as exc:
         _log.error("%s: %s", item.name, exc)
         return Outcome(item, None, {}, " ".join(str(exc).split()))
+
+
+def to_xarray(folder: str | Path) -> Any:
+    """The table of a batch as an xarray Dataset with the coordinates file and q.
+
+    Parameters, their errors (`D0_error`) and reduced_chi2 are numbers, NaN where nothing was
+    fitted; converged, folder and status say what became of it. q is as folders are named.
+
+    Args:
+        folder: Folder of the batch.
+
+    Raises:
+        ResultError: If it holds no table of a batch.
+        ModuleNotFoundError: If xarray is not installed.
+    """
+    xarray = storage.optional("xarray", "to_xarray")
+    path = Path(folder) / TABLE
+    if not path.exists():
+        raise ResultError(f"{folder}: holds no {TABLE}; expected the folder of a batch.")
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    files = list(dict.fromkeys(row["file"] for row in rows))
+    q = sorted({_place(row) for row in rows if row["q"]})
+    variables: dict[str, Any] = {}
+    for name in (head for head in rows[0] if head not in ("file", "q")):
+        is_text = name in _TEXTS
+        values = np.full((len(files), len(q)), "" if is_text else np.nan, object)
+        for row in rows:
+            here = slice(None) if not row["q"] else q.index(_place(row))
+            values[files.index(row["file"]), here] = row[name] if is_text else _number(row[name])
+        variables[name] = (("file", "q"), values.astype(str if is_text else float))
+    found = xarray.Dataset(variables, {"file": files, "q": ("q", q, {"units": "1/Å"})})
+    return found.assign(converged=found["converged"] == "yes")
+
+
+def _place(row: Mapping[str, str]) -> float:
+    return float(f"{float(row['q']):.6g}")
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell else np.nan
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -88,6 +88,7 @@ def run(
     folder: str | Path | None = None,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Callable[[Any], None] | None = None,
 ) -> Fit | CMCResult:
     """Load, fit, sample and write as a configuration says.
@@ -99,6 +100,7 @@ def run(
         config: A validated configuration.
         folder: Folder of the results; None takes `output.output_dir` of the configuration.
         overwrite: Whether an existing result may be replaced.
+        resume: Whether interrupted sampling is to be resumed.
         progress: Called with half of chi2 after every evaluation of the model.
 
     Returns:
@@ -111,7 +113,7 @@ def run(
     """
     folder = config.output_dir if folder is None else Path(folder)
     with claim(folder, overwrite=overwrite):
-        job = prepare(config, folder, overwrite=overwrite)
+        job = prepare(config, folder, overwrite=overwrite, resume=resume)
         result: Any = None
         seconds = 0.0
         if needs_fit(job):
@@ -119,7 +121,7 @@ def run(
             write_fit(job, result, folder, seconds, overwrite=overwrite)
         if job.sampling is None:
             return result
-        post = sample(job, result, folder, overwrite=overwrite)
+        post = sample(job, result, folder, overwrite=overwrite, resume=resume)
         write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
         return post
 

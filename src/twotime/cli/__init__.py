@@ -172,6 +172,28 @@ def inspect(file: Path) -> None:
     print(inspect_file(checked_data(file)))
 
 
+@twotime.command(
+    epilog=_examples("g2 data.h5", "g2 data.h5 --q 0.0054 --ages 3 -o look.csv", "g2 run.yaml")
+)
+@click.argument("file", type=FILE)
+@click.option("--q", type=float, help="Wavevector [1/Å]; default: all, or that of a configuration.")
+@click.option("--ages", default=1, show_default=True, type=click.IntRange(min=1),
+              help="Also divide the record into so many periods.")  # fmt: skip
+@click.option("-o", "--output", default="g2.csv", type=FILE, show_default=True)
+@OVERWRITE
+def g2(file: Path, q: float | None, ages: int, output: Path, overwrite: bool) -> None:
+    """Write c2 averaged over equal lags (one-time g2) as a table and a figure, to look at.
+
+    FILE is a data file or a configuration. It takes the sample as steady in each period, so
+    parameters come from a fit of the two-time matrices, not from g2.
+    """
+    from twotime.cli.looking import write_g2
+
+    set_up("auto")
+    for path in write_g2(file, q, ages, output, overwrite=overwrite):
+        print(f"wrote {path}")
+
+
 @twotime.command(epilog=_examples("migrate old.yaml", "migrate old.yaml -o new.yaml"))
 @click.argument("old", type=FILE)
 @click.option("-o", "--output", default="run.yaml", type=FILE, show_default=True)
@@ -263,25 +285,24 @@ def fit(
     is missing.
     """
     from twotime import batch, workflow
-    from twotime.cli.many import files_of, fit_all
+    from twotime.cli.many import fit_all
 
     quiet, verbose, resume = (options[name] for name in ("quiet", "verbose", "resume"))
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose contradict each other; leave one out.")
-    settings, files = settings_of(config, changes), files_of(options["data"])
-    one = files[0] if len(files) == 1 else None
-    settings = batch.with_choice(settings, options["q"], is_together=options["together"], file=one)
+    choice = {"is_together": options["together"], "files": options["data"]}
+    settings = batch.with_choice(settings_of(config, changes), options["q"], **choice)
     if method is not None:
         settings = workflow.with_method(settings, method)
     logs = settings.section("logging") | ({"level": "DEBUG"} if verbose else {})
     follow(logs, settings.base_dir, is_quiet=quiet)
     set_up(settings.section("hardware")["device"])
-    if batch.is_batch(settings, files):
+    if batch.is_batch(settings):
         for name in ("resume", "is_json"):
             if options[name]:
                 raise click.UsageError(f"--{name.removeprefix('is_')} has no effect on many fits.")
         folder = output or settings.output_dir
-        is_good = fit_all(settings, folder, files, overwrite=options["overwrite"])
+        is_good = fit_all(settings, folder, overwrite=options["overwrite"])
         return CONVERGED if is_good else NOT_CONVERGED
     folder, overwrite = output or settings.output_dir, options["overwrite"] or resume
     shown = Shown.JSON if options["is_json"] else Shown.NOTHING if quiet else Shown.TABLES

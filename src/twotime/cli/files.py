@@ -57,6 +57,11 @@ def _change(config: Any, change: str) -> None:
     section[steps[-1]] = parse_yaml(text.encode(), f"--set {key}") if text.strip() else None
 
 
+def is_configuration(path: Path) -> bool:
+    """Whether a file is a configuration by its name, and no data by its content."""
+    return path.is_file() and path.suffix in _CONFIGURATIONS and _kind_of_data(path) is None
+
+
 def checked_data(path: Path) -> Path:
     """A data file, or why it is none.
 
@@ -65,7 +70,7 @@ def checked_data(path: Path) -> Path:
     """
     if not path.exists():
         raise DataError(f"{path}: no such file.")
-    if path.is_file() and path.suffix in _CONFIGURATIONS and _kind_of_data(path) is None:
+    if is_configuration(path):
         raise DataError(
             f"{path}: this is a configuration, not a data file; check it with `twotime validate "
             f"{path}`."

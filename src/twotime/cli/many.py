@@ -1,8 +1,6 @@
 """Many fits from the command line: each wavevector of each file."""
 
-import glob
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 from twotime import batch
@@ -12,17 +10,7 @@ from twotime.config.manager import ConfigManager
 _log = logging.getLogger(__name__)
 
 
-def files_of(patterns: Sequence[str]) -> list[Path]:
-    """Files that patterns name, each once; a name that matches nothing stays, to be told of."""
-    found = dict[Path, None]()
-    for pattern in patterns:
-        found |= dict.fromkeys(map(Path, sorted(glob.glob(pattern)) or [pattern]))
-    return list(found)
-
-
-def fit_all(
-    settings: ConfigManager, folder: Path, files: Sequence[Path], *, overwrite: bool
-) -> bool:
+def fit_all(settings: ConfigManager, folder: Path, *, overwrite: bool) -> bool:
     """Fit all items of a batch and tell of each; returns whether all converged."""
 
     def tell(done: batch.Outcome, count: int, total: int) -> None:
@@ -30,7 +18,7 @@ def fit_all(
         _log.info("%d of %d, %s: %s", count, total, done.item.name, state)
 
     outcomes = interruptible(
-        lambda: batch.run(settings, folder, files, overwrite=overwrite, progress=tell)
+        lambda: batch.run(settings, folder, overwrite=overwrite, progress=tell)
     )
     failed = [x for x in outcomes if x.result is None]
     loose = sum(x.result is not None and not x.is_good for x in outcomes)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import glob
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -152,6 +153,8 @@ class ConfigManager:
 
     # Data
 
+    # Several files: a fit for each, one law for all, or a fit of their mean
+    file_mode = _Setting['Literal["each", "together", "average"]']("experimental_data.file_mode")
     # "auto": recognised by its content
     file_format = _Setting["FileFormat"]("experimental_data.file_format")
     # With ${variable} substitution
@@ -166,9 +169,23 @@ class ConfigManager:
 
     @property
     def data_file_path(self) -> Path:
-        """Path to the experimental data file, absolute."""
+        """Path to the experimental data file, absolute; to the first where there are several."""
+        return self.data_file_paths[0]
+
+    @property
+    def data_file_paths(self) -> tuple[Path, ...]:
+        """Paths to the experimental data files, absolute; what patterns match is sorted.
+
+        A pattern that matches nothing stays, to be reported where it is opened.
+        """
         folder = self.data_folder_path or self.base_dir
-        return folder / expanded(self.section("experimental_data")["file_path"])
+        given = self.section("experimental_data")["file_path"]
+        found = dict[Path, None]()
+        for name in [given] if isinstance(given, str) else given:
+            path = folder / expanded(name)
+            matches = [] if path.exists() else sorted(map(Path, glob.glob(str(path))))
+            found |= dict.fromkeys(matches or [path])
+        return tuple(found)
 
     @property
     def mask_file_path(self) -> Path | None:

@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -152,6 +153,16 @@ SAMPLED: tuple[tuple[str, tuple[str, ...]], ...] = (
 _NO_CACHE = _lacks(f"{_DATA}.cache_file_path", f"{_DATA}.data_folder_path")
 _CACHE_NEEDED = "has no effect without cache_file_path; give the folder, or delete this key."
 
+_PATTERN = re.compile(r"[*?[$]")
+"""What may stand for several files, of patterns and variables."""
+
+
+def _files(c: Settings) -> list[str]:
+    """Files or patterns that a configuration names; one that is not known."""
+    given = c.given(_FILE) or ".npy"
+    return [given] if isinstance(given, str) else given
+
+
 RULES: tuple[Rule, ...] = (
     *map(_of_laws, dict.fromkeys(setting.path for _, setting in _SETTINGS)),
     Rule(_END, lambda c, got: got == 0, "got 0; frames count from 1, and -1 is the last."),
@@ -187,13 +198,18 @@ RULES: tuple[Rule, ...] = (
         lambda c, got: isinstance(c[_Q], float | int),
         "has no effect with one wavevector_q; give a list or all, or delete it.",
     ),
+    Rule(
+        f"{_DATA}.file_mode",
+        lambda c, got: len(_files(c)) == 1 and not _PATTERN.search(_files(c)[0]),
+        "has no effect with one file_path; give a list or a pattern, or delete it.",
+    ),
     *(
         Rule(path, lambda c, got: got == [], "is empty, which leaves no angle; delete the key.")
         for path in ("phi_filtering.ranges", _INCLUDE, _ANGLES)
     ),
     Rule(
         f"{_DATA}.roi_axis",
-        lambda c, got: not (c.given(_FILE) or ".npy").endswith(".npy") and c[_FORMAT] != "npy",
+        lambda c, got: not any(x.endswith(".npy") for x in _files(c)) and c[_FORMAT] != "npy",
         "has an effect on npy files only; delete it.",
     ),
     Rule(

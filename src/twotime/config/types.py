@@ -27,6 +27,8 @@ Wavevector = Annotated[float, key(unit="1/Å", gt=0, le=1e3)]
 _Q = Annotated[float, Field(gt=0, le=1e3)]
 Wavevectors = _Q | Annotated[list[_Q], Field(min_length=1)] | Literal["all"]
 _Q_WORDS = "a number, a list of numbers, or all; each more than 0 and at most 1000"
+Paths = str | Annotated[list[str], Field(min_length=1)]
+_PATH_WORDS = "a path, a pattern, or a list of these"
 _ACCEPT = AliasChoices("target_accept_prob", "target_accept")
 Probability = Annotated[float, key(gt=0, lt=1, validation_alias=_ACCEPT)]
 Width = Literal["curvature", "tempering", "none", "sandwich"]
@@ -78,8 +80,12 @@ class LayoutConfig(TypedDict, total=False):
 class ExperimentalDataConfig(TypedDict, total=False):
     """The data file."""
 
-    file_path: str
-    """Data file; relative to data_folder_path or to the folder of this file."""
+    file_path: Annotated[Paths, key(words=_PATH_WORDS)]
+    """Data file; relative to data_folder_path or to the folder of this file. Several: a list, or a
+    pattern (scan_*.h5)."""
+    file_mode: Annotated[Literal["each", "together", "average"], key("each")]
+    """Several files: fit each by itself, in a folder of its own; or, as repeats of a measurement,
+    one law to all together, or the average of their c2, each file weighed by its noise."""
     data_folder_path: Annotated[str, key(otherwise="this file's folder")]
     """Folder of file_path."""
     file_format: Annotated[FileFormat, key("auto")]

@@ -11,10 +11,11 @@ import numpy as np
 
 from twotime.config.manager import ConfigManager
 from twotime.data.containers import about, container
-from twotime.data.dataset import TwoTimeData, one_if_same
+from twotime.data.dataset import TwoTimeData, join, one_if_same
 from twotime.data.level import baseline_of, level_of
 from twotime.data.matrices import Matrices, apply_mask_file, read_matrices
 from twotime.data.readers import open_source
+from twotime.data.repeats import average
 from twotime.data.selection import (
     Ring,
     Selection,
@@ -104,17 +105,52 @@ def load_data(config: ConfigManager) -> TwoTimeData:
 
 def load_with_report(config: ConfigManager) -> Loaded:
     """As `load_data`, with a report of the source and of what was left out."""
-    path, selection = config.data_file_path, Selection.from_config(config)
+    paths, selection = config.data_file_paths, Selection.from_config(config)
     if config.q_mode == "each" and not isinstance(selection.q, float):
         raise ConfigurationError(
             "analyzer_parameters.scattering.wavevector_q: several wavevectors, each to be fitted "
             "by itself, are no single value; expected one number, or q_mode: together; for each by "
             "itself call twotime.batch.run."
         )
+    if len(paths) > 1 and config.file_mode == "each":
+        raise ConfigurationError(
+            f"experimental_data.file_path: {len(paths)} files, each to be fitted by itself, are no "
+            "single value; expected one file, or file_mode: together or average; for each by "
+            "itself call twotime.batch.run."
+        )
+    loaded = [_load(config, path, selection) for path in paths]
+    return loaded[0] if len(loaded) == 1 else _as_one(loaded, config.file_mode)
+
+
+def _load(config: ConfigManager, path: Path, selection: Selection) -> Loaded:
     if config.cache_file_path is None:
         return load_file(path, selection)
     cache = Cache(config.cache_file_path, config.cache_filename_template, config.cache_compression)
     return load_cached(path, selection, cache)
+
+
+def _as_one(loaded: list[Loaded], mode: str) -> Loaded:
+    """Repeats as matrices of one value, or as their mean, with a report of all."""
+    parts, reports = zip(*loaded, strict=True)
+    try:
+        data = (average if mode == "average" else join)(*parts)
+    except ValueError as exc:
+        raise DataError(f"{reports[0].path} and {len(reports) - 1} more: {exc}") from None
+    n = data.t.size
+    n_points = sum(int(np.count_nonzero(data.usable(k))) for k in range(data.phi.size))
+    what = "averaged" if mode == "average" else "fitted together"
+    told = [f"{Path(x.path).name}: {note}" for x in reports for note in x.notes]
+    return data, dataclasses.replace(
+        reports[0],
+        path=", ".join(x.path for x in reports),
+        sha256=", ".join(x.sha256 for x in reports),
+        q=_wavevectors(data),
+        n_angles=data.phi.size,
+        empty=tuple(f"{Path(x.path).name}: {b}" for x in reports for b in x.empty),
+        n_points=n_points,
+        n_masked=data.phi.size * n * (n - 1) // 2 - n_points,
+        notes=(f"{len(reports)} files are {what}", *told),
+    )
 
 
 def load_file(path: Path, selection: Selection) -> Loaded:

@@ -277,7 +277,7 @@ def join(*data: TwoTimeData) -> TwoTimeData:
         raise ValueError("join got no data; expected at least one TwoTimeData.")
     first = data[0]
     for k, other in enumerate(data[1:], start=2):
-        _check_alike(first, other, k)
+        check_alike("join", first, other, k)
     masks: list[Any] = [x.mask for x in data]
     if any(mask is not None for mask in masks):
         masks = [np.ones(x.c2.shape, bool) if x.mask is None else x.mask for x in data]
@@ -306,25 +306,27 @@ def join(*data: TwoTimeData) -> TwoTimeData:
     )
 
 
-def _check_alike(first: TwoTimeData, other: TwoTimeData, k: int) -> None:
+def check_alike(verb: str, first: TwoTimeData, other: TwoTimeData, k: int) -> None:
+    """Refuse data of other times, baseline or kind of sigma than the first; `verb` is for words."""
     if first.t.shape != other.t.shape:
         raise ValueError(
-            f"join got {first.t.shape[0]} frames in its first data and {other.t.shape[0]} in "
+            f"{verb} got {first.t.shape[0]} frames in its first data and {other.t.shape[0]} in "
             f"number {k}; expected the same times; select the same frames of both."
         )
     if (first.sigma is None) != (other.sigma is None):
-        raise ValueError(f"join got sigma for some data, but not for all (number {k}); give all.")
+        raise ValueError(f"{verb} got sigma for some data, but not for all (number {k}); give all.")
     if not is_concrete(first.t, other.t, first.baseline, other.baseline):
         return
     t, also = np.asarray(first.t, float), np.asarray(other.t, float)
     if np.max(np.abs(t - also)) > SAME_TIME * np.min(np.abs(np.diff(t)), initial=np.inf):
         raise ValueError(
-            f"join got times from {t[0]:g} to {t[-1]:g} s and, in number {k}, from {also[0]:g} to "
-            f"{also[-1]:g} s; expected the same times; select the same frames, or set t0 for both."
+            f"{verb} got times from {t[0]:g} to {t[-1]:g} s and, in number {k}, from {also[0]:g} "
+            f"to {also[-1]:g} s; expected the same times; select the same frames, or set t0 for "
+            "both."
         )
     if first.baseline != other.baseline:
         raise ValueError(
-            f"join got baseline {first.baseline:g} and, in number {k}, {other.baseline:g}; "
+            f"{verb} got baseline {first.baseline:g} and, in number {k}, {other.baseline:g}; "
             "expected the same; add the difference to c2 of one."
         )
 

@@ -183,9 +183,10 @@ def rings_of(bins: Iterable[PlacedBin], tolerance: float) -> list[Ring]:
     groups: list[list[PlacedBin]] = []
     for b in sorted(bins, key=lambda b: b.q):
         last = groups[-1] if groups else []
-        step = (b.q - last[-1].q) / abs(b.q) if last else np.inf
-        is_new = any(abs((b.phi - c.phi + 180) % 360 - 180) < _SAME_PHI for c in last)
-        if step <= SAME_Q or (step <= min(tolerance, RING) and not is_new):
+        step = b.q - last[-1].q if last else np.inf
+        is_there = any(abs((b.phi - c.phi + 180) % 360 - 180) < _SAME_PHI for c in last)
+        near = SAME_Q if is_there else max(SAME_Q, min(tolerance, RING))
+        if step <= near * abs(b.q):
             last.append(b)
         else:
             groups.append([b])

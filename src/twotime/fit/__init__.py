@@ -83,8 +83,7 @@ def fit_nlsq(
         tolerance: Converged when gradient and step left are below it [standard deviations].
         priors: Let the priors of the space count as residuals: a maximum a posteriori estimate.
         judge: Hold the residuals against what noise leaves (`structure` of the result).
-        uncertainty: Covariance from the noise of "speckle" and photons, from the "residuals" of
-            frames, or "auto": of speckle where the residuals are judged to be such noise.
+        uncertainty: From the noise of "speckle", from "residuals", or "auto": as these are judged.
         throw: Raise if the fit does not converge.
         progress: Called on the host with half of chi2 after every evaluation.
 
@@ -93,7 +92,6 @@ def fit_nlsq(
         RuntimeError: If `throw` and the fit did not converge.
     """
     check_kinds(model, data, space)
-    _check_uncertainty(uncertainty)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     chosen = robust.make_loss(loss, loss_scale, evaluator, priors)
@@ -103,15 +101,16 @@ def fit_nlsq(
     space = alike(space, priors)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
-    limits = *_limits(max_steps, tolerance), progress, judge, priors, uncertainty
-    settings = mode, evaluator, mesh, *limits
+    words = progress, judge, priors, _uncertainty(uncertainty)
+    settings = mode, evaluator, mesh, *_limits(max_steps, tolerance), *words
     return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
 
 
-def _check_uncertainty(word: str) -> None:
+def _uncertainty(word: str) -> str:
     words = "auto", *UNCERTAINTIES
     if word not in words:
         raise ValueError(f"uncertainty is {word!r}; expected one of {', '.join(words)}.")
+    return word
 
 
 def _limits(max_steps: int, tolerance: Scalar) -> tuple[Array, Array]:

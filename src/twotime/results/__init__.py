@@ -34,4 +34,7 @@ def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult
             f"{', '.join(_KINDS)}; read it with the version named in its result.json."
         )
     arrays = storage.read_arrays(Path(folder)) if kind.ARE_FIELDS_THERE else {}
-    return storage.fields_from_json(kind, fields, arrays)
+    try:
+        return storage.fields_from_json(kind, fields, arrays)
+    except ResultError as exc:
+        raise ResultError(f"{folder}: {exc}") from exc.__cause__

@@ -339,20 +339,26 @@ def fields_from_json(
     """
     former, known = getattr(kind, "FORMER_NAMES", {}), kind.__dataclass_fields__
     found = {n: x for n, x in (arrays or {}).items() if former.get(n, n) in known}
-    try:
-        found |= {name: _unpacked(value) for name, value in packed.items()}
-    except _Float64Error:
-        raise
-    except (*DAMAGED, AttributeError) as exc:
-        raise ResultError(f"the saved {kind.__name__} is damaged ({exc!r}); fit again.") from exc
+    for name, value in packed.items():
+        try:
+            found[name] = _unpacked(value)
+        except _Float64Error:
+            raise
+        except (*DAMAGED, AttributeError) as exc:
+            raise ResultError(
+                f"{name!r} of the saved {kind.__name__} is damaged; fit again."
+            ) from exc
     found = {former.get(name, name): value for name, value in found.items()}
-    try:
-        return kind(**found)
-    except TypeError as exc:
+    no = dataclasses.MISSING
+    needed = [n for n, f in known.items() if f.init and f.default is no is f.default_factory]
+    wrong = [*(n for n in found if n not in known), *(n for n in needed if n not in found)]
+    if wrong:
         raise ResultError(
-            f"the saved {kind.__name__} was written by another version of twotime ({exc}); read it "
-            "with the version named in its result.json."
-        ) from exc
+            f"the saved {kind.__name__} was written by another version of twotime, or is damaged "
+            f"(unknown or missing: {', '.join(map(repr, wrong))}); read it with the version named "
+            "in its result.json."
+        )
+    return kind(**found)
 
 
 class _Float64Error(ValueError):

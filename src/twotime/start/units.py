@@ -1,4 +1,7 @@
-"""Units that are probably wrong, judged by what the data would then mean; nothing is changed."""
+"""Units that are probably wrong, judged by what the data would then mean; nothing is changed.
+
+Velocities that frames are too long for are told as well.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -26,12 +29,19 @@ _USUAL_GAPS = 1e5, 1e8  # 10 µm to 1 cm [Å]
 _GAP_UNITS = {"µm": 1e4, "mm": 1e7, "m": 1e10, "cm": 1e8, "nm": 10.0}
 _LEAST_CHANGE = 1.3  # of decay times over the angles that shows a direction
 _NEAR_DIRECTION = 12.0  # [degree]
+_VELOCITY_UNIT = "Å/s"
+_FIRST_LAGS = 24  # among which an oscillation is looked for [frame]
+_UNLIKE = 0.25  # of an oscillation: rms of what is not a damped cosine; white noise leaves 0.39
+_DAMPED = 0.5  # of an oscillation that is left after a frame, at least
+_FAST = np.pi / 2  # from here on the next alternative is less than three times as fast [rad/frame]
 
 
 def unit_notes(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace
 ) -> tuple[str, ...]:
     """Sentences that name likely slips of units.
+
+    Phases near a half turn per frame, which several velocities give, are told too.
 
     Args:
         model: The model.
@@ -47,7 +57,7 @@ def unit_notes(
     found += [*_flow_direction(model, ring, space, of_ring)]
     if not found and np.max(data.q) <= LARGE_Q:  # beyond, q has been told already
         found = [*_transport(model, data, space, half)]
-    return tuple(found)
+    return (*found, *_aliases(model, data))
 
 
 def half_lives(data: TwoTimeData) -> HalfLives:
@@ -141,6 +151,48 @@ def _flow_direction(
             f"phi0 is {given:g} degree, but decays are fastest near {seen:.0f} degree; it looks "
             f"like radians: {turned:.4g} degree"
         )
+
+
+def _aliases(model: AbstractTwoTimeModel, data: TwoTimeData) -> Iterator[str]:
+    """A phase per frame that is as likely a faster one, of laws with a velocity."""
+    rates = model.composition.rates if isinstance(model, AbstractComposition) else ()
+    if not any(rate.of.unit == _VELOCITY_UNIT for rate in rates):
+        return
+    found = [_oscillation(data, k) for k in range(data.phi.shape[0])]
+    place = int(np.argmin([unlike for _, unlike in found]))
+    phase, unlike = found[place]
+    if unlike > _UNLIKE or phase < _FAST:
+        return
+    others = np.array([2 * np.pi - phase, 2 * np.pi + phase, 4 * np.pi - phase])
+    q, step = np.broadcast_to(data.q, data.phi.shape)[place], np.median(np.diff(data.t))
+    speeds = np.append(phase, others) / (q * step)
+    yield (
+        f"c2 at phi = {data.phi[place]:g} degree oscillates by {phase:.3g} rad per frame; "
+        f"{', '.join(f'{x:.3g}' for x in others)}… rad would give the same numbers (aliasing): the "
+        f"velocity along q is {speeds[0]:.4g}, {', '.join(f'{x:.4g}' for x in speeds[1:])} Å/s or "
+        "more; let the bounds of v0 hold one of them, or measure with shorter frames"
+    )
+
+
+def _oscillation(data: TwoTimeData, k: int) -> tuple[float, float]:
+    """Phase per frame of a damped cosine in c2 against lag, and what is unlike one, as a share.
+
+    By linear prediction of second differences, in which a slow decay is small. Infinite where c2
+    is not known at all lags or does not oscillate.
+    """
+    c2, used = np.asarray(data.c2[k], float), np.asarray(data.usable(k))
+    lags = range(1, min(_FIRST_LAGS, used.shape[0] // 2) + 1)
+    mean = [np.mean(np.diagonal(c2, i)[np.diagonal(used, i)]) for i in lags]
+    bend = np.diff(mean, 2)
+    if bend.size < 8 or not np.all(np.isfinite(bend)) or not np.any(bend[2:]):
+        return 0.0, np.inf
+    before = np.stack([bend[1:-1], bend[:-2]], axis=1)
+    (one, two), *_ = np.linalg.lstsq(before, bend[2:], rcond=None)
+    unlike = np.linalg.norm(bend[2:] - before @ [one, two]) / np.linalg.norm(bend[2:])
+    left = np.sqrt(max(-two, 0.0))
+    if not _DAMPED < left or abs(one) >= 2 * left:
+        return 0.0, np.inf
+    return float(np.arccos(one / (2 * left))), float(unlike)
 
 
 def _apart(one: float, other: float) -> float:
