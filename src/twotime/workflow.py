@@ -40,9 +40,11 @@ from twotime.results.folder import (
     clear,
     new_folder,
     place_of,
+    read_result_json,
     writing,
 )
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
+from twotime.results.shown import shown_arrays
 from twotime.results.storage import Provenance
 from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress, check_mark
@@ -63,7 +65,8 @@ class Job(NamedTuple):
         space: Start, bounds and which parameters vary.
         arguments: Settings of `fit_nlsq`.
         provenance: Settings and facts about the data.
-        unsaved: Names of the arrays that are not saved.
+        saved: Names of the arrays of points that are saved.
+        figures: Format of the figures; None draws none.
         method: "nlsq", "cmc" or "both".
         sampling: Settings of `fit_cmc`; None where nothing is sampled.
         is_sequential: Whether angles are fitted one after the other.
@@ -76,7 +79,8 @@ class Job(NamedTuple):
     space: ParameterSpace
     arguments: Mapping[str, Any]
     provenance: Provenance
-    unsaved: tuple[str, ...]
+    saved: tuple[str, ...]
+    figures: str | None
     method: str
     sampling: Mapping[str, Any] | None
     is_sequential: bool = False
@@ -117,11 +121,12 @@ def run(
         if needs_fit(job):
             result, seconds = fit(job, progress)
             write_fit(job, result, folder, seconds, overwrite=overwrite)
-        if job.sampling is None:
-            return result
-        post = sample(job, result, folder, overwrite=overwrite)
-        write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
-        return post
+        if job.sampling is not None:
+            post = sample(job, result, folder, overwrite=overwrite)
+            write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
+            result = post
+        draw(job, folder)
+        return result
 
 
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
@@ -174,14 +179,15 @@ def prepare(
     space = check_inputs(model, data, config.space, mode)
     space, starts = _starts(model, data, space, config)
     output, sequential = config.section("output"), config.section("sequential")
-    unsaved = () if output["save_correlation"] else ("c2", "model")
+    saved = ("c2", "model", "mask", "sigma") if output["save_correlation"] else ()
     return Job(
         model=model,
         data=data,
         space=space,
         arguments=fit_arguments(config) | starts,
         provenance=_provenance(config, report),
-        unsaved=unsaved if output["save_residuals"] else (*unsaved, "residual"),
+        saved=(*saved, "residual") if output["save_residuals"] else saved,
+        figures=output["figure_format"] if output["figures"] else None,
         method=method,
         sampling=None if method == "nlsq" else sampling_arguments(config),
         is_sequential=sequential["enable"],
@@ -262,7 +268,7 @@ def write(
     post: CMCResult | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
+    """Write result.json, arrays.npz and report.md, all of them or nothing; `draw` adds figures.
 
     Angles that were fitted one after the other have a folder each, with an overview of all.
 
@@ -296,12 +302,18 @@ def write(
 def _write_fit(
     job: Job, data: TwoTimeData, result: NLSQResult, folder: Path, provenance: Provenance
 ) -> None:
-    arrays = fitted_arrays(result, job.model, data)
-    curves = curves_of(job, result)
-    saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
-    figures = fit_plots.save_figures(folder, result, arrays, curves)
+    arrays, curves = shown_arrays(result, job.model, data), curves_of(job, result)
+    figures = _names(job, fit_plots.figures_of(result, arrays, curves))
+    if job.saved:
+        every = fitted_arrays(result, job.model, data)
+        arrays |= {name: every[name] for name in job.saved if name in every}
     given: Any = {"curves": curves, "provenance": provenance, "figures": figures}
-    storage.write(folder, result, arrays=saved, **given)
+    storage.write(folder, result, arrays=arrays, **given)
+
+
+def _names(job: Job, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the files of figures, which are drawn into the folder once it is in place."""
+    return () if job.figures is None else tuple(f"{name}.{job.figures}" for name in figures)
 
 
 def curves_of(job: Job, result: Fit | CMCResult) -> dict[str, Curve]:
@@ -367,7 +379,7 @@ def write_posterior(
     fit: tuple[Fit, float] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write result.json, posterior.npz, report.md and figures, all of them or nothing.
+    """Write result.json, posterior.npz and report.md, all of them or nothing; `draw` adds figures.
 
     With method "both" it is the subfolder `posterior` of the fit. An old result is replaced by fit
     and posterior together, and stays if sampling was interrupted. The kept draws of a complete
@@ -402,45 +414,76 @@ def write_posterior(
 
 
 def _write_posterior(job: Job, post: CMCResult, folder: Path) -> None:
-    t, curves = np.asarray(job.data.t), curves_of(job, post)
+    curves = curves_of(job, post)
     origin = dataclasses.replace(job.provenance, wall_time=float(post.seconds))
-    figures = posterior_plots.save_figures(folder, post, curves, t)
-    figures += posterior_plots.save_predictive(folder, post, job.model, job.data)
+    arrays = posterior_plots.predicted(post, job.model, job.data)
+    figures = _names(job, posterior_plots.figures_of(post, arrays, curves))
     given: Any = {"curves": curves, "provenance": origin, "figures": figures}
-    storage.write(folder, post, arrays={"t": t}, **given)
+    storage.write(folder, post, arrays=arrays, **given)
 
 
-def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...]:
-    """Draw the figures of a saved result again, except those that need the data of a posterior.
+def redraw(
+    folder: str | Path,
+    into: str | Path | None = None,
+    *,
+    format: str = "png",
+    drawn: Callable[[str], None] = lambda name: None,
+) -> tuple[str, ...]:
+    """Draw the figures of a saved result.
 
     Args:
         folder: A folder that `twotime fit` wrote.
         into: Folder for the figures, created if needed; None draws into the same folder.
+        format: "png", "pdf" or "svg".
+        drawn: Called with the name of a figure before it is drawn.
 
     Returns:
         Names of the figures.
 
     Raises:
-        ResultError: If the folder holds no result, or one without its correlation.
+        ResultError: If the folder holds no result, or one without what its figures show.
     """
     folder = Path(folder)
     result, target = load_result(folder), folder if into is None else Path(into)
     if isinstance(result, SequentialResult):
-        parts = [(name, redraw(folder / name, target / name)) for name in angle_folders(result)]
+        how: Any = {"format": format, "drawn": drawn}
+        parts = [(x, redraw(folder / x, target / x, **how)) for x in angle_folders(result)]
         return tuple(f"{part}/{name}" for part, names in parts for name in names)
     arrays, curves = storage.read_arrays(folder), storage.read_curves(folder)
     if isinstance(result, NLSQResult):
-        missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
-        if missing:
+        if "shown_c2" not in arrays and not {"t", "q", "c2", "model"} <= set(arrays):
             raise ResultError(
-                f"{folder}: its {storage.ARRAYS} does not hold {', '.join(missing)}, which figures "
-                "need; fit again with output.save_correlation: true."
+                f"{folder}: its {storage.ARRAYS} does not hold what figures show; fit again."
             )
-        arrays.setdefault("residual", arrays["c2"] - arrays["model"])
+        if "c2" in arrays and "model" in arrays:
+            arrays.setdefault("residual", arrays["c2"] - arrays["model"])
+        figures = fit_plots.figures_of(result, arrays, curves)
+    else:
+        figures = posterior_plots.figures_of(result, arrays, curves)
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
     with added(target) as temporary:
-        if isinstance(result, NLSQResult):
-            return fit_plots.save_figures(temporary, result, arrays, curves)
-        t = arrays.get("t", np.zeros(0))
-        return posterior_plots.save_figures(temporary, result, curves, t)
+        return fit_plots.save(temporary, figures, format, drawn)
+
+
+def draw(
+    job: Job, folder: Path, drawn: Callable[[str], None] = lambda name: None
+) -> tuple[str, ...]:
+    """Draw the figures that the results in a folder list and that are not there yet.
+
+    Args:
+        job: What was fitted.
+        folder: Folder of the results; those of angles and of the posterior are folders in it.
+        drawn: Called with the name of a figure before it is drawn.
+
+    Returns:
+        Names of the figures.
+    """
+    names: list[str] = []
+    for place in sorted(path.parent for path in folder.rglob(RESULT)):
+        listed = [place / name for name in read_result_json(place).get("files", ())]
+        figures = [path for path in listed if path.suffix == f".{job.figures}"]
+        if not all(path.exists() for path in figures):
+            found = redraw(place, format=str(job.figures), drawn=drawn)
+            names += [(place / name).relative_to(folder).as_posix() for name in found]
+    return tuple(names)

@@ -218,8 +218,9 @@ def _in_rounds(
     # compiled once, it costs half of what two would.
     count, yes = starts.shape[0], jnp.asarray(True) if is_decided else None
     alike = jnp.ones(problem.data.phi.shape) if is_weighed else None
-    shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts)
-    empty, known = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # Traced once, for the shapes of its result and for the loop.
+    search = eqx.filter_closure_convert(search, _of_round(problem, yes, alike), starts)
+    empty, known = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), search.out_struct)
     empty = dataclasses.replace(empty, ends=empty.ends.at[:count].set(starts), is_shared=yes)
     first = _Round(empty, known.size, yes, alike, jnp.asarray(0))
 
