@@ -339,7 +339,9 @@ def test_an_interrupt_while_drawing_loses_nothing(place, capsys, monkeypatch):
         patched.setattr("twotime.plots.fit.save", interrupted)
         assert cli.main(["fit", "run.yaml", "--format", "svg"]) == 130
     out, err = capsys.readouterr()
-    assert "D0" in out and err.endswith("out was written; its figures: twotime plot out\n")
+    folder = place / "out"
+    assert err.endswith(f"{folder} was written; its figures: twotime plot {folder}\n")
+    assert "D0" in out
     assert tt.load_result("out").converged
     assert cli.main(["plot", "out", "--format", "svg"]) == 0 and Path("out/maps_01.svg").exists()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -216,6 +217,12 @@ class TwoTimeData(eqx.Module):
         known = TwoTimeData(c2, *zeros, mask)
         count = c2.shape[1] * (c2.shape[1] - 1) // 2
         return all(np.count_nonzero(known.usable(k)) == count for k in range(c2.shape[0]))
+
+
+def on_device(data: TwoTimeData) -> TwoTimeData:
+    """The data in arrays of JAX, which share the memory of NumPy's where their addresses allow."""
+    put = partial(jax.device_put, may_alias=True)
+    return jax.tree.map(lambda x: put(x) if isinstance(x, np.ndarray) else x, data)
 
 
 def window(planes: AnyArray, k: Index, first: Corner, size: int | None) -> AnyArray:

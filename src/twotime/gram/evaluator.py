@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, on_device
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar
 
@@ -121,8 +121,10 @@ def place(mesh: Mesh | None, data: TwoTimeData, others: Any) -> tuple[TwoTimeDat
     Devices hold their share of the angles where these can be shared evenly, else all; every
     process passes the same values. Traced values stay where they are.
     """
-    if mesh is None or _is_traced((data, others)):
+    if _is_traced((data, others)):
         return data, others
+    if mesh is None:
+        return on_device(data), others
 
     def put(spec: PartitionSpec, tree: Any) -> Any:
         def one(x: Any) -> Any:

@@ -20,6 +20,7 @@ from twotime.solver import RESULTS, places, results_at
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
+_HALF_TURN = 2.0  # turn per frame from which drifts may be confused [rad]
 _WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
 """The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
@@ -102,6 +103,8 @@ class NLSQResult(storage.AbstractModelResult):
         structure: What the residuals say about the model; None where they were not judged.
         correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
             of the record, and between the first and the last frame.
+        turn_per_frame: Largest phase by which a drift turns a component of each angle between
+            neighbouring frames [rad].
         with_priors: Whether the priors of the parameters counted as residuals: the result is then
             a maximum a posteriori estimate, and its uncertainties include them.
     """
@@ -156,6 +159,7 @@ class NLSQResult(storage.AbstractModelResult):
     q: Float[Array, ""] | Float[Array, " angle"] | None = None
     rings: tuple[int, ...] = eqx.field(static=True, default=())
     weight: Float[Array, " angle"] | None = None
+    turn_per_frame: Float[Array, " angle"] | None = None
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]
@@ -272,11 +276,14 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """What the record cannot show of the decay, in words: its beginning or its end."""
+        """What the record cannot show, in words: a decay's beginning or end, or how fast a drift is."""
+        found = (
+            [] if self.turn_per_frame is None else self._aliases(np.asarray(self.turn_per_frame))
+        )
         if self.correlation_ends is None:
-            return ()
+            return tuple(found)
         within, left = np.asarray(self.correlation_ends).T
-        found, n_fast = [], int(np.sum(within < _WITHIN_A_FRAME))
+        n_fast = int(np.sum(within < _WITHIN_A_FRAME))
         if n_fast:
             found.append(
                 f"at {n_fast} of {within.size} angles the fitted correlation falls to "
@@ -290,6 +297,20 @@ class NLSQResult(storage.AbstractModelResult):
                 "told apart; measure for longer, or fix the offset where it is known"
             )
         return tuple(found)
+
+    def _aliases(self, turn: Float[np.ndarray, " angle"]) -> list[str]:
+        """Drifts that neighbouring frames cannot tell from the fitted one."""
+        k = int(np.argmax(turn))
+        if turn[k] < _HALF_TURN:
+            return []
+        others = [abs(2 * np.pi - turn[k]), 2 * np.pi + turn[k]]
+        return [
+            f"the drift turns the phase by up to {turn[k]:.3g} rad a frame at φ = "
+            f"{float(self.phi[k]):.4g}°, not far from half a turn (π), where drifts of "
+            f"{others[0]:.3g} and {others[1]:.3g} rad a frame look alike: velocities "
+            f"{others[0] / turn[k]:.3g} and {others[1] / turn[k]:.3g} times the fitted one; take "
+            "shorter frames or a smaller q, or narrow the bounds of the velocity if it is known"
+        ]
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from twotime.config.parameter_space import ParameterSpace
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, on_device
 from twotime.data.scales import check_kinds, space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
@@ -165,7 +165,8 @@ def estimate_starts(
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.ring)
     problem = partial(coarse.coarse_problem, model, data, space, mode)
-    few, many = problem(coarse.coarse_grain(data, _FEW_LAGS)), problem(coarse.coarse_grain(data))
+    held = on_device(data)
+    few, many = (problem(coarse.coarse_grain(held, lags)) for lags in (_FEW_LAGS, coarse.LAGS))
     search = _Search(space, plan, few, many)
     params = search.likeliest(plan.stages)
     starts = np.concatenate([search.refined(params, _ROUNDS + count - 1), params])

@@ -26,7 +26,7 @@ Costs = Float[np.ndarray, " _"]
 Points = Float[Array, "angle bin"]
 
 AGES = 9
-_LAGS, _GRID = 32, 128
+LAGS, _GRID = 32, 128
 _EARLY = (0.01, 0.025, 0.05)  # power laws and fractions change most at the beginning
 _MATRICES = 8
 _STEPS, _CHUNK, _TOLERANCE = 12, 4, 0.1
@@ -48,7 +48,7 @@ class CoarseData(eqx.Module):
 
 
 @compiled
-def coarse_grain(data: TwoTimeData, lags: int = _LAGS) -> CoarseData:
+def coarse_grain(data: TwoTimeData, lags: int = LAGS) -> CoarseData:
     """Average the usable points over bins of lags spaced evenly in their logarithm and ages."""
     c2, t = jnp.asarray(data.c2), jnp.asarray(data.t)
     *pairs, place = _members(t.shape[0], lags)
