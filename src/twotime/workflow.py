@@ -30,17 +30,17 @@ from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.scaling import resolve_mode
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
-from twotime.results import load_result, storage
+from twotime.plots.folder import draw_missing
+from twotime.plots.folder import redraw as redraw
+from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.folder import (
     POSTERIOR,
     RESULT,
-    added,
     claim,
     clear,
     new_folder,
     place_of,
-    read_result_json,
     writing,
 )
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
@@ -422,68 +422,8 @@ def _write_posterior(job: Job, post: CMCResult, folder: Path) -> None:
     storage.write(folder, post, arrays=arrays, **given)
 
 
-def redraw(
-    folder: str | Path,
-    into: str | Path | None = None,
-    *,
-    format: str = "png",
-    drawn: Callable[[str], None] = lambda name: None,
-) -> tuple[str, ...]:
-    """Draw the figures of a saved result.
-
-    Args:
-        folder: A folder that `twotime fit` wrote.
-        into: Folder for the figures, created if needed; None draws into the same folder.
-        format: "png", "pdf" or "svg".
-        drawn: Called with the name of a figure before it is drawn.
-
-    Returns:
-        Names of the figures.
-
-    Raises:
-        ResultError: If the folder holds no result, or one without what its figures show.
-    """
-    folder = Path(folder)
-    result, target = load_result(folder), folder if into is None else Path(into)
-    if isinstance(result, SequentialResult):
-        how: Any = {"format": format, "drawn": drawn}
-        parts = [(x, redraw(folder / x, target / x, **how)) for x in angle_folders(result)]
-        return tuple(f"{part}/{name}" for part, names in parts for name in names)
-    arrays, curves = storage.read_arrays(folder), storage.read_curves(folder)
-    if isinstance(result, NLSQResult):
-        if "shown_c2" not in arrays and not {"t", "q", "c2", "model"} <= set(arrays):
-            raise ResultError(
-                f"{folder}: its {storage.ARRAYS} does not hold what figures show; fit again."
-            )
-        if "c2" in arrays and "model" in arrays:
-            arrays.setdefault("residual", arrays["c2"] - arrays["model"])
-        figures = fit_plots.figures_of(result, arrays, curves)
-    else:
-        figures = posterior_plots.figures_of(result, arrays, curves)
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-    with added(target) as temporary:
-        return fit_plots.save(temporary, figures, format, drawn)
-
-
 def draw(
     job: Job, folder: Path, drawn: Callable[[str], None] = lambda name: None
 ) -> tuple[str, ...]:
-    """Draw the figures that the results in a folder list and that are not there yet.
-
-    Args:
-        job: What was fitted.
-        folder: Folder of the results; those of angles and of the posterior are folders in it.
-        drawn: Called with the name of a figure before it is drawn.
-
-    Returns:
-        Names of the figures.
-    """
-    names: list[str] = []
-    for place in sorted(path.parent for path in folder.rglob(RESULT)):
-        listed = [place / name for name in read_result_json(place).get("files", ())]
-        figures = [path for path in listed if path.suffix == f".{job.figures}"]
-        if not all(path.exists() for path in figures):
-            found = redraw(place, format=str(job.figures), drawn=drawn)
-            names += [(place / name).relative_to(folder).as_posix() for name in found]
-    return tuple(names)
+    """Draw the figures of the results of a job that are in place; see `draw_missing`."""
+    return () if job.figures is None else draw_missing(folder, job.figures, drawn)

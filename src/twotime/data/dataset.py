@@ -236,6 +236,8 @@ def window(planes: AnyArray, k: Index, first: Corner, size: int | None) -> AnyAr
 def select(data: TwoTimeData, chosen: Sequence[int]) -> TwoTimeData:
     """The data of some matrices, in this order; q is one number where it is the same for all."""
     index = np.asarray(chosen, int)
+    if not data.q.ndim and np.array_equal(index, np.arange(data.phi.shape[0])):
+        return data  # no copy of all
 
     def cut(x: AnyArray | None) -> AnyArray | None:
         return x if x is None or not x.ndim else x[index]

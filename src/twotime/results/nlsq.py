@@ -276,10 +276,8 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """What the record cannot show, in words: a decay's beginning or end, or how fast a drift is."""
-        found = (
-            [] if self.turn_per_frame is None else self._aliases(np.asarray(self.turn_per_frame))
-        )
+        """What the record cannot show, in words: ends of a decay, how fast a drift is."""
+        found = self._aliases()
         if self.correlation_ends is None:
             return tuple(found)
         within, left = np.asarray(self.correlation_ends).T
@@ -298,8 +296,9 @@ class NLSQResult(storage.AbstractModelResult):
             )
         return tuple(found)
 
-    def _aliases(self, turn: Float[np.ndarray, " angle"]) -> list[str]:
+    def _aliases(self) -> list[str]:
         """Drifts that neighbouring frames cannot tell from the fitted one."""
+        turn = np.zeros(1) if self.turn_per_frame is None else np.asarray(self.turn_per_frame)
         k = int(np.argmax(turn))
         if turn[k] < _HALF_TURN:
             return []
