@@ -82,7 +82,7 @@ def save(
         names.append(f"{stem}.{format}")
         drawn(names[-1])
         # Noise can hardly be compressed: more effort makes files a tenth smaller in twice the time.
-        style = {"pil_kwargs": {"compress_level": 1}} if format == "png" else {}
+        style: Any = {"pil_kwargs": {"compress_level": 1}} if format == "png" else {}
         figure().savefig(folder / names[-1], dpi=DPI, **style)
     return tuple(names)
 
@@ -99,7 +99,7 @@ def panels(
     width: float,
     height: float,
     title: str = "",
-    layout: Literal["constrained", "none"] = "constrained",
+    layout: Literal["constrained"] | None = "constrained",
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` axes in rows of at most `columns`, each of the given size [inch]."""
     columns = min(count, columns)
@@ -166,7 +166,7 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
     arrays = _shown(arrays, chosen)
     # Labels are short, and to measure them takes half of the time.
-    figure, axes = panels(len(chosen), 2, 4.8, 2.8, title, layout="none")
+    figure, axes = panels(len(chosen), 2, 4.8, 2.8, title, layout=None)
     width, height = figure.get_size_inches()
     edges = {"left": 0.8 / width, "right": 1 - 0.15 / width, "bottom": 0.6 / height}
     figure.subplots_adjust(**edges, top=1 - 0.65 / height, wspace=0.18, hspace=0.3)
