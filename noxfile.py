@@ -111,6 +111,7 @@ def extension(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure time and memory of fits; `-- ARGUMENTS` go to benchmarks/run.py."""
+    """Measure time and memory of fits and of commands; `-- ARGUMENTS` go to benchmarks/run.py."""
     session.install("-e", ".[dev]")
     session.run("python", "benchmarks/run.py", *session.posargs)
+    session.run("python", "benchmarks/commands.py")

@@ -13,7 +13,7 @@ contrast 0.3; no value is given; f2 is fixed, as it only repeats f0.
 A fit is good if its chi-squared is at most 0.1 % above that of the fit started at the truth. Of
 every fit that says it has converged the projected gradient is computed once more, from residuals
 and Jacobian of all pixels. `--speckle` draws two components with speckle noise and 5 to 60 rad of
-phase, and counts drifts (displacement over the record) within 1 %.
+phase, or as many as `--drifts` says, and counts drifts (displacement over the record) within 1 %.
 """
 
 import argparse
@@ -114,13 +114,15 @@ def _flow_is_visible(bench: Bench, params: np.ndarray, q: float) -> bool:
     return bool(np.mean((x > 0.05) & (x < 0.95)) > 0.5)
 
 
-def draw_drifting(bench: Bench, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Two components with 5 to 60 rad of phase, by whatever velocity law."""
+def draw_drifting(
+    bench: Bench, rng: np.random.Generator, drifts: tuple[float, float]
+) -> tuple[np.ndarray, float]:
+    """Two components with so many rad of phase, by whatever velocity law."""
     q, span = 0.005, bench.t[-1] - bench.t[0]
     transport = 1.0 / (q**2 * span)
     slow, fast = transport * np.exp(rng.uniform(*np.log([0.2, 2.0]), size=2))
     alpha = rng.uniform(-0.5, 0.5, 2)
-    beta, phase = rng.uniform(-0.5, 1.0), np.exp(rng.uniform(*np.log([5.0, 60.0])))
+    beta, phase = rng.uniform(-0.5, 1.0), np.exp(rng.uniform(*np.log(drifts)))
     f0, f1 = rng.uniform(0.25, 0.75), rng.uniform(-0.05, 0.05)
     middle = 0.5 * (bench.t[0] + bench.t[-1])
     params = np.array([
@@ -183,7 +185,7 @@ def one(bench: Bench, seed: int, chosen: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng([seed, len(bench.space.names)])
     key = jax.random.key(seed)
     if chosen.speckle:
-        params, q = draw_drifting(bench, rng)
+        params, q = draw_drifting(bench, rng, chosen.drifts)
         data = draw_speckle(bench, params, q, chosen.pixels, key)
     else:
         params, q = draw(bench, rng, with_flow=chosen.flow)
@@ -262,7 +264,9 @@ def main() -> int:
                         help="first and last angle")  # fmt: skip
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--flow", action="store_true", help="problems whose flow is visible")
-    parser.add_argument("--speckle", action="store_true", help="speckle noise and 5 to 60 rad")
+    parser.add_argument("--speckle", action="store_true", help="speckle noise and a drift")
+    parser.add_argument("--drifts", type=float, nargs=2, default=(5.0, 60.0), metavar="RAD",
+                        help="smallest and largest of them")  # fmt: skip
     parser.add_argument("--pixels", type=int, default=10_000, help="of the speckle, per angle")
     parser.add_argument("-o", "--output", help="JSON file of all problems")
     chosen = parser.parse_args()

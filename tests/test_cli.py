@@ -199,7 +199,7 @@ def test_overwriting_keeps_what_the_user_put_beside(place):
     assert cli.main(["fit", "run.yaml", "--overwrite"]) == 0
     assert Path("out/notes.txt").read_text() == "mine"
     assert Path("out/maps_99.png").exists()
-    assert "residual" not in np.load("out/arrays.npz").files
+    assert not {"c2", "model", "residual"} & set(np.load("out/arrays.npz").files)
     assert [p.name for p in place.iterdir() if p.name.startswith(".")] == []
 
 
@@ -322,11 +322,28 @@ def test_plot_draws_again(place, capsys):
     assert "holds no result" in capsys.readouterr().err
 
 
-def test_plot_needs_the_correlation(place, capsys):
-    configure(output__save_correlation=False)
-    assert cli.main(["fit", "run.yaml"]) == 0
-    assert cli.main(["plot", "out"]) == 1
-    assert "save_correlation" in capsys.readouterr().err
+def test_points_are_saved_where_that_is_asked_for(place):
+    configure(output__save_correlation=True, output__save_residuals=True)
+    assert cli.main(["fit", "run.yaml", "--no-figures"]) == 0
+    assert not list(Path("out").glob("*.png"))
+    arrays = np.load("out/arrays.npz")
+    assert arrays["c2"].shape == arrays["model"].shape == arrays["residual"].shape
+    assert "png" not in Path("out/report.md").read_text()
+
+
+def test_an_interrupt_while_drawing_loses_nothing(place, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("twotime.plots.fit.save", interrupted)
+        assert cli.main(["fit", "run.yaml", "--format", "svg"]) == 130
+    out, err = capsys.readouterr()
+    folder = place / "out"
+    assert err.endswith(f"{folder} was written; its figures: twotime plot {folder}\n")
+    assert "D0" in out
+    assert tt.load_result("out").converged
+    assert cli.main(["plot", "out", "--format", "svg"]) == 0 and Path("out/maps_01.svg").exists()
 
 
 @pytest.mark.parametrize("model", ["static", "laminar_flow", "two_component"])

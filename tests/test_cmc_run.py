@@ -17,6 +17,7 @@ from twotime.errors import ResultError
 from twotime.gram import all_devices
 from twotime.models.base import Curve
 from twotime.plots import posterior as plots
+from twotime.plots.fit import save
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.storage import Provenance
 from twotime.sample.chains import Hmc, Nuts
@@ -132,7 +133,7 @@ def posterior(n_shards=3, n_free=3):
 def test_figures_are_drawn_and_saved(tmp_path):
     post, t = posterior(), np.arange(1.0, 9.0)
     curves = {"J": Curve(t, "Å²/s", "J", "transport", t - 1, t + 1)}
-    names = plots.save_figures(tmp_path, post, curves, t)
+    names = save(tmp_path, plots.figures_of(post, {"t": t}, curves))
     assert names == ("corner.png", "trace.png", "rank.png", "energy.png", "shards.png",
                      "functions.png")  # fmt: skip
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
@@ -277,6 +278,7 @@ def test_runs_write_fit_and_posterior_and_go_on(tmp_path, monkeypatch):
     assert not part.is_complete and (tmp_path / "out.run").is_dir()
     whole = run.sample(job, fit, out, resume=True)
     run.write_posterior(job, whole, out)
+    run.draw(job, out)
     assert whole.is_complete and not (tmp_path / "out.run").exists()
     assert isinstance(tt.load_result(out), tt.NLSQResult)
     again = tt.load_result(out / "posterior")

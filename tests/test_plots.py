@@ -3,15 +3,19 @@
 import subprocess
 import sys
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import BY_NAME
 from matplotlib.figure import Figure
 from test_results import make
 
 import twotime as tt
 from twotime.models.base import Curve
 from twotime.plots import fit as plots
+from twotime.results.nlsq import fitted_arrays
+from twotime.results.shown import CELLS, shown_arrays, shown_of, without_diagonal
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +74,7 @@ def test_axes_are_seconds_and_times_are_not_swapped():
 
 def test_the_diagonal_is_the_mean_of_its_neighbours():
     matrix = np.arange(16.0).reshape(4, 4)
-    shown = plots._without_diagonal(matrix)
+    shown = without_diagonal(matrix)
     np.testing.assert_allclose(np.diagonal(shown), [1, 3.5, 8.5, 11])
     np.testing.assert_allclose(shown[0, 1:], matrix[0, 1:])
 
@@ -157,6 +161,25 @@ def test_names_do_not_depend_on_the_angles(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(found)
 
 
+@pytest.mark.parametrize("name", ["pdf", "svg"])
+def test_figures_in_other_formats(tmp_path, name):
+    figures = plots.figures_of(make(), arrays(2, 12), {})
+    names = plots.save(tmp_path, {"scaling": figures["scaling"]}, name)
+    assert names == (f"scaling.{name}",) and (tmp_path / names[0]).stat().st_size > 1000
+
+
+def test_what_is_shown_of_a_fit_is_that_of_all_its_points():
+    case = BY_NAME["static"]
+    ones = jnp.ones(len(case.phi))
+    known = lambda f: (f.values, f.contrast, f.offset)  # noqa: E731
+    fit = eqx.tree_at(known, make(), (jnp.asarray(case.truth), 0.3 * ones, ones))
+    full = fitted_arrays(fit, case.model, case.data)
+    shown, want = shown_arrays(fit, case.model, case.data), shown_of(full)
+    for key, values in want.items():
+        np.testing.assert_allclose(shown[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+    assert np.isfinite(shown["cut_c2"]).any() and shown["shown_c2"].dtype == np.float32
+
+
 def test_figures_are_the_same_every_time(tmp_path):
     first, second = tmp_path / "a", tmp_path / "b"
     for folder in (first, second):
@@ -192,14 +215,14 @@ def test_importing_leaves_matplotlib_alone():
 
 
 def test_long_records_are_drawn_as_means_over_blocks_of_what_counts():
-    n = 3 * plots.CELLS - 1
+    n = 3 * CELLS - 1
     t = 0.1 * np.arange(1, n + 1)
     c2 = np.add.outer(t, t)
     mask = np.ones((n, n), bool)
     mask[:4, :] = mask[:, :4] = False
     image = plots.two_time(c2, t, mask=mask)
     shown = np.ma.filled(image.get_array().astype(float), np.nan)
-    assert shown.shape == (plots.CELLS - 1,) * 2
+    assert shown.shape == (CELLS - 1,) * 2
     assert np.isnan(shown[0]).all() and np.isnan(shown[:, 0]).all()  # frames 0 to 2
     assert shown[1, 9] == pytest.approx(t[4:6].mean() + t[27:30].mean())  # 3 to 5, without 3
     assert image.get_extent() == pytest.approx([0.05, t[-3] + 0.05] * 2)

@@ -363,3 +363,11 @@ def test_posteriors_of_version_0_1_load(name, tmp_path):
     assert same(again, post) and again.report() == post.report()
     with pytest.warns(DeprecationWarning, match="n_pixels is now called n_points"):
         assert post.n_pixels == post.n_points
+
+
+def test_drifts_that_look_alike_are_named():
+    fit = make(turn_per_frame=jnp.array([1.0, 3.0]))
+    (said,) = fit.unseen
+    assert "up to 3 rad a frame" in said and "3.28 and 9.28 rad a frame look alike" in said
+    assert "1.09 and 3.09 times the fitted one" in said and said[1:] in fit.report()
+    assert make(turn_per_frame=jnp.array([1.0, 1.9])).unseen == ()

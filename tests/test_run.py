@@ -131,6 +131,8 @@ def test_angles_one_after_the_other_have_folders_of_their_own(tmp_path):
     run.write(job, result, tmp_path / "out", seconds)
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["angle_1", "angle_2", "report.md", "result.json"]
+    assert "angle_2/maps_01.png" in run.draw(job, tmp_path / "out")
+    assert run.draw(job, tmp_path / "out") == ()  # they are there
     assert (tmp_path / "out" / "angle_2" / "maps_01.png").exists()
     back = tt.load_result(tmp_path / "out")
     assert [f.params for f in back.fits] == [f.params for f in result.fits]

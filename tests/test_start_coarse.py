@@ -25,7 +25,7 @@ def coarse():
 
 def chi2(coarse, params):
     problem = coarse[0]
-    return np.asarray(coarse_chi2(problem, problem.points.weight, jnp.asarray(params)))
+    return np.asarray(coarse_chi2(problem, jnp.asarray(params)))
 
 
 def drawn(space, count):

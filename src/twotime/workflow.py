@@ -30,12 +30,13 @@ from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.scaling import resolve_mode
 from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
-from twotime.results import load_result, storage
+from twotime.plots.folder import draw_missing
+from twotime.plots.folder import redraw as redraw
+from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.folder import (
     POSTERIOR,
     RESULT,
-    added,
     claim,
     clear,
     new_folder,
@@ -43,6 +44,7 @@ from twotime.results.folder import (
     writing,
 )
 from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
+from twotime.results.shown import shown_arrays
 from twotime.results.storage import Provenance
 from twotime.sample.cmc import fit_cmc
 from twotime.sample.driver import Progress, check_mark
@@ -63,7 +65,8 @@ class Job(NamedTuple):
         space: Start, bounds and which parameters vary.
         arguments: Settings of `fit_nlsq`.
         provenance: Settings and facts about the data.
-        unsaved: Names of the arrays that are not saved.
+        saved: Names of the arrays of points that are saved.
+        figures: Format of the figures; None draws none.
         method: "nlsq", "cmc" or "both".
         sampling: Settings of `fit_cmc`; None where nothing is sampled.
         is_sequential: Whether angles are fitted one after the other.
@@ -76,7 +79,8 @@ class Job(NamedTuple):
     space: ParameterSpace
     arguments: Mapping[str, Any]
     provenance: Provenance
-    unsaved: tuple[str, ...]
+    saved: tuple[str, ...]
+    figures: str | None
     method: str
     sampling: Mapping[str, Any] | None
     is_sequential: bool = False
@@ -119,11 +123,12 @@ def run(
         if needs_fit(job):
             result, seconds = fit(job, progress)
             write_fit(job, result, folder, seconds, overwrite=overwrite)
-        if job.sampling is None:
-            return result
-        post = sample(job, result, folder, overwrite=overwrite, resume=resume)
-        write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
-        return post
+        if job.sampling is not None:
+            post = sample(job, result, folder, overwrite=overwrite, resume=resume)
+            write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
+            result = post
+        draw(job, folder)
+        return result
 
 
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
@@ -176,14 +181,15 @@ def prepare(
     space = check_inputs(model, data, config.space, mode)
     space, starts = _starts(model, data, space, config)
     output, sequential = config.section("output"), config.section("sequential")
-    unsaved = () if output["save_correlation"] else ("c2", "model")
+    saved = ("c2", "model", "mask", "sigma") if output["save_correlation"] else ()
     return Job(
         model=model,
         data=data,
         space=space,
         arguments=fit_arguments(config) | starts,
         provenance=_provenance(config, report),
-        unsaved=unsaved if output["save_residuals"] else (*unsaved, "residual"),
+        saved=(*saved, "residual") if output["save_residuals"] else saved,
+        figures=output["figure_format"] if output["figures"] else None,
         method=method,
         sampling=None if method == "nlsq" else sampling_arguments(config),
         is_sequential=sequential["enable"],
@@ -264,7 +270,7 @@ def write(
     post: CMCResult | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write result.json, arrays.npz, report.md and figures, all of them or nothing.
+    """Write result.json, arrays.npz and report.md, all of them or nothing; `draw` adds figures.
 
     Angles that were fitted one after the other have a folder each, with an overview of all.
 
@@ -298,12 +304,18 @@ def write(
 def _write_fit(
     job: Job, data: TwoTimeData, result: NLSQResult, folder: Path, provenance: Provenance
 ) -> None:
-    arrays = fitted_arrays(result, job.model, data)
-    curves = curves_of(job, result)
-    saved = {name: array for name, array in arrays.items() if name not in job.unsaved}
-    figures = fit_plots.save_figures(folder, result, arrays, curves)
+    arrays, curves = shown_arrays(result, job.model, data), curves_of(job, result)
+    figures = _names(job, fit_plots.figures_of(result, arrays, curves))
+    if job.saved:
+        every = fitted_arrays(result, job.model, data)
+        arrays |= {name: every[name] for name in job.saved if name in every}
     given: Any = {"curves": curves, "provenance": provenance, "figures": figures}
-    storage.write(folder, result, arrays=saved, **given)
+    storage.write(folder, result, arrays=arrays, **given)
+
+
+def _names(job: Job, figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the files of figures, which are drawn into the folder once it is in place."""
+    return () if job.figures is None else tuple(f"{name}.{job.figures}" for name in figures)
 
 
 def curves_of(job: Job, result: Fit | CMCResult) -> dict[str, Curve]:
@@ -369,7 +381,7 @@ def write_posterior(
     fit: tuple[Fit, float] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write result.json, posterior.npz, report.md and figures, all of them or nothing.
+    """Write result.json, posterior.npz and report.md, all of them or nothing; `draw` adds figures.
 
     With method "both" it is the subfolder `posterior` of the fit. An old result is replaced by fit
     and posterior together, and stays if sampling was interrupted. The kept draws of a complete
@@ -404,45 +416,16 @@ def write_posterior(
 
 
 def _write_posterior(job: Job, post: CMCResult, folder: Path) -> None:
-    t, curves = np.asarray(job.data.t), curves_of(job, post)
+    curves = curves_of(job, post)
     origin = dataclasses.replace(job.provenance, wall_time=float(post.seconds))
-    figures = posterior_plots.save_figures(folder, post, curves, t)
-    figures += posterior_plots.save_predictive(folder, post, job.model, job.data)
+    arrays = posterior_plots.predicted(post, job.model, job.data)
+    figures = _names(job, posterior_plots.figures_of(post, arrays, curves))
     given: Any = {"curves": curves, "provenance": origin, "figures": figures}
-    storage.write(folder, post, arrays={"t": t}, **given)
+    storage.write(folder, post, arrays=arrays, **given)
 
 
-def redraw(folder: str | Path, into: str | Path | None = None) -> tuple[str, ...]:
-    """Draw the figures of a saved result again, except those that need the data of a posterior.
-
-    Args:
-        folder: A folder that `twotime fit` wrote.
-        into: Folder for the figures, created if needed; None draws into the same folder.
-
-    Returns:
-        Names of the figures.
-
-    Raises:
-        ResultError: If the folder holds no result, or one without its correlation.
-    """
-    folder = Path(folder)
-    result, target = load_result(folder), folder if into is None else Path(into)
-    if isinstance(result, SequentialResult):
-        parts = [(name, redraw(folder / name, target / name)) for name in angle_folders(result)]
-        return tuple(f"{part}/{name}" for part, names in parts for name in names)
-    arrays, curves = storage.read_arrays(folder), storage.read_curves(folder)
-    if isinstance(result, NLSQResult):
-        missing = [name for name in ("t", "q", "c2", "model") if name not in arrays]
-        if missing:
-            raise ResultError(
-                f"{folder}: its {storage.ARRAYS} does not hold {', '.join(missing)}, which figures "
-                "need; fit again with output.save_correlation: true."
-            )
-        arrays.setdefault("residual", arrays["c2"] - arrays["model"])
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-    with added(target) as temporary:
-        if isinstance(result, NLSQResult):
-            return fit_plots.save_figures(temporary, result, arrays, curves)
-        t = arrays.get("t", np.zeros(0))
-        return posterior_plots.save_figures(temporary, result, curves, t)
+def draw(
+    job: Job, folder: Path, drawn: Callable[[str], None] = lambda name: None
+) -> tuple[str, ...]:
+    """Draw the figures of the results of a job that are in place; see `draw_missing`."""
+    return () if job.figures is None else draw_missing(folder, job.figures, drawn)

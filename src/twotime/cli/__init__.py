@@ -22,6 +22,7 @@ from twotime.cli.files import checked_data, settings_of
 from twotime.cli.machine import set_up
 from twotime.cli.running import (
     WORKER,
+    counted,
     fit_progress,
     interruptible,
     phase,
@@ -51,6 +52,9 @@ CHANGES = click.option(
     help="Use another value of a key; may be repeated.",
 )  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+
+FORMAT = click.option("--format", "figure_format", type=click.Choice(["png", "pdf", "svg"]),
+                      help="Format of the figures; default: png.")  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -264,6 +268,8 @@ def simulate(
 @click.option("--q", help="Wavevectors instead of wavevector_q: all, or numbers joined by commas.")
 @click.option("--together", is_flag=True, help="Fit one law to all wavevectors.")
 @click.option("--data", multiple=True, help="Data file or pattern ('scan_*.h5'); may be repeated.")
+@click.option("--no-figures", is_flag=True, help="Draw none (output.figures: false).")
+@FORMAT
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
 @click.option("--resume", is_flag=True, help="Resume interrupted sampling.")
 @CHANGES
@@ -290,6 +296,10 @@ def fit(
     quiet, verbose, resume = (options[name] for name in ("quiet", "verbose", "resume"))
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose contradict each other; leave one out.")
+    if options["no_figures"]:
+        changes = *changes, "output.figures=false"
+    if options["figure_format"] is not None:
+        changes = *changes, f"output.figure_format={options['figure_format']}"
     choice = {"is_together": options["together"], "files": options["data"]}
     settings = batch.with_choice(settings_of(config, changes), options["q"], **choice)
     if method is not None:
@@ -314,9 +324,10 @@ def fit(
                 job = interruptible(lambda: workflow.prepare(settings, folder, **begin))
             run = Run(job, folder, settings, console, shown, verbose, overwrite, resume)
             return _fit(run)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         is_new = _written(folder) != before
-        raise KeyboardInterrupt(f"{folder} was written" if is_new else "") from None
+        said = str(exc) or (f"{folder} was written" if is_new else "")
+        raise KeyboardInterrupt(said) from None
 
 
 class Run(NamedTuple):
@@ -351,8 +362,9 @@ def _fit(run: Run) -> int:
             result, seconds = interruptible(lambda: workflow.fit(job, progress))
         results["fit"] = result
         show(run.shown, result, seconds, workflow.curves_of(job, result))
-        with phase(console, "drawing and writing"):
+        with phase(console, "writing"):
             workflow.write_fit(job, result, folder, seconds, overwrite=run.overwrite)
+        _draw(run)
     if job.sampling is None:
         show_json(run.shown, results)
         return CONVERGED if result.converged else NOT_CONVERGED
@@ -362,23 +374,39 @@ def _fit(run: Run) -> int:
         post = interruptible(lambda: workflow.sample(job, result, folder, **again), stop)
     show(run.shown, post, float(post.seconds), workflow.curves_of(job, post))
     show_json(run.shown, results | {"posterior": post})
-    with phase(console, "drawing and writing"):
+    with phase(console, "writing"):
         done = result, seconds
         workflow.write_posterior(job, post, folder, fit=done, overwrite=run.overwrite)
+    _draw(run)
     if not post.is_complete:
         return INTERRUPTED
     return CONVERGED if post.converged else NOT_CONVERGED
 
 
-@twotime.command(epilog=_examples("plot out", "plot out -o figures"))
+def _draw(run: Run) -> None:
+    """Draw the figures of a result that is in place, so that Ctrl-C loses nothing but these."""
+    from twotime import workflow
+
+    if run.job.figures is None or not run.folder.exists():
+        return
+    with counted(run.console, "drawing") as drawn:
+        try:
+            interruptible(lambda: workflow.draw(run.job, run.folder, drawn))
+        except KeyboardInterrupt:
+            again = f"{run.folder} was written; its figures: twotime plot {run.folder}"
+            raise KeyboardInterrupt(again) from None
+
+
+@twotime.command(epilog=_examples("plot out", "plot out -o figures --format pdf"))
 @click.argument("folder", type=FILE)
 @click.option("-o", "--output", type=FILE, help="Write the figures to another folder.")
-def plot(folder: Path, output: Path | None) -> None:
+@FORMAT
+def plot(folder: Path, output: Path | None, figure_format: str | None) -> None:
     """Draw the figures of saved results again."""
     from twotime import workflow
 
     set_up("auto")
-    for name in workflow.redraw(folder, output):
+    for name in workflow.redraw(folder, output, format=figure_format or "png"):
         print(f"wrote {(output or folder) / name}")
 
 

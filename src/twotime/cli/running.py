@@ -6,6 +6,7 @@ import itertools
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, SupportsFloat, TypeVar
@@ -30,6 +31,20 @@ def phase(console: Console, name: str) -> Iterator[None]:
     with _bar(console, bars.SpinnerColumn(), text, bars.TimeElapsedColumn()) as bar:
         bar.add_task(name)
         yield
+
+
+@contextlib.contextmanager
+def counted(console: Console, name: str) -> Iterator[Callable[[str], None]]:
+    """Show what is done and how much of it per second; gives a function to call for each item."""
+    columns = bars.SpinnerColumn(), bars.TextColumn("{task.description}"), bars.TimeElapsedColumn()
+    with _bar(console, *columns) as bar:
+        task, begun, count = bar.add_task(name), time.perf_counter(), itertools.count()
+
+        def next_item(item: str) -> None:
+            rate = next(count) / (time.perf_counter() - begun)
+            bar.update(task, description=f"{name} {item} ({rate:.2g}/s)")
+
+        yield next_item
 
 
 @contextlib.contextmanager

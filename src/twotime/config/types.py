@@ -326,10 +326,14 @@ class OutputConfig(TypedDict, total=False):
 
     output_dir: Annotated[str, key("twotime_results")]
     """Folder of the results, relative to this file."""
-    save_correlation: Annotated[bool, key(True)]
-    """Save measured and fitted c2 (arrays.npz)."""
-    save_residuals: Annotated[bool, key(True)]
-    """Save the residuals (arrays.npz)."""
+    save_correlation: Annotated[bool, key(False)]
+    """Save measured and fitted c2 of every point (arrays.npz), not only what figures show."""
+    save_residuals: Annotated[bool, key(False)]
+    """Save the residual of every point (arrays.npz), not only what figures show."""
+    figures: Annotated[bool, key(True)]
+    """Draw figures."""
+    figure_format: Annotated[Literal["png", "pdf", "svg"], key("png")]
+    """Format of the figures."""
     format: Annotated[Literal["npz"], key("npz")]
     """Format of saved arrays, the only one."""
 

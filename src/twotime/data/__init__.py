@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from twotime.config.manager import ConfigManager
-from twotime.data.containers import about, container
+from twotime.data.containers import about, array_in, container, open_arrays
 from twotime.data.dataset import TwoTimeData, join, one_if_same
 from twotime.data.level import baseline_of, level_of
 from twotime.data.matrices import Matrices, apply_mask_file, read_matrices
@@ -24,7 +24,7 @@ from twotime.data.selection import (
     select_frames,
     select_rings,
 )
-from twotime.data.source import TwoTimeFile
+from twotime.data.source import PlacedBin, TwoTimeFile
 from twotime.data.stripes import stripe_notes
 from twotime.data.write import Cache, cache_key, read_cache, write_cache
 from twotime.errors import ConfigurationError, DataError
@@ -176,7 +176,7 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         bins = tuple(b for ring in rings for b in ring.bins)
         first, last = select_frames(file, selection)
         dt, t = frame_times(file, selection, first, last)
-        _check_size(len(bins), t.size, selection.memory_limit or math.inf)
+        _check_size(file, bins, t.size, selection.memory_limit or math.inf)
         averages = selection.average_triangles
         read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)
         if selection.mask_file is not None:
@@ -234,15 +234,27 @@ def _wavevectors(data: TwoTimeData) -> float | tuple[float, ...]:
     return q[0] if len(q) == 1 else q
 
 
-def _check_size(n_matrices: int, n_frames: int, limit: float) -> None:
+def _check_size(
+    file: TwoTimeFile, bins: tuple[PlacedBin, ...], n_frames: int, limit: float
+) -> None:
     """Refuse data beyond the limit of memory [byte]."""
-    size = n_matrices * n_frames**2 * 9  # double precision and a mask; no file gives more
+    size = len(bins) * n_frames**2 * 9  # double precision and a mask; no file gives more
+    if container(file.path) == "npz" and limit < math.inf:
+        size += _read_whole(file, bins)
     if size > limit:
         raise DataError(
-            f"{n_matrices} matrices of {n_frames} frames take up to {size / 1e9:.3g} GB, "
+            f"{len(bins)} matrices of {n_frames} frames take up to {size / 1e9:.3g} GB, "
             f"hardware.memory_limit_gb is {limit / 1e9:.3g}; select fewer frames or angles, or "
             "raise the limit."
         )
+
+
+def _read_whole(file: TwoTimeFile, bins: tuple[PlacedBin, ...]) -> int:
+    """Size of the arrays of an npz file that are read as a whole, whatever is selected [byte]."""
+    names = {b.dataset for b in bins} | {name for name in (file.mask, file.sigma) if name}
+    with open_arrays(file.path) as arrays:
+        found = [array_in(arrays, name) for name in names]
+        return sum(math.prod(array.shape) * array.dtype.itemsize for array in found)
 
 
 def _baseline(

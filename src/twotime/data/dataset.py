@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -222,6 +223,12 @@ class TwoTimeData(eqx.Module):
         return all(np.count_nonzero(known.usable(k)) == count for k in range(c2.shape[0]))
 
 
+def on_device(data: TwoTimeData) -> TwoTimeData:
+    """The data in arrays of JAX, which share the memory of NumPy's where their addresses allow."""
+    put = partial(jax.device_put, may_alias=True)
+    return jax.tree.map(lambda x: put(x) if isinstance(x, np.ndarray) else x, data)
+
+
 def window(planes: AnyArray, k: Index, first: Corner, size: int | None) -> AnyArray:
     """Cut matrix `k`, or a square window of it, out of arrays (angle, time, time)."""
     if size is None:
@@ -233,6 +240,8 @@ def window(planes: AnyArray, k: Index, first: Corner, size: int | None) -> AnyAr
 def select(data: TwoTimeData, chosen: Sequence[int]) -> TwoTimeData:
     """The data of some matrices, in this order; q is one number where it is the same for all."""
     index = np.asarray(chosen, int)
+    if not data.q.ndim and np.array_equal(index, np.arange(data.phi.shape[0])):
+        return data  # no copy of all
 
     def cut(x: AnyArray | None) -> AnyArray | None:
         return x if x is None or not x.ndim else x[index]

@@ -1,5 +1,6 @@
 """Matrices as stored to matrices as fitted: triangles completed, unusable points masked."""
 
+import math
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,7 @@ Bins = tuple[PlacedBin, ...]
 _ASYMMETRY = 1e-5
 _FEW_ZEROS = 1e-3
 _NORMALISED = 0.9
+_AT_ONCE, _ALIGNMENT = 512, 64
 LARGEST = 1e15
 """Size from which a number is no correlation but damage."""
 
@@ -70,16 +72,19 @@ def read_matrices(
     with open_arrays(file.path) as arrays:
         types = [_float_type(array_in(arrays, b.dataset)) for b in bins]
         with reading(f"{len(bins)} matrices of {count} frames"):
-            c2 = np.empty((len(bins), count, count), np.result_type(*types))
-            mask = np.empty(c2.shape, bool)
+            c2 = _aligned((len(bins), count, count), np.result_type(*types))
+            mask = _aligned(c2.shape, np.dtype(bool))
         for b in bins:
             k = len(kept)
-            c2[k] = without_damage(b.cut(arrays, frames, frames), c2.dtype)
+            stored_c2 = b.cut(arrays, frames, frames)
+            for rows in _strips(count):
+                c2[k, rows] = without_damage(stored_c2[rows], c2.dtype)
+            del stored_c2
             side = _side(b, c2[k], average_triangles)
-            c2[k] = _complete(c2[k], side)
+            _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
             mask[k] = _usable(b, c2[k], stored, side)
-            if is_empty(c2[k][mask[k]]):
+            if all(is_empty(c2[k, rows][mask[k, rows]]) for rows in _strips(count)):
                 empty.append(b)
                 continue
             dark |= _mask_dark_frames(c2[k], mask[k])
@@ -161,7 +166,7 @@ def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask:
     else:
         parts = zip(cuts, sides, strict=True)
         numbers = [(without_damage(part, np.dtype(float)), side) for part, side in parts]
-        sigma = np.stack([_complete(part, side) for part, side in numbers])
+        sigma = np.stack([_completed(part, side) for part, side in numbers])
     used = np.broadcast_to(sigma, mask.shape)[mask]
     if not np.all((used > 0) & (used < LARGEST)):
         raise DataError(
@@ -173,15 +178,20 @@ def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask:
 
 def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
     """Which half to read: the stored one, or the mean of two halves that differ."""
-    above, below = np.triu(matrix, 1), np.tril(matrix, -1)
-    if not _holds_numbers(below):
+    largest, scale, has_above, has_below = 0.0, 0.0, False, False
+    for rows in _strips(len(matrix)):
+        is_above = np.arange(rows.start, rows.stop)[:, None] < np.arange(len(matrix))
+        above, below = (np.where(is_above, x, 0) for x in (matrix[rows], matrix[:, rows].T))
+        has_above |= _holds_numbers(above)
+        has_below |= _holds_numbers(below)
+        with np.errstate(all="ignore"):  # infinite on both sides, or damaged
+            difference = np.abs(above - below)
+        largest = max(largest, float(np.max(difference[np.isfinite(difference)], initial=0.0)))
+        scale = max(scale, float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0)))
+    if not has_below:
         return "upper"
-    if not _holds_numbers(above):
+    if not has_above:
         return "lower"
-    with np.errstate(all="ignore"):  # infinite on both sides, or damaged
-        difference = np.abs(above - below.T)
-    largest = float(np.max(difference[np.isfinite(difference)], initial=0.0))
-    scale = float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0))
     if largest <= _ASYMMETRY * scale:
         return "upper"
     if not average_triangles:
@@ -196,13 +206,36 @@ def _holds_numbers(half: Matrix) -> bool:
     return bool(np.any(np.isfinite(half) & (half != 0)))
 
 
-def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray:
-    """Symmetric matrix from the half that counts."""
+def _complete(values: Shaped[np.ndarray, "time time"], side: Side) -> None:
+    """Make a matrix symmetric, in place, from the half that counts."""
     if side == "mean":
         with np.errstate(all="ignore"):
-            return 0.5 * (values + values.T)
-    half = np.triu(values if side == "upper" else values.T)
-    return half + np.triu(half, 1).T
+            values[...] = 0.5 * (values + values.T)
+        return
+    half, other = (values, values.T) if side == "upper" else (values.T, values)
+    for rows in _strips(len(values)):
+        block = np.triu(half[rows, rows])
+        half[rows, rows] = block + np.triu(block, 1).T
+        other[rows, rows.stop :] = half[rows, rows.stop :]
+
+
+def _completed(values: Shaped[np.ndarray, "time time"], side: Side) -> np.ndarray:
+    out = values.copy()
+    _complete(out, side)
+    return out
+
+
+def _strips(count: int) -> list[slice]:
+    """Rows of a matrix, a few at a time: temporary copies of all of it would be as large."""
+    return [slice(k, min(k + _AT_ONCE, count)) for k in range(0, count, _AT_ONCE)]
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array at an address at which JAX takes it as it is, instead of a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
@@ -210,7 +243,7 @@ def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
     used = np.isfinite(matrix)
     np.fill_diagonal(used, False)
     if stored is not None:
-        used &= stored & stored.T if side == "mean" else _complete(stored, side)
+        used &= stored & stored.T if side == "mean" else _completed(stored, side)
     if not used.any():
         raise DataError(
             f"the matrix of {b} has no usable point, all are NaN or masked; "
@@ -233,8 +266,8 @@ def _mask_unfilled(c2: Float[np.ndarray, "angle time time"], used: Masks) -> lis
     Real zeros, of frames with hardly any photons, belong to the mean of c2, which is at least 1 for
     normalised intensities; never filled ones make it smaller.
     """
-    zero = used & (c2 == 0)
-    n_zero, n_used = int(np.count_nonzero(zero)), int(np.count_nonzero(used))
+    n_zero = sum(int(np.count_nonzero(x[u] == 0)) for x, u in zip(c2, used, strict=True))
+    n_used = int(np.count_nonzero(used))
     if n_zero < _FEW_ZEROS * n_used:
         return []
     total = float(np.sum(c2, where=used, dtype=np.float64))
@@ -242,7 +275,7 @@ def _mask_unfilled(c2: Float[np.ndarray, "angle time time"], used: Masks) -> lis
     share = f"{n_zero / n_used:.2%} of the elements are exactly 0"
     if not is_unfilled:
         return [f"{share} and are taken as data; if they were never filled, mask them in the file"]
-    used &= ~zero
+    used &= c2 != 0
     others = total / max(n_used - n_zero, 1)
     return [f"{share} and were never filled (the others are {others:.3g} on average): masked"]
 

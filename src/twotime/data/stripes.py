@@ -112,8 +112,9 @@ def _band(data: TwoTimeData) -> tuple[Band, float]:
     )
     total, decay = [], []
     for k in range(data.c2.shape[0]):
-        c2, used = np.asarray(data.c2[k], float), np.asarray(data.usable(k))
-        lines = [np.where(np.diagonal(used, lag), np.diagonal(c2, lag), np.nan) for lag in short]
+        c2, used = np.asarray(data.c2[k]), np.asarray(data.usable(k))
+        lines = [np.where(np.diagonal(used, x), np.diagonal(c2, x), np.nan) for x in short]
+        lines = [line.astype(float) for line in lines]
         usual = np.array([np.nanmedian(line) for line in lines])
         end = np.nanmedian(
             [np.nanmedian(np.diagonal(c2, lag)[np.diagonal(used, lag)]) for lag in long]

@@ -148,6 +148,7 @@ def make_result(
         noise_level=squares.noise,
         cost=None if loss.scale is None else end.cost,
         correlation_ends=_correlation_ends(problem, params[basins.best]),
+        turn_per_frame=_turn_per_frame(problem, params[basins.best]),
         **vars(end.optimality),
         **errors,
     )
@@ -175,6 +176,16 @@ def _correlation_ends(problem: Problem, params: Params) -> Float[Array, "angle 2
         return correlation_at(problem.model, params, *pairs, t=t, **problem.data.place(k))
 
     return jax.vmap(of_matrix)(jnp.arange(problem.data.phi.shape[0]))
+
+
+def _turn_per_frame(problem: Problem, params: Params) -> Float[Array, " angle"]:
+    """Largest phase by which a drift turns a component between neighbouring frames [rad]."""
+    t, data = jnp.asarray(problem.data.t), problem.data
+
+    def of_matrix(k: Array) -> Array:
+        return jnp.asarray(problem.model.turn_per_frame(params, t=t, **data.place(k)))
+
+    return jax.vmap(of_matrix)(jnp.arange(data.phi.shape[0]))
 
 
 def _ended(result: RESULTS, squares: Equivalent) -> RESULTS:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, on_device
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import Scalar
 
@@ -163,8 +163,10 @@ def place(mesh: Mesh | None, data: TwoTimeData, others: Any) -> tuple[TwoTimeDat
         ValueError: If a fit cannot run where these values are.
     """
     _check_manual_axes(mesh, (data, others))
-    if mesh is None or _is_traced((data, others)):
+    if _is_traced((data, others)):
         return data, others
+    if mesh is None:
+        return on_device(data), others
 
     def put(spec: PartitionSpec, tree: Any) -> Any:
         def one(x: Any) -> Any:

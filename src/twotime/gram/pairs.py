@@ -44,6 +44,9 @@ class ChannelDerivatives(eqx.Module):
         return cls(*(jnp.swapaxes(jnp.concatenate(x, axis=1), 0, 1) for x in (row, column)))
 
 
+_EDGE = 512  # of the tiles in which the data alone are summed [frame]
+
+
 class Tile(eqx.Module):
     """One tile of one angle: where it begins (moved back inside at the edge), data and weights.
 
@@ -77,6 +80,22 @@ def cut_tile(data: TwoTimeData, k: Array, shift: Scalar, corner: Array, size: in
     weight = jnp.where(rows[:, None] & columns, data.weights(k, first, size), 0.0)
     c2 = window(data.c2, k, first, size).astype(weight.dtype)
     return Tile((first[0], first[1]), jnp.where(weight > 0, c2 - shift, 0.0), weight)
+
+
+def data_sums(data: TwoTimeData, k: Array, shift: Scalar) -> Float[Array, " 4"]:
+    """Number of points of a matrix that count, and sums of weight × (1, data, data²).
+
+    Tile by tile: of a long record one matrix in double precision is much memory.
+    """
+    edge = tile_edge(data.c2.shape[-1], _EDGE)
+
+    def add(sums: Array, corner: Array) -> tuple[Array, None]:
+        cut = cut_tile(data, k, shift, corner, edge)
+        values = cut.weight > 0, cut.weight, cut.weight * cut.c2, cut.weight * cut.c2**2
+        return sums + jnp.stack([jnp.sum(x, dtype=sums.dtype) for x in values]), None
+
+    corners = tile_corners(data.c2.shape[-1], _EDGE)
+    return jax.lax.scan(add, jnp.zeros(4, jnp.result_type(data.t)), corners)[0]
 
 
 def tile_pairs(

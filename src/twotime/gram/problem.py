@@ -14,7 +14,7 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import space_for
 from twotime.gram import Evaluator, Prepared
-from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
+from twotime.gram.pairs import DATA, FIRST, MODEL, ONE, data_sums
 from twotime.gram.priors import Priors
 from twotime.models import scaling as scalings
 from twotime.models.base import AbstractTwoTimeModel
@@ -185,14 +185,12 @@ def make_problem(
     """
     space = space_for(model, data, space)
 
-    def of_angle(k: Array) -> tuple[Array, Array]:
-        used = data.usable(k)
-        c2 = jnp.where(used, jnp.asarray(data.c2)[k], 0.0)
-        return jnp.sum(c2, dtype=float), jnp.sum(used)
+    def of_angle(k: Array) -> Array:
+        return data_sums(plain, k, jnp.zeros(()))
 
-    # One angle after the other: compilers would hold copies of all data at once.
-    totals, counts = jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))
-    n_points = jnp.sum(counts)
+    plain = dataclasses.replace(data, sigma=None, weight=None)
+    counts, _, totals, _ = jax.lax.map(of_angle, jnp.arange(data.phi.shape[0])).T
+    n_points = jnp.sum(counts).astype(int)
     shift = jnp.sum(totals) / n_points
     varying = tuple(space.varying)
     vary = jnp.asarray(space.scaling_varying)

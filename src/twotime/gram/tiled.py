@@ -35,9 +35,7 @@ def data_moments(data: TwoTimeData, shift: Scalar) -> Float[Array, "angle 2 2"]:
     """Sums over t1 < t2 of products of [data, 1], weighted by 1/sigma²; the same for any model."""
 
     def of_angle(k: Array) -> Array:
-        weight = data.weights(k)
-        c2 = jnp.where(weight > 0, jnp.asarray(data.c2)[k] - shift, 0.0)
-        count, total, square = (jnp.sum(weight * x) for x in (1.0, c2, c2 * c2))
+        _, count, total, square = pairs.data_sums(data, k, shift)
         return jnp.stack([jnp.stack([square, total]), jnp.stack([total, count])])
 
     return jax.lax.map(of_angle, jnp.arange(data.phi.shape[0]))

@@ -266,6 +266,10 @@ class AbstractTwoTimeModel(eqx.Module):
         """Parameters moved away from where some of them have no effect at all."""
         return params
 
+    def turn_per_frame(self, params: Params, *, t: Times, q: Scalar, phi: Scalar) -> Scalar:
+        """Largest phase by which a drift turns a component between neighbouring frames [rad]."""
+        return jnp.zeros((), t.dtype)
+
     def proposals(self, scene: Scene) -> Plan:
         """How starts of a fit are proposed from the scales of the data.
 

@@ -230,6 +230,13 @@ class AbstractComposition(base.AbstractTwoTimeModel):
             q = jnp.asarray(self.strain_factor, times.dtype) * q
         return q * jnp.cos(jnp.deg2rad(phi - values[flow.direction])) * path
 
+    def turn_per_frame(self, params, *, t, q, phi):
+        values, place = self.named(params), {"t": t, "q": q, "phi": phi}
+        drifting = [mover for mover in self.composition.movers if mover.drift]
+        phases = [self._phase(values, mover, t, **place) for mover in drifting]
+        steps = [jnp.max(jnp.abs(jnp.diff(phase))) for phase in phases]
+        return jnp.max(jnp.stack(steps)) if steps else jnp.zeros((), t.dtype)
+
     def _fields(self, pair: Pair) -> list[tuple[Any, Any, Any]]:
         """Size, cosine and sine of the field of each component; None for a phase that is 0."""
         movers = self.composition.movers

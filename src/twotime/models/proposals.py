@@ -42,11 +42,13 @@ class Plan(NamedTuple):
         params: Coordinates -> parameters by name.
         alternatives: Parameters -> others that similar data could come from, in groups of one
             kind.
+        faster: Other rounds, each for shorter lags and what beats too fast for longer ones.
     """
 
     stages: tuple[Stage, ...]
     params: Callable[[Coordinates], Mapping[str, Any]]
     alternatives: Callable[[Params], list[Several]] = lambda params: []
+    faster: tuple[tuple[Stage, ...], ...] = ()
 
 
 class Typical(NamedTuple):

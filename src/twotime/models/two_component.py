@@ -210,7 +210,11 @@ class TwoComponent(AbstractComposition):
                 "phi0": c["phi0"],
             }
 
-        return Plan(_stages(scene), params, others)
+        return Plan(_stages(scene), params, others, _faster(scene))
+
+
+_SLOW = 120.0  # phase over the record up to which drifts are searched on a third of it [rad]
+_SEEN = 40.0  # phase over the longest lag that faster ones are searched on [rad]
 
 
 def _stages(scene: Scene) -> tuple[Stage, ...]:
@@ -220,7 +224,7 @@ def _stages(scene: Scene) -> tuple[Stage, ...]:
     return (
         Stage({
             "J_ref": ("set", scene.decays(7)), "J_sample": ("set", scene.decays(7)),
-            "v": ("set", np.arange(0.0, 120.0, 2.0) * radian),
+            "v": ("set", np.arange(0.0, _SLOW, 2.0) * radian),
             "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])), "phi0": ("set", none),
             "alpha_ref": ("set", none), "alpha_sample": ("set", none),
             "beta": ("set", none), "f1": ("set", none),
@@ -244,3 +248,33 @@ def _stages(scene: Scene) -> tuple[Stage, ...]:
             "phi0": ("plus", scene.across("phi0", 3)),
         }, 12),
     )  # fmt: skip
+
+
+def _faster(scene: Scene) -> tuple[tuple[Stage, ...], ...]:
+    """Rounds for faster drifts, up to half a turn per frame: for each octave on shorter lags."""
+    slow, none, rounds = _SLOW, np.zeros(1), []
+    while slow < np.pi * (scene.t.size - 1):
+        drifts = np.linspace(slow, 2 * slow, 36) / (scene.q * scene.span)
+        longest = 0.5 * _SEEN / slow
+        first = {
+            "J_ref": ("set", scene.decays(6)), "J_sample": ("set", scene.decays(6)),
+            "v": ("set", drifts), "f": ("set", np.array([0.2, 0.4, 0.6, 0.8])),
+            "phi0": ("set", none), "alpha_ref": ("set", none), "alpha_sample": ("set", none),
+            "beta": ("set", none), "f1": ("set", none),
+        }  # fmt: skip
+        bend = {
+            "beta": ("plus", np.linspace(-2.0, 2.0, 61)), "v": ("times", np.linspace(0.98, 1.02, 5))
+        }  # fmt: skip
+        rest = {
+            "alpha_ref": ("plus", np.linspace(-1.0, 1.0, 3)),
+            "alpha_sample": ("plus", np.linspace(-1.0, 1.0, 3)),
+            "v": ("times", np.linspace(0.995, 1.005, 3)),
+            "phi0": ("plus", scene.across("phi0", 3)),
+            "f1": ("plus", np.array([-2.0, 0.0, 2.0]) / scene.span),
+        }  # fmt: skip
+        rounds.append((
+            Stage(first, 16, longest, central=True), Stage(bend, 16, longest),
+            Stage(rest, 12, longest),
+        ))  # fmt: skip
+        slow *= 2
+    return tuple(rounds)

@@ -1,11 +1,13 @@
 """Figures of fits: values in, matplotlib figures out; no global state is touched.
 
 Every function takes arrays as `twotime.results.nlsq.fitted_arrays` names them (t, q, phi, c2,
-model, residual, mask), so figures can be drawn from a fit and from its saved arrays alike.
+model, residual, mask), or what `twotime.results.shown` makes of them, which result folders hold.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from twotime.data.dataset import TwoTimeData
 from twotime.models.base import Curve
 from twotime.results.nlsq import NLSQResult
+from twotime.results.shown import shown_of
 
 Arrays = Mapping[str, np.ndarray]
 Matrix = Float[np.ndarray, "time time"]
@@ -26,9 +28,6 @@ Times = Float[np.ndarray, " time"]
 Points = Float[np.ndarray, " point"]
 Angles = tuple[int, ...]
 
-AGES = (0.25, 0.5, 0.75)
-AGE_BAND = 0.02
-BINS_PER_DECADE = 20
 MAPS_ON_PAGE = 4
 CUTS_ON_PAGE = 6
 DPI = 150
@@ -36,32 +35,56 @@ DPI = 150
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 """One colour for each age, distinguishable for colour-blind readers; markers in print."""
 MARKERS = ("o", "s", "^")
-CELLS = 256  # largest number of cells along a map: no figure shows more
+FORMATS = ("png", "pdf", "svg")
 
 
-def save_figures(
-    folder: Path, fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
-) -> tuple[str, ...]:
-    """Draw all figures of a fit as PNG files; returns the names of the files.
+def figures_of(
+    fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
+) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure of a fit, by the name of its file without ending.
 
     Maps and cuts are on pages of a few angles; functions of time are drawn if there are any.
     """
     title = f"{fit.model}, q = {_wavevectors(arrays['q'])} Å⁻¹"
     title += "" if fit.converged else " (not converged)"
-    drawn = {}
+    found: dict[str, Callable[[], Figure]] = {}
     for stem, draw, size in (("maps", maps, MAPS_ON_PAGE), ("cuts", cuts, CUTS_ON_PAGE)):
         for page, angles in enumerate(pages(len(arrays["phi"]), size), start=1):
-            drawn[f"{stem}_{page:02d}.png"] = draw(arrays, angles=angles, title=title)
+            found[f"{stem}_{page:02d}"] = partial(draw, arrays, angles=angles, title=title)
     if curves:
-        drawn["functions.png"] = functions(curves, arrays["t"], title=title)
-    return save(folder, drawn | {"scaling.png": scaling(fit)})
+        found["functions"] = partial(functions, curves, arrays["t"], title=title)
+    return found | {"scaling": partial(scaling, fit)}
 
 
-def save(folder: Path, drawn: Mapping[str, Figure]) -> tuple[str, ...]:
-    """Write figures into a folder; returns the names of the files."""
-    for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=DPI)
-    return tuple(drawn)
+def save_figures(
+    folder: Path, fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
+) -> tuple[str, ...]:
+    """Draw all figures of a fit as PNG files; returns the names of the files."""
+    return save(folder, figures_of(fit, arrays, curves))
+
+
+def save(
+    folder: Path,
+    figures: Mapping[str, Callable[[], Figure]],
+    format: str = "png",
+    drawn: Callable[[str], None] = lambda name: None,
+) -> tuple[str, ...]:
+    """Draw figures into files of a folder, one after the other; returns the names of the files.
+
+    Args:
+        folder: Where to.
+        figures: What draws each, by the name of its file without ending.
+        format: "png", "pdf" or "svg".
+        drawn: Called with the name of a file before it is drawn.
+    """
+    names = []
+    for stem, figure in figures.items():
+        names.append(f"{stem}.{format}")
+        drawn(names[-1])
+        # Noise can hardly be compressed: more effort makes files a tenth smaller in twice the time.
+        style: Any = {"pil_kwargs": {"compress_level": 1}} if format == "png" else {}
+        figure().savefig(folder / names[-1], dpi=DPI, **style)
+    return tuple(names)
 
 
 def pages(count: int, size: int) -> list[Angles]:
@@ -71,13 +94,18 @@ def pages(count: int, size: int) -> list[Angles]:
 
 
 def panels(
-    count: int, columns: int, width: float, height: float, title: str = ""
+    count: int,
+    columns: int,
+    width: float,
+    height: float,
+    title: str = "",
+    layout: Literal["constrained"] | None = "constrained",
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` axes in rows of at most `columns`, each of the given size [inch]."""
     columns = min(count, columns)
     rows = -(-count // columns)
     size = width * columns + 0.6, height * rows + 0.6
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout=layout)
     figure.suptitle(title)
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
@@ -97,6 +125,7 @@ def maps(
         label: Label of the residual's colour scale.
     """
     chosen = range(len(arrays["phi"])) if angles is None else angles
+    arrays = _shown(arrays, chosen)
     height = 0.85 + 2.9 * len(chosen)  # inches
     figure = Figure(figsize=(10.8, height))
     figure.suptitle(title, x=0.47, y=1 - 0.12 / height, va="top")
@@ -104,19 +133,18 @@ def maps(
     columns = {"width_ratios": (1, 1, 0.28, 1), "wspace": 0.06, "hspace": 0.16}
     cells = figure.add_gridspec(len(chosen), 4, **edges, **columns)
     for row, k in enumerate(chosen):
-        used = _used(arrays, k)
-        residual = np.where(used, arrays["residual"][k], np.nan)
-        shared = _common_norm(arrays["c2"][k][used], arrays["model"][k][used])
+        c2, model, residual = (arrays[f"shown_{x}"][k] for x in ("c2", "model", "residual"))
+        shared = _common_norm(c2[np.isfinite(c2)], model)
         shown = (
-            (0, f"data, {_place(arrays, k)}", arrays["c2"][k], used, shared),
-            (1, "model", arrays["model"][k], None, shared),
-            (3, f"residual, rms {_rms(residual):.3g}", residual, used, _symmetric(residual)),
+            (0, f"data, {_place(arrays, k)}", c2, shared),
+            (1, "model", model, shared),
+            (3, f"residual, rms {arrays['shown_rms'][k]:.3g}", residual, _symmetric(residual)),
         )
         is_last = row == len(chosen) - 1
-        for column, name, matrix, mask, norm in shown:
+        for column, name, matrix, norm in shown:
             ax = figure.add_subplot(cells[row, column])
             cmap = "viridis" if norm is shared else "RdBu_r"
-            image = two_time(matrix, arrays["t"], mask=mask, norm=norm, cmap=cmap, ax=ax)
+            image = _image(matrix, arrays["shown_edges"], norm, cmap, ax)
             ax.set_title(name, fontsize="medium")
             ax.tick_params(labelleft=column == 0, labelbottom=is_last)
             ax.set_xlabel("$t_1$ [s]" if is_last else "")
@@ -136,7 +164,12 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
         title: Title of the page.
     """
     chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
-    figure, axes = panels(len(chosen), 2, 4.8, 2.8, title)
+    arrays = _shown(arrays, chosen)
+    # Labels are short, and to measure them takes half of the time.
+    figure, axes = panels(len(chosen), 2, 4.8, 2.8, title, layout=None)
+    width, height = figure.get_size_inches()
+    edges = {"left": 0.8 / width, "right": 1 - 0.15 / width, "bottom": 0.6 / height}
+    figure.subplots_adjust(**edges, top=1 - 0.65 / height, wspace=0.18, hspace=0.3)
     for ax, k in zip(axes, chosen, strict=True):
         lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium")
     heading = "data as points, model as lines"
@@ -171,13 +204,22 @@ def two_time(
         The image, for a colour bar; `image.axes` is where it is.
     """
     ax = Figure(layout="constrained").subplots() if ax is None else ax
-    shown = _without_diagonal(c2 if mask is None else np.where(mask, c2, np.nan))
+    used = np.isfinite(c2) if mask is None else mask & np.isfinite(c2)
+    given = {"c2": c2[None], "model": c2[None], "residual": c2[None], "mask": used[None]}
+    found = shown_of(given | {"t": t, "phi": np.zeros(1)})
+    shown = found["shown_c2"][0]
     norm = _common_norm(shown[np.isfinite(shown)]) if norm is None else norm
-    shown, edges = _cells(shown, _edges(t))
+    return _image(shown, found["shown_edges"], norm, cmap, ax)
+
+
+def _image(
+    shown: Matrix, edges: np.ndarray, norm: Normalize, cmap: str, ax: Axes
+) -> AxesImage | QuadMesh:
     image: AxesImage | QuadMesh
     if np.ptp(np.diff(edges)) <= 1e-6 * np.mean(np.diff(edges)):
         extent = edges[0], edges[-1], edges[0], edges[-1]
-        image = ax.imshow(shown.T, origin="lower", extent=extent, norm=norm, cmap=cmap)
+        style: Any = {"interpolation": "nearest", "norm": norm, "cmap": cmap}
+        image = ax.imshow(shown.T, origin="lower", extent=extent, **style)
     else:
         image = ax.pcolormesh(edges, edges, shown.T, norm=norm, cmap=cmap, rasterized=True)
     ax.set_facecolor("0.8")
@@ -199,18 +241,12 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
         ax: Where to draw; None makes a figure.
     """
     ax = Figure(layout="constrained").subplots() if ax is None else ax
-    t, used = arrays["t"], _used(arrays, k)
-    early, late = np.nonzero(np.triu(used, 1))
-    age, lag = 0.5 * (t[early] + t[late]), t[late] - t[early]
-    record = t[-1] - t[0]
-    for part, colour, marker in zip(AGES, COLOURS, MARKERS, strict=True):
-        centre = t[0] + part * record
-        near = np.abs(age - centre) <= max(AGE_BAND * record, 0.51 * record / (len(t) - 1))
-        points = early[near], late[near]
-        shown = arrays["c2"][k][points], arrays["model"][k][points]
-        mean_lag, data, line = _binned(lag[near], *shown)
-        ax.plot(mean_lag, data, marker, ms=3.5, alpha=0.6, mew=0, color=colour)
-        ax.plot(mean_lag, line, "-", lw=1.4, color=colour, label=f"age {centre:.3g} s")
+    arrays = _shown(arrays, (k,))
+    of_ages = [arrays["cut_ages"], *(arrays[f"cut_{x}"][k] for x in ("lag", "c2", "model"))]
+    for age, lag, data, line, colour, marker in zip(*of_ages, COLOURS, MARKERS, strict=True):
+        kept = np.isfinite(lag)
+        ax.plot(lag[kept], data[kept], marker, ms=3.5, alpha=0.6, mew=0, color=colour)
+        ax.plot(lag[kept], line[kept], "-", lw=1.4, color=colour, label=f"age {age:.3g} s")
     ax.set_xscale("log")
     return ax
 
@@ -285,49 +321,12 @@ def _wavevectors(q: np.ndarray) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _used(arrays: Arrays, k: int) -> Bool[np.ndarray, "time time"]:
-    """Points of an angle that were fitted, mirrored below the diagonal."""
-    q, mask = np.asarray(0.0), arrays.get("mask")
-    used = np.asarray(TwoTimeData(arrays["c2"], arrays["t"], q, arrays["phi"], mask).usable(k))
-    return used | used.T
+def _shown(arrays: Arrays, angles: Sequence[int] | None = None) -> Arrays:
+    """The arrays with what figures show."""
+    return arrays if "shown_c2" in arrays else {**arrays, **shown_of(arrays, angles)}
 
 
-def _cells(matrix: Matrix, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over square blocks of frames, so that there are at most `CELLS` along an edge.
-
-    Frames that fill no block at the end are left out: a part of 1/CELLS of the record at most.
-    """
-    width = -(-len(matrix) // CELLS)
-    if width == 1:
-        return matrix, edges
-    count = len(matrix) // width
-    blocks = matrix[: count * width, : count * width].reshape(count, width, count, width)
-    known = np.isfinite(blocks)
-    points = known.sum(axis=(1, 3))
-    total = np.where(known, blocks, 0).sum(axis=(1, 3))
-    with np.errstate(invalid="ignore"):
-        return total / points, edges[: count * width + 1 : width]
-
-
-def _without_diagonal(matrix: Matrix) -> Matrix:
-    """The matrix with its diagonal replaced by the mean of its neighbours, for display."""
-    out, above = np.array(matrix), np.diagonal(matrix, 1)
-    left, right = np.append(above[0], above), np.append(above, above[-1])
-    np.fill_diagonal(out, 0.5 * (left + right))
-    return out
-
-
-def _binned(lag: Points, *values: Points) -> list[Float[np.ndarray, " bin"]]:
-    """Means of the lag and of values in logarithmic bins of the lag, without empty bins."""
-    if lag.size == 0:
-        return [lag, *values]
-    bins = np.floor(BINS_PER_DECADE * np.log10(lag / lag.min()) + 1e-9).astype(int)
-    count = np.bincount(bins)
-    kept = count > 0
-    return [np.bincount(bins, weights=x)[kept] / count[kept] for x in (lag, *values)]
-
-
-def _common_norm(data: Points, model: Points | None = None) -> Normalize:
+def _common_norm(data: Points, model: Matrix | None = None) -> Normalize:
     if data.size == 0:
         return Normalize(0.0, 1.0)
     low, high = np.percentile(data, [1.0, 99.0])
@@ -340,13 +339,3 @@ def _symmetric(values: Matrix) -> Normalize:
     finite = np.abs(values[np.isfinite(values)])
     reach = float(np.percentile(finite, 99.0)) if finite.size else 0.0
     return Normalize(-(reach or 1.0), reach or 1.0)
-
-
-def _rms(values: Matrix) -> float:
-    finite = values[np.isfinite(values)].astype(np.float64)
-    return float(np.sqrt(np.mean(finite**2))) if finite.size else float("nan")
-
-
-def _edges(t: Times) -> Float[np.ndarray, " time+1"]:
-    middle = 0.5 * (t[1:] + t[:-1])
-    return np.concatenate([[1.5 * t[0] - 0.5 * t[1]], middle, [1.5 * t[-1] - 0.5 * t[-2]]])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,8 +44,9 @@ class Series(NamedTuple):
 def save_figures(folder: Path, series: Sequence[Series]) -> tuple[str, ...]:
     """Draw rates against q², and parameters against q, as PNG files; returns their names."""
     rates_, others = ([s for s in series if s.is_rate is kind] for kind in (True, False))
-    drawn = {"rates.png": rates(rates_)} if rates_ else {}
-    return save(folder, drawn | ({"parameters.png": parameters(others)} if others else {}))
+    kinds = ("rates", rates, rates_), ("parameters", parameters, others)
+    figures = {name: partial(draw, some) for name, draw, some in kinds if some}
+    return save(folder, figures)
 
 
 def slope(s: Series) -> tuple[float, float]:

@@ -4,8 +4,8 @@
 freely, `shards` whether parts of the data agree, `predictive_maps` what the posterior predicts.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from twotime.data.dataset import TwoTimeData
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.plots import fit as fit_plots
-from twotime.plots.fit import Angles, Times
+from twotime.plots.fit import Angles, Arrays
 from twotime.report import error_text, with_error
 from twotime.results.cmc import CMCResult
+from twotime.results.shown import shown_of
 from twotime.sample.result import predictive
 
 _BLUE, _RED, _ = fit_plots.COLOURS
@@ -28,27 +29,29 @@ _RANK_BINS = 20
 _PREDICTIVE_DRAWS = 100
 
 
-def save_figures(
-    folder: Path, post: CMCResult, curves: Mapping[str, Curve], t: Times
-) -> tuple[str, ...]:
-    """Draw the figures that need no data as PNG files; returns the names of the files."""
-    drawn = {"corner.png": corner(post), "trace.png": trace(post), "rank.png": rank(post)}
-    drawn["energy.png"] = energy(post)
+def figures_of(
+    post: CMCResult, arrays: Arrays, curves: Mapping[str, Curve]
+) -> dict[str, Callable[[], Figure]]:
+    """What draws each figure of a posterior, by the name of its file without ending.
+
+    Args:
+        post: The posterior.
+        arrays: Times t [s]; where predictive maps are wanted, the arrays of `predicted`.
+        curves: Functions of time.
+    """
+    found: dict[str, Callable[[], Figure]] = {
+        draw.__name__: partial(draw, post) for draw in (corner, trace, rank, energy)
+    }
     if post.n_shards > 1:
-        drawn["shards.png"] = shards(post)
+        found["shards"] = partial(shards, post)
     if curves:
-        drawn["functions.png"] = fit_plots.functions(curves, t, title=f"{post.model}: 68 % bands")
-    return fit_plots.save(folder, drawn)
-
-
-def save_predictive(
-    folder: Path, post: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData
-) -> tuple[str, ...]:
-    """Draw `predictive_maps` as PNG files of up to four angles; returns the names of the files."""
-    drawn, parts = {}, fit_plots.pages(data.c2.shape[0], fit_plots.MAPS_ON_PAGE)
-    for page, angles in enumerate(parts, start=1):
-        drawn[f"predictive_{page:02d}.png"] = predictive_maps(post, model, data, angles)
-    return fit_plots.save(folder, drawn)
+        title = f"{post.model}: 68 % bands"
+        found["functions"] = partial(fit_plots.functions, curves, arrays["t"], title=title)
+    if "shown_c2" in arrays:
+        parts = fit_plots.pages(len(arrays["phi"]), fit_plots.MAPS_ON_PAGE)
+        for page, angles in enumerate(parts, start=1):
+            found[f"predictive_{page:02d}"] = partial(_predictive, post, arrays, angles)
+    return found
 
 
 def corner(post: CMCResult, *, max_points: int = 20_000) -> Figure:
@@ -219,12 +222,21 @@ def predictive_maps(
         data: The data.
         angles: Positions of the angles to show; None shows all.
     """
+    return _predictive(post, predicted(post, model, data), angles)
+
+
+def predicted(post: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData) -> Arrays:
+    """What maps show of data, posterior mean and difference in predicted standard deviations."""
     mean, deviation = predictive(post, model, data, _PREDICTIVE_DRAWS)
     c2 = np.asarray(data.c2)
-    arrays = {name: np.asarray(getattr(data, name)) for name in ("t", "q", "phi")}
-    arrays |= {"c2": c2, "model": mean, "residual": (c2 - mean) / deviation}
+    axes = {name: np.asarray(getattr(data, name)) for name in ("t", "q", "phi")}
+    arrays = axes | {"c2": c2, "model": mean, "residual": (c2 - mean) / deviation}
     if data.mask is not None:
         arrays["mask"] = np.asarray(data.mask)
+    return axes | shown_of(arrays)
+
+
+def _predictive(post: CMCResult, arrays: Arrays, angles: Angles | None) -> Figure:
     title = f"{post.model}: posterior mean; residuals in predicted standard deviations"
     return fit_plots.maps(arrays, angles=angles, title=title, label="(data − model) / deviation")
 

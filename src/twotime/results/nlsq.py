@@ -27,6 +27,7 @@ UNCERTAINTIES = {
     "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
 }
 PRIORS = "; priors of the parameters are included"
+_HALF_TURN = 2.0  # turn per frame from which drifts may be confused [rad]
 _WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
 """The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
@@ -110,6 +111,8 @@ class NLSQResult(storage.AbstractModelResult):
         from_residuals: Whether `covariance` is that of the residuals; None where not decided.
         correlation_ends: Fitted correlation of each angle between neighbouring frames in the middle
             of the record, and between the first and the last frame.
+        turn_per_frame: Largest phase by which a drift turns a component of each angle between
+            neighbouring frames [rad].
         with_priors: Whether the priors of the parameters counted as residuals: the result is then
             a maximum a posteriori estimate, and its uncertainties include them.
     """
@@ -166,6 +169,7 @@ class NLSQResult(storage.AbstractModelResult):
     q: Float[Array, ""] | Float[Array, " angle"] | None = None
     rings: tuple[int, ...] = eqx.field(static=True, default=())
     weight: Float[Array, " angle"] | None = None
+    turn_per_frame: Float[Array, " angle"] | None = None
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]
@@ -304,12 +308,13 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """What the record cannot show of the decay, in words: its beginning or its end."""
+        """What the record cannot show, in words: ends of a decay, how fast a drift is."""
         self._check_is_one()
+        found = self._aliases()
         if self.correlation_ends is None:
-            return ()
+            return tuple(found)
         within, left = np.asarray(self.correlation_ends).T
-        found, n_fast = [], int(np.sum(within < _WITHIN_A_FRAME))
+        n_fast = int(np.sum(within < _WITHIN_A_FRAME))
         if n_fast:
             found.append(
                 f"at {n_fast} of {within.size} angles the fitted correlation falls to "
@@ -323,6 +328,21 @@ class NLSQResult(storage.AbstractModelResult):
                 "told apart; measure for longer, or fix the offset where it is known"
             )
         return tuple(found)
+
+    def _aliases(self) -> list[str]:
+        """Drifts that neighbouring frames cannot tell from the fitted one."""
+        turn = np.zeros(1) if self.turn_per_frame is None else np.asarray(self.turn_per_frame)
+        k = int(np.argmax(turn))
+        if turn[k] < _HALF_TURN:
+            return []
+        others = [abs(2 * np.pi - turn[k]), 2 * np.pi + turn[k]]
+        return [
+            f"the drift turns the phase by up to {turn[k]:.3g} rad a frame at φ = "
+            f"{float(self.phi[k]):.4g}°, not far from half a turn (π), where drifts of "
+            f"{others[0]:.3g} and {others[1]:.3g} rad a frame look alike: velocities "
+            f"{others[0] / turn[k]:.3g} and {others[1] / turn[k]:.3g} times the fitted one; take "
+            "shorter frames or a smaller q, or narrow the bounds of the velocity if it is known"
+        ]
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from twotime.compilation import check_is_outside, verb
 from twotime.config.parameter_space import ParameterSpace
-from twotime.data.dataset import TwoTimeData
+from twotime.data.dataset import TwoTimeData, on_device
 from twotime.data.scales import check_kinds, space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
@@ -80,7 +80,7 @@ def make_starts(
     initial = jnp.asarray(space.initial)
     candidates = jnp.where(jnp.asarray(space.varying), inside, initial)
     coarse = coarse_problem(model, data, space, mode, coarse_grain(data))
-    chi2 = coarse_chi2(coarse, coarse.points.weight, candidates)
+    chi2 = coarse_chi2(coarse, candidates)
     best = jnp.argsort(chi2)[: starts - 1]
     return jnp.concatenate([initial[None], candidates[best]])
 
@@ -139,6 +139,7 @@ _CHUNK, _FEW_LAGS, _RELATIVES = 256, 16, 2
 _SAME, _LIKE, _MARGIN = 1e-5, 1e-3, 5e-3
 _ROUNDS, _PARENTS, _TRIED = 4, 2, 44
 _GO_ON, _MEMBERS, _FINALISTS, _LEADERS = 12, 4, 4, 2
+_CLEARLY = 0.8
 
 
 @verb
@@ -172,27 +173,15 @@ def estimate_starts(
     plan = model.proposals(scene_of(data, space))
     mode = resolve_mode(per_angle_mode, data.ring)
     problem = partial(coarse.coarse_problem, model, data, space, mode)
-    few, many = problem(coarse.coarse_grain(data, _FEW_LAGS)), problem(coarse.coarse_grain(data))
+    held = on_device(data)
+    few, many = (problem(coarse.coarse_grain(held, lags)) for lags in (_FEW_LAGS, coarse.LAGS))
     search = _Search(space, plan, few, many)
-    found: Coordinates = {}
-    family = np.zeros(1, int)
-    for stage in plan.stages:
-        found, family = _expand(found, family, stage)
-        values = plan.params(found)
-        columns = [np.broadcast_to(values[name], family.shape) for name in model.names]
-        params = search.inside(np.stack(columns, axis=1))
-        chi2 = search.score(params, _looked_at(few.points, stage))
-        order = np.argsort(chi2, kind="stable")
-        if stage is plan.stages[0]:
-            kept = _apart(found, stage, order)
-            family = np.arange(family.size)
-        else:
-            kept = _mixed(family, order, stage.keep, _RELATIVES)
-        found = {name: values[kept] for name, values in found.items()}
-        family, params = family[kept], params[kept]
-    refined = search.refined(params, _ROUNDS + count - 1)
-    starts = np.concatenate([refined, params])[:count]
-    return [space.with_values(dict(zip(space.names, p.tolist(), strict=True))) for p in starts]
+    params = search.likeliest(plan.stages)
+    starts = np.concatenate([search.refined(params, _ROUNDS + count - 1), params])
+    for stages in plan.faster:
+        starts = search.faster(stages, starts)
+    values = (dict(zip(space.names, p.tolist(), strict=True)) for p in starts[:count])
+    return [space.with_values(p) for p in values]
 
 
 class _Search(NamedTuple):
@@ -208,9 +197,43 @@ class _Search(NamedTuple):
         space = self.space
         return np.where(is_known(space), space.initial, np.clip(params, space.lower, space.upper))
 
-    def score(self, params: Candidates, weight: coarse.Points) -> Costs:
-        """χ² of candidates on few points so weighted, contrast and offset at their best."""
-        return coarse.in_chunks(partial(coarse.coarse_chi2, self.few, weight), params, _CHUNK)
+    def looking(self, stage: Stage) -> coarse.CoarseProblem:
+        """The coarse data that a stage looks at."""
+        source = self.many if stage.central else self.few
+        return coarse.looking(source, stage.longest, central=stage.central)
+
+    def likeliest(self, stages: tuple[Stage, ...]) -> Candidates:
+        """The likeliest candidates after some stages."""
+        found: Coordinates = {}
+        family = np.zeros(1, int)
+        for stage in stages:
+            found, family = _expand(found, family, stage)
+            values = self.plan.params(found)
+            columns = [np.broadcast_to(values[name], family.shape) for name in self.space.names]
+            params = self.inside(np.stack(columns, axis=1))
+            order = np.argsort(score(self.looking(stage), params), kind="stable")
+            if stage is stages[0]:
+                kept = _apart(found, stage, order)
+                family = np.arange(family.size)
+            else:
+                kept = _mixed(family, order, stage.keep, _RELATIVES)
+            found = {name: values[kept] for name, values in found.items()}
+            family, params = family[kept], params[kept]
+        return params
+
+    def faster(self, stages: tuple[Stage, ...], starts: Candidates) -> Candidates:
+        """Starts after those of other stages that explain the lags they look at better, if any.
+
+        What beats within a bin of ages is lost in its mean, so longer lags are left out.
+        """
+        first, best = self.looking(stages[0]), self.likeliest(stages[:1])[:1]
+        if score(first, best)[0] >= score(first, starts[:1])[0]:
+            return starts
+        params = self.likeliest(stages)
+        short = self._replace(many=coarse.looking(self.many, stages[0].longest, central=False))
+        ends, chi2 = short.led(params, np.arange(len(params)), params[:0])
+        is_better = chi2[0] < _CLEARLY * score(short.many, starts[:1])[0]
+        return np.concatenate([ends, starts]) if is_better else starts
 
     def refined(self, params: Candidates, rounds: int) -> Candidates:
         """Where candidates, and the alternatives of the best, lead; the likeliest first."""
@@ -226,7 +249,7 @@ class _Search(NamedTuple):
                 break
             family = np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds])
             moved = self.inside(np.concatenate(kinds))
-            order = np.argsort(self.score(moved, self.few.points.weight))
+            order = np.argsort(score(self.few, moved))
             kept = _mixed(family, order, _TRIED, -(-_TRIED // len(kinds)))
             new, costs = self.led(moved[kept], family[kept], found[0][:_LEADERS])
             found = _distinct(np.concatenate([found[0], new]), np.concatenate([found[1], costs]))
@@ -247,6 +270,11 @@ class _Search(NamedTuple):
         for _ in range(4):
             best, cost = downhill(best)
         return _distinct(np.concatenate([best, params]), np.concatenate([cost, chi2]))
+
+
+def score(problem: coarse.CoarseProblem, params: Candidates) -> Costs:
+    """χ² of candidates on coarse data, contrast and offset at their best."""
+    return coarse.in_chunks(partial(coarse.coarse_chi2, problem), params, _CHUNK)
 
 
 def _apart(found: Coordinates, stage: Stage, order: np.ndarray) -> np.ndarray:
@@ -275,16 +303,6 @@ def _distinct(ends: Candidates, chi2: Costs) -> Ends:
     order = order[np.isfinite(chi2[order])]
     order = order[np.diff(chi2[order], prepend=-np.inf) > _SAME * chi2[order]]
     return ends[order], chi2[order]
-
-
-def _looked_at(points: coarse.CoarseData, stage: Stage) -> coarse.Points:
-    """Weights of the coarse data that a stage looks at."""
-    span = points.t2.max() - points.t1.min()
-    middle = 0.5 * (points.t1 + points.t2) - points.t1.min()
-    wanted = points.t2 - points.t1 <= stage.longest * span * (1 + 1e-9)
-    if stage.central:
-        wanted &= jnp.abs(middle - 0.5 * span) <= 0.5 * span / coarse.AGES * (1 + 1e-9)
-    return points.weight * wanted
 
 
 def _expand(found: Coordinates, family: np.ndarray, stage: Stage) -> tuple[Coordinates, np.ndarray]:

@@ -65,8 +65,8 @@ def half_lives(data: TwoTimeData) -> HalfLives:
     n = data.c2.shape[-1]
     lags, found = np.unique(np.geomspace(1, n - 1, _LAGS).round().astype(int)), []
     for k in range(data.c2.shape[0]):
-        c2, used = np.asarray(data.c2[k], float), np.asarray(data.usable(k))
-        lines = [np.diagonal(c2, lag)[np.diagonal(used, lag)] for lag in lags]
+        c2, used = np.asarray(data.c2[k]), np.asarray(data.usable(k))
+        lines = [np.diagonal(c2, lag)[np.diagonal(used, lag)].astype(float) for lag in lags]
         mean = np.array([np.median(line) if line.size else np.nan for line in lines])
         end = np.nanmedian(mean[lags > n // 2])
         noise = np.nanmedian(np.abs(lines[0] - mean[0])) if lines[0].size else np.nan
