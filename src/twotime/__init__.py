@@ -67,7 +67,7 @@ from twotime.results import load_result as load_result
 from twotime.results.cmc import CMCResult as CMCResult
 from twotime.results.cmc import Limits as Limits
 from twotime.results.nlsq import NLSQResult as NLSQResult
-from twotime.results.nlsq import SequentialResult as SequentialResult
+from twotime.results.sequential import SequentialResult as SequentialResult
 from twotime.results.storage import __version__ as __version__
 from twotime.sample.chains import Hmc as Hmc
 from twotime.sample.chains import Nuts as Nuts

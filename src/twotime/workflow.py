@@ -43,7 +43,8 @@ from twotime.results.folder import (
     place_of,
     writing,
 )
-from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders, fitted_arrays
+from twotime.results.nlsq import NLSQResult, fitted_arrays
+from twotime.results.sequential import SequentialResult, angle_folders
 from twotime.results.shown import shown_arrays
 from twotime.results.storage import Provenance
 from twotime.sample.cmc import fit_cmc

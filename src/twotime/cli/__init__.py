@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -20,27 +20,23 @@ from rich.console import Console
 
 from twotime.cli.files import checked_data, settings_of
 from twotime.cli.machine import set_up
-from twotime.cli.running import (
-    WORKER,
-    counted,
-    fit_progress,
-    interruptible,
-    phase,
-    sampling_progress,
-    terminable,
+from twotime.cli.running import WORKER, interruptible, phase, terminable
+from twotime.cli.terminal import (
+    CONVERGED,
+    INTERRUPTED,
+    MISTAKE,
+    NOT_CONVERGED,
+    Shown,
+    follow,
+    listening,
+    streams,
 )
-from twotime.cli.terminal import Shown, follow, listening, show, show_json, streams
-from twotime.config.manager import ConfigManager
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
 from twotime.data.inspect import inspect_file
 from twotime.errors import ConfigurationError, TwoTimeError
 from twotime.results.storage import __version__
 
 # Commands import what loads Matplotlib or Pydantic, so that help appears without delay.
-
-CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
-
-COUNTED = 2e7  # points of c2 from which evaluations are shown, by code that cannot be cached
 
 FILE = click.Path(path_type=Path)
 _LAW = f"{', '.join(ANALYSIS_MODES)}, or an import path (package.module.Class)."
@@ -291,6 +287,7 @@ def fit(
     is missing.
     """
     from twotime import batch, workflow
+    from twotime.cli.fitting import Run, fit_one
     from twotime.cli.many import fit_all
 
     quiet, verbose, resume = (options[name] for name in ("quiet", "verbose", "resume"))
@@ -323,78 +320,17 @@ def fit(
                 begin = {"overwrite": overwrite, "resume": resume}
                 job = interruptible(lambda: workflow.prepare(settings, folder, **begin))
             run = Run(job, folder, settings, console, shown, verbose, overwrite, resume)
-            return _fit(run)
+            return fit_one(run)
     except KeyboardInterrupt as exc:
         is_new = _written(folder) != before
         said = str(exc) or (f"{folder} was written" if is_new else "")
         raise KeyboardInterrupt(said) from None
 
 
-class Run(NamedTuple):
-    """What `twotime fit` is to do, see `workflow`, and how it shows it."""
-
-    job: Any
-    folder: Path
-    settings: ConfigManager
-    console: Console
-    shown: Shown
-    verbose: bool
-    overwrite: bool
-    resume: bool
-
-
 def _written(folder: Path) -> Any:
     """What changes when something is written into a folder."""
     paths = [path for path in (folder, folder / "posterior") if path.exists()]
     return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
-
-
-def _fit(run: Run) -> int:
-    from twotime import workflow
-
-    job, folder, settings, console = run.job, run.folder, run.settings, run.console
-    results: dict[str, Any] = {}
-    result: Any = None
-    seconds, is_logged = 0.0, settings.section("logging")["log_convergence"]
-    if workflow.needs_fit(job):
-        is_counted = run.verbose or job.data.c2.size > COUNTED
-        with fit_progress(console, is_counted, is_logged) as progress:
-            result, seconds = interruptible(lambda: workflow.fit(job, progress))
-        results["fit"] = result
-        show(run.shown, result, seconds, workflow.curves_of(job, result))
-        with phase(console, "writing"):
-            workflow.write_fit(job, result, folder, seconds, overwrite=run.overwrite)
-        _draw(run)
-    if job.sampling is None:
-        show_json(run.shown, results)
-        return CONVERGED if result.converged else NOT_CONVERGED
-    stop, is_shown = threading.Event(), settings.get_cmc_config()["backend"]["progress_bar"]
-    with sampling_progress(console, stop, is_shown) as progress:
-        again = {"overwrite": run.overwrite, "resume": run.resume, "progress": progress}
-        post = interruptible(lambda: workflow.sample(job, result, folder, **again), stop)
-    show(run.shown, post, float(post.seconds), workflow.curves_of(job, post))
-    show_json(run.shown, results | {"posterior": post})
-    with phase(console, "writing"):
-        done = result, seconds
-        workflow.write_posterior(job, post, folder, fit=done, overwrite=run.overwrite)
-    _draw(run)
-    if not post.is_complete:
-        return INTERRUPTED
-    return CONVERGED if post.converged else NOT_CONVERGED
-
-
-def _draw(run: Run) -> None:
-    """Draw the figures of a result that is in place, so that Ctrl-C loses nothing but these."""
-    from twotime import workflow
-
-    if run.job.figures is None or not run.folder.exists():
-        return
-    with counted(run.console, "drawing") as drawn:
-        try:
-            interruptible(lambda: workflow.draw(run.job, run.folder, drawn))
-        except KeyboardInterrupt:
-            again = f"{run.folder} was written; its figures: twotime plot {run.folder}"
-            raise KeyboardInterrupt(again) from None
 
 
 @twotime.command(epilog=_examples("plot out", "plot out -o figures --format pdf"))

@@ -17,6 +17,9 @@ from rich.console import Console
 from twotime.report import folded
 from twotime.results.storage import describe, plain
 
+CONVERGED, MISTAKE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
 _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
 _log = logging.getLogger(__name__)
 

@@ -35,7 +35,8 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
-from twotime.results.nlsq import UNCERTAINTIES, NLSQResult, SequentialResult
+from twotime.results.nlsq import UNCERTAINTIES, NLSQResult
+from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds
 
@@ -64,8 +65,7 @@ def fit_nlsq(
 ) -> NLSQResult:
     """Fit a model to two-time data by least squares over the points with t1 < t2.
 
-    Pure: works under `jit` and `vmap`. `values`, `contrast`, `offset` and `chi2` have derivatives
-    by model, data and space; the tighter the tolerance, the more exact.
+    Pure: works under `jit` and `vmap`; `values`, `contrast`, `offset`, `chi2` have derivatives.
 
     Args:
         model: The model.
@@ -94,16 +94,14 @@ def fit_nlsq(
     check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
-    chosen = robust.make_loss(loss, loss_scale, evaluator, priors)
-    evaluator = evaluator if chosen.scale is None else "tiled"
-    data, evaluator = choose_evaluator(model, data, evaluator, tile)
+    kind, chosen = _uncertainty(uncertainty), robust.make_loss(loss, loss_scale, evaluator, priors)
+    data, evaluator = choose_evaluator(model, data, chosen.evaluated_by(evaluator), tile)
     points = make_starts(model, data, space, mode, starts, key)
     space = alike(space, priors)
     mesh = device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
-    words = progress, judge, priors, _uncertainty(uncertainty)
-    settings = mode, evaluator, mesh, *_limits(max_steps, tolerance), *words
-    return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings)), throw)
+    settings = mode, evaluator, mesh, *_limits(max_steps, tolerance), progress, judge, priors
+    return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings, kind)), throw)
 
 
 def _uncertainty(word: str) -> str:

@@ -138,11 +138,7 @@ def make_result(
         result=_ended(end.result, squares),
         n_evaluations=end.n_evaluations,
         starts=starts,
-        ends=params[:count],
-        ends_chi2=cost[:count],
-        ends_result=jax.tree.map(lambda x: x[:count], ends.result),
-        ends_same=basins.same[:count],
-        ends_exchanged=None if basins.exchanged is None else basins.exchanged[:count],
+        **_ends(ends, params, cost, basins, count),
         loss=loss.word,
         loss_scale=loss.scale,
         noise_level=squares.noise,
@@ -153,6 +149,18 @@ def make_result(
         **errors,
     )
     return result, Known(jnp.sqrt(jnp.abs(jnp.diag(end.reduced.hessian))), weight)
+
+
+def _ends(ends: End, params: Array, cost: Array, basins: Basins, count: int) -> dict[str, Any]:
+    """Fields of the result about where the starts led, those of exchanged labels left out."""
+    fields = {
+        "ends": params,
+        "ends_chi2": cost,
+        "ends_result": ends.result,
+        "ends_same": basins.same,
+        "ends_exchanged": basins.exchanged,
+    }
+    return {name: jax.tree.map(lambda x: x[:count], x) for name, x in fields.items()}
 
 
 def _matrices(data: TwoTimeData) -> dict[str, Any]:

@@ -117,6 +117,10 @@ class AbstractLoss(eqx.Module):
     def equivalent(self, problem: Problem, end: End, dof: Array) -> Equivalent:
         """The fit of plain squares with the covariance of this one at its optimum."""
 
+    def evaluated_by(self, asked: str | Evaluator) -> str | Evaluator:
+        """What computes the sums: tiles, where every point has a weight of its own."""
+        return asked if self.scale is None else "tiled"
+
 
 class Squares(AbstractLoss):
     """Plain least squares."""

@@ -9,7 +9,8 @@ from twotime.plots import fit as fit_plots
 from twotime.plots import posterior as posterior_plots
 from twotime.results import load_result, storage
 from twotime.results.folder import RESULT, added, read_result_json, writing
-from twotime.results.nlsq import NLSQResult, SequentialResult, angle_folders
+from twotime.results.nlsq import NLSQResult
+from twotime.results.sequential import SequentialResult, angle_folders
 
 
 def redraw(

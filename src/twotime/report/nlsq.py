@@ -18,7 +18,8 @@ from twotime.report import (
     with_error,
 )
 from twotime.results.judgement import where
-from twotime.results.nlsq import NLSQResult, SequentialResult
+from twotime.results.nlsq import NLSQResult
+from twotime.results.sequential import SequentialResult
 from twotime.results.storage import describe
 
 _TRADE = 0.95  # correlation of two parameters from which each alone says little

@@ -7,7 +7,8 @@ from twotime.errors import ResultError
 from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.folder import read_result_json
-from twotime.results.nlsq import NLSQResult, SequentialResult
+from twotime.results.nlsq import NLSQResult
+from twotime.results.sequential import SequentialResult
 
 _KINDS: dict[str, Any] = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
 

@@ -1,4 +1,4 @@
-"""Results of least-squares fits: of all angles together, and of one angle after another."""
+"""The result of a least-squares fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -180,11 +180,10 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def uncertainty_kind(self) -> str:
-        """What `uncertainties` assume, in words."""
+        """What `uncertainties` assume, in words; "auto" while traced or stacked."""
         asked = self.asked_uncertainty
-        if asked == "auto":
-            known = self.from_residuals is not None and is_concrete(self.from_residuals)
-            asked = "residuals" if known and self.from_residuals else "speckle"
+        if asked == "auto" and self._is_one():
+            asked = "residuals" if self.from_residuals else "speckle"
         return UNCERTAINTIES.get(asked, asked) + (PRIORS if self.with_priors else "")
 
     @property
@@ -439,41 +438,3 @@ def fitted_arrays(
 
 
 _correlation = eqx.filter_jit(correlation)
-
-
-class SequentialResult(storage.AbstractResult):
-    """Least-squares fits of one angle after another, each with parameters of its own.
-
-    Attributes:
-        fits: The fit of each angle.
-    """
-
-    fits: tuple[NLSQResult, ...]
-
-    @property
-    def phi(self) -> Float[np.ndarray, " angle"]:
-        """Detector angles [degree]."""
-        return np.concatenate([np.asarray(fit.phi) for fit in self.fits])
-
-    @property
-    def converged(self) -> bool:
-        """Whether the fits of all angles converged."""
-        return all(fit.converged for fit in self.fits)
-
-    @property
-    def status(self) -> str:
-        """How the fits ended, as a sentence."""
-        count, angles = len(self.fits), zip(self.phi, self.fits, strict=True)
-        faults = [f"phi = {phi:g} degree {fit.status}" for phi, fit in angles if not fit.converged]
-        if faults:
-            return f"not converged at {len(faults)} of {count} angles: {'; '.join(faults)}"
-        return f"converged: each of {count} angles, fitted one after the other"
-
-    def _parts(self) -> dict[str, storage.AbstractResult]:
-        return dict(zip(angle_folders(self), self.fits, strict=True))
-
-
-def angle_folders(result: SequentialResult) -> tuple[str, ...]:
-    """Names of the folders of the angles inside the folder of a sequential result."""
-    digits = len(str(len(result.fits)))
-    return tuple(f"angle_{k:0{digits}d}" for k in range(1, len(result.fits) + 1))

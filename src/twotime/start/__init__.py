@@ -199,8 +199,7 @@ class _Search(NamedTuple):
 
     def looking(self, stage: Stage) -> coarse.CoarseProblem:
         """The coarse data that a stage looks at."""
-        source = self.many if stage.central else self.few
-        return coarse.looking(source, stage.longest, central=stage.central)
+        return coarse.looking(self.few, stage.longest, central=stage.central)
 
     def likeliest(self, stages: tuple[Stage, ...]) -> Candidates:
         """The likeliest candidates after some stages."""
