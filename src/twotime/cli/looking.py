@@ -41,7 +41,7 @@ def write_g2(
     rows = "".join(table.removeprefix(head) for table in tables)
     with replacing(output) as temporary:
         temporary.write_text(head + rows, encoding="utf-8")
-    save(figure.parent, {figure.name: lambda: g2(found)})
+    save(figure.parent, {figure.stem: lambda: g2(found)})
     return output, figure
 
 

@@ -76,10 +76,7 @@ def read_matrices(
             mask = _aligned(c2.shape, np.dtype(bool))
         for b in bins:
             k = len(kept)
-            stored_c2 = b.cut(arrays, frames, frames)
-            for rows in _strips(count):
-                c2[k, rows] = without_damage(stored_c2[rows], c2.dtype)
-            del stored_c2
+            _fill(c2[k], b.cut(arrays, frames, frames))
             side = _side(b, c2[k], average_triangles)
             _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
@@ -108,6 +105,11 @@ def read_matrices(
             cuts = None if array.ndim < 2 else [b.cut(*read) for b in kept]
             sigma = _sigma(array, cuts, sides, mask)
     return Matrices(c2[: len(kept)], mask, sigma, tuple(kept), tuple(empty), tuple(notes))
+
+
+def _fill(into: np.ndarray, stored: np.ndarray) -> None:
+    for rows in _strips(len(into)):
+        into[rows] = without_damage(stored[rows], into.dtype)
 
 
 def apply_mask_file(mask: Masks, path: Path, n_frames: int, frames: slice) -> None:
