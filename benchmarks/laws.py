@@ -74,17 +74,26 @@ def static(count: int) -> None:
     share = {"log_x_moving": float(np.log(9.0))}
     cases = {
         "static": (
-            tt.Component("moving", tt.Constant()), {"D0_moving": 2e4} | share,
+            (tt.Component("moving", tt.Constant()),), {"D0_moving": 2e4} | share,
             tt.StaticDiffusion(transport=tt.Constant()), (), [0.0],
         ),
         "laminar": (
-            tt.Component("moving", tt.Constant(), shear=tt.Constant()),
+            (tt.Component("moving", tt.Constant(), shear=tt.Constant()),),
             {"D0_moving": 2e4, "gamma_dot_t0_moving": 4e-4, "phi0_moving": 3.0} | share,
             tt.LaminarFlow(transport=tt.Constant(), shear=tt.Constant()), (), [0.0, 40.0, 80.0],
         ),
+        "two components": (
+            (tt.Component("slow", tt.Constant()),
+             tt.Component("fast", tt.Constant(), velocity=tt.Constant())),
+            {"D0_slow": 2e3, "D0_fast": 2e4, "v0_fast": 1000.0, "log_x_slow": float(np.log(3.6)),
+             "log_x_fast": float(np.log(5.4)), "phi0_fast": 0.0},
+            tt.Components((tt.Component("slow", tt.Constant()),
+                           tt.Component("fast", tt.Constant(), velocity=tt.Constant()))),
+            (), [0.0, 40.0, 80.0],
+        ),
     }  # fmt: skip
     for name, (moving, truth, without, fixed, phi) in cases.items():
-        law, inside, flagged = tt.Components((STILL, moving)), [], []
+        law, inside, flagged = tt.Components((STILL, *moving)), [], []
         params = jnp.asarray([truth[n] for n in law.names])
         for k in range(count):
             data = speckle(law, params, phi, k)
