@@ -18,17 +18,24 @@ WORKERS = ("-n", "auto", "--dist", "worksteal")
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the test suite but long statistics and pages of docs, or `-- ARGUMENTS` of pytest."""
+    """Run the test suite but what other sessions run, or `-- ARGUMENTS` of pytest."""
     session.install("-e", ".[dev]")
     everything = [
         *WORKERS,
         "-m",
-        "not statistics and not documents",
+        "not statistics and not long and not documents",
         "--doctest-modules",
         "src",
         "tests",
     ]
     session.run("pytest", CHECKED, *(session.posargs or everything), env={"XLA_FLAGS": UNOPTIMISED})
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Run the tests that take long, each with a shorter one of its kind among the tests."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", CHECKED, *WORKERS, "-m", "long", "tests", env={"XLA_FLAGS": UNOPTIMISED})
 
 
 @nox.session

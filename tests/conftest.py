@@ -25,6 +25,13 @@ settings.register_profile("deep", deadline=None, max_examples=1000)
 settings.load_profile("default")
 
 
+def pytest_collection_modifyitems(items):
+    """What has a session of its own is not in the fast core either (`-m "not slow"`)."""
+    for item in items:
+        if any(map(item.get_closest_marker, ("long", "statistics", "documents"))):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real and reference data next to the repository, where there is one."""

@@ -51,7 +51,10 @@ def starts_on_bounds(space):
     return np.asarray(starts), names
 
 
-SLOW = [pytest.param(m, marks=pytest.mark.slow) for m in ("laminar_flow", "two_component")]
+SLOW = [
+    pytest.param("laminar_flow", marks=pytest.mark.slow),
+    pytest.param("two_component", marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize("mode", ["static", *SLOW])

@@ -275,6 +275,7 @@ def test_entry_16_numbers_never_compile_a_fit_again(data, space, fit):
             told.propagate = propagates
 
 
+@pytest.mark.long
 def test_the_density_is_what_fit_cmc_samples(data, space, fit):
     density = tt.log_density(LAW, data, space, start=fit)
     post = tt.fit_cmc(

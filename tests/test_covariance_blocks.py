@@ -138,10 +138,10 @@ FEW = [
 MANY = [
     ("static", 150, 1.0, 0.1),
     ("static", 150, 4.0, 0.1),
-    ("static", 300, 40.0, 0.1),
-    ("flow", 200, 8.0, 0.1),
+    pytest.param("static", 300, 40.0, 0.1, marks=pytest.mark.long),
+    pytest.param("flow", 200, 8.0, 0.1, marks=pytest.mark.long),
     # Of two components the slow one is 17 % too wide here: it decays over half the record.
-    ("two", 200, 6.0, 0.2),
+    pytest.param("two", 200, 6.0, 0.2, marks=pytest.mark.long),
 ]
 
 

@@ -157,8 +157,8 @@ def test_means_are_those_of_all_points_by_lag_and_by_age(masked):
         assert found.by_age[k, 3] == pytest.approx(want, abs=1e-12)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("photons", [None, pytest.param(0.2, marks=pytest.mark.statistics)])
+@pytest.mark.statistics
+@pytest.mark.parametrize("photons", [None, 0.2])
 def test_means_scatter_as_is_said(photons):
     data = [speckle(key, photons=photons) for key in jax.random.split(jax.random.key(0), 80)]
     found = [judged(x) for x in data]

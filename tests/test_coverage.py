@@ -66,7 +66,7 @@ def test_scatter_equals_what_is_reported_from_few_photons_to_none(benchmark, tit
     assert 0.85 < np.median(ratio) < 1.2
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_both_figures_agree_where_pixels_are_independent(benchmark):
     case = benchmark.CASES["static, independent pixels"]._replace(repeats=40)
     found = benchmark.fit_many(case)

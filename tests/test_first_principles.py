@@ -173,6 +173,7 @@ def test_two_populations_with_drifting_fractions(phi):
     assert away > 4
 
 
+@pytest.mark.long
 def test_the_other_convention_fits_a_shear_rate_2_2_times_too_large():
     t = jnp.asarray(0.1 * np.arange(1, 41))
     phi = jnp.asarray([0.0, 45.0, 90.0])

@@ -113,7 +113,13 @@ def of_optimum(name, x, found=None, loss=None):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "static",
+        *(pytest.param(x, marks=pytest.mark.long) for x in ("laminar_flow", "two_component")),
+    ],
+)
 def test_derivatives_are_those_of_fits_to_moved_inputs(name):
     """Along a change of the data, by the wavevector, and by the gap where there is shear."""
     space = case(name)[2]
@@ -177,7 +183,7 @@ def test_second_derivatives_are_differences_of_the_first():
         np.testing.assert_allclose(second[..., k], want, atol=1e-5 * np.max(np.abs(want)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_robust_fits_have_derivatives_too():
     """By the wavevector, the data, and the scale of the loss."""
     model, data, space, unit = case("static")

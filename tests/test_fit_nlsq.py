@@ -92,7 +92,7 @@ def test_no_neighbour_is_better_and_the_result_is_not_the_start(static):
     assert fit.params["D0"] != 20000.0
 
 
-@pytest.mark.slow
+@pytest.mark.statistics
 def test_independent_noise_scatters_as_the_iid_uncertainties_say():
     model = StaticDiffusion()
     space = space_of("static", STATIC).with_vary({"D_offset": False})

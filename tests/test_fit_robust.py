@@ -107,6 +107,7 @@ def test_the_cost_written_down_once_more_is_smallest_there(fits, loss):
     assert np.max(np.abs(slope / bend)) < 1e-3
 
 
+@pytest.mark.statistics
 def test_the_scatter_is_what_the_uncertainties_say():
     found = [fit(spoilt(clean(key)), "huber") for key in range(60)]
     scatter = np.std([[f.params[n] for n in f.names] for f in found], axis=0, ddof=1)

@@ -114,7 +114,7 @@ def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sums_on_named_devices_have_derivatives():
     model, data, params, free = problem(3)
 

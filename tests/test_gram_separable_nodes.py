@@ -54,7 +54,7 @@ def is_smooth(model, data, params):
 
 
 @pytest.mark.parametrize("sigma", [None, 0.1])
-@pytest.mark.parametrize("case", SLOW)
+@pytest.mark.parametrize("case", ["static", pytest.param("two", marks=pytest.mark.long)])
 def test_sums_at_nodes_are_those_of_all_pixels(case, sigma):
     model, params = SLOW[case][0], jnp.asarray(SLOW[case][1])
     data = make_data(model, params, sigma=sigma)
@@ -107,6 +107,7 @@ def test_points_side_by_side_agree_on_what_is_smooth():
         assert largest_error(got, both_ways(model, data, p, (True,) * 3)[1]) < 1e-11
 
 
+@pytest.mark.long
 def test_derivatives_pass_through_sums_at_nodes():
     model, params = SLOW["static"]
     data, free = make_data(model, params), (True, False, True)

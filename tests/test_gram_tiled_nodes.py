@@ -62,7 +62,9 @@ def smooth_tiles(model, data, params):
     return jnp.sum(smooth[:5, :5])
 
 
-@pytest.mark.parametrize("case", SLOW)
+@pytest.mark.parametrize(
+    "case", ["laminar", *(pytest.param(x, marks=pytest.mark.long) for x in ("homodyne", "two"))]
+)
 def test_sums_at_nodes_are_those_of_all_pixels(case):
     model, params = SLOW[case]
     rng = np.random.default_rng(1)
@@ -177,6 +179,7 @@ def test_points_side_by_side_agree_on_what_is_smooth():
         assert largest_error(got, jax.jit(one)(p)) < 1e-11
 
 
+@pytest.mark.long
 def test_derivatives_pass_through_sums_at_nodes():
     model, params = SLOW["laminar"]
 

@@ -17,7 +17,7 @@ def benchmark():
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_on_a_bound_has_a_posterior_as_wide_as_the_noise(benchmark):
     post, fit, _ = next(benchmark.held_movies(1))
     sd = benchmark.BOUND / 1.5
