@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.covariance.agreement import agree
+from twotime.covariance.agreement import Response, agree
+from twotime.report import error_text
+from twotime.report.nlsq import scaling_table
 
 T, Q, PHI = jnp.arange(1, 41) * 0.1, 0.01, jnp.array([0.0, 50.0, 110.0])
 MODEL, TRUTH = tt.StaticDiffusion(), jnp.array([1e4, 0.0, 0.0])
@@ -85,3 +87,44 @@ def test_the_largest_of_twelve_is_judged_as_one_in_a_hundred(largest, is_same):
 def test_frozen_contrasts_are_said_to_be_frozen():
     fit = tt.fit_nlsq(MODEL, speckle(jax.random.key(0)), SPACE, per_angle_mode="constant")
     assert "frozen at quantiles" in " ".join(fit.remarks)
+
+
+def test_contrast_and_offset_respond_to_noise_as_the_fit_itself_does():
+    """Independent noise of size 1 gives the sum of squares of derivatives by the points."""
+    data = speckle(jax.random.key(4), phi=PHI[:1])
+    fit = fitted(data)
+    response = Response.of(tt.optimum(MODEL, data, SPACE, fit))
+    found = response.variance(jnp.eye(3)[None])  # scores along unit directions
+
+    def scaling(c2):
+        fit = tt.fit_nlsq(MODEL, dataclasses.replace(data, c2=c2), SPACE, judge=False)
+        return jnp.stack([fit.contrast[0], fit.offset[0]])
+
+    slopes = jax.jacrev(scaling)(data.c2)
+    np.testing.assert_allclose(found[0], jnp.sum(slopes**2, axis=(1, 2)), rtol=1e-4)
+
+
+def test_error_bars_of_contrast_and_offset_stand_in_the_report_where_they_were_fitted():
+    data = speckle(jax.random.key(0))
+    fit = fitted(data)
+    said = fit.scaling_uncertainties
+    assert np.ptp(said["contrast"]) == 0 and 1e-3 < said["contrast"][0] < 0.05
+    frozen = tt.fit_nlsq(MODEL, data, SPACE, per_angle_mode="constant")
+    assert all(np.isnan(x).all() for x in frozen.scaling_uncertainties.values())
+    heads = "contrast", "± contrast", "offset", "± offset"
+    for shown, text in ((fit, error_text(said["contrast"][0])), (frozen, "fixed")):
+        table = scaling_table(shown)
+        assert table.columns[1:] == heads and table.rows[0][2] == text
+    assert fit.summary()["scaling_uncertainties"]["offset"].shape == (3,)
+
+
+@pytest.mark.statistics
+@pytest.mark.parametrize("uncertainty", ["speckle", "residuals"])
+def test_contrast_and_offset_scatter_as_their_error_bars_say(uncertainty):
+    def deviations(key):
+        fit = tt.fit_nlsq(MODEL, speckle(key), SPACE, uncertainty=uncertainty)
+        return (jnp.stack([fit.contrast, fit.offset]), fit.scaling_deviation.T)
+
+    values, said = jax.lax.map(deviations, jax.random.split(jax.random.key(5), 100))
+    ratio = np.std(values, axis=0) / np.median(said, axis=0)
+    assert np.all((ratio > 0.75) & (ratio < 1.3)), ratio
