@@ -9,6 +9,7 @@ import pytest
 
 import twotime as tt
 from twotime.covariance.agreement import Response, agree
+from twotime.models.correlation import correlation_at
 from twotime.report import error_text
 from twotime.report.nlsq import scaling_table
 
@@ -89,19 +90,21 @@ def test_frozen_contrasts_are_said_to_be_frozen():
     assert "frozen at quantiles" in " ".join(fit.remarks)
 
 
-def test_contrast_and_offset_respond_to_noise_as_the_fit_itself_does():
-    """Independent noise of size 1 gives the sum of squares of derivatives by the points."""
+def test_contrast_and_offset_have_the_variance_of_dense_least_squares_under_independent_noise():
     data = speckle(jax.random.key(4), phi=PHI[:1])
-    fit = fitted(data)
+    fit = tt.fit_nlsq(MODEL, data, SPACE, judge=False)
     response = Response.of(tt.optimum(MODEL, data, SPACE, fit))
     found = response.variance(jnp.eye(3)[None])  # scores along unit directions
+    i, j = np.triu_indices(T.size, 1)
 
-    def scaling(c2):
-        fit = tt.fit_nlsq(MODEL, dataclasses.replace(data, c2=c2), SPACE, judge=False)
-        return jnp.stack([fit.contrast[0], fit.offset[0]])
+    def c2(x):
+        params = fit.values.at[0].set(x[0])
+        return x[1] * correlation_at(MODEL, params, T[i], T[j], t=T, q=Q, phi=PHI[0]) + x[2]
 
-    slopes = jax.jacrev(scaling)(data.c2)
-    np.testing.assert_allclose(found[0], jnp.sum(slopes**2, axis=(1, 2)), rtol=1e-4)
+    at = jnp.array([fit.values[0], fit.contrast[0], fit.offset[0]])
+    jacobian = np.asarray(jax.jacfwd(c2)(at)) * [1e4, 1.0, 1.0]
+    dense = np.diag(np.linalg.inv(jacobian.T @ jacobian))[1:]
+    np.testing.assert_allclose(found[0], dense, rtol=1e-6)
 
 
 def test_error_bars_of_contrast_and_offset_stand_in_the_report_where_they_were_fitted():
