@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import twotime as tt
-from twotime.covariance.agreement import agree
+from twotime.covariance.agreement import Response, agree
+from twotime.models.correlation import correlation_at
+from twotime.report import error_text
+from twotime.report.nlsq import scaling_table
 
 T, Q, PHI = jnp.arange(1, 41) * 0.1, 0.01, jnp.array([0.0, 50.0, 110.0])
 MODEL, TRUTH = tt.StaticDiffusion(), jnp.array([1e4, 0.0, 0.0])
@@ -85,3 +88,46 @@ def test_the_largest_of_twelve_is_judged_as_one_in_a_hundred(largest, is_same):
 def test_frozen_contrasts_are_said_to_be_frozen():
     fit = tt.fit_nlsq(MODEL, speckle(jax.random.key(0)), SPACE, per_angle_mode="constant")
     assert "frozen at quantiles" in " ".join(fit.remarks)
+
+
+def test_contrast_and_offset_have_the_variance_of_dense_least_squares_under_independent_noise():
+    data = speckle(jax.random.key(4), phi=PHI[:1])
+    fit = tt.fit_nlsq(MODEL, data, SPACE, judge=False)
+    response = Response.of(tt.optimum(MODEL, data, SPACE, fit))
+    found = response.variance(jnp.eye(3)[None])  # scores along unit directions
+    i, j = np.triu_indices(T.size, 1)
+
+    def c2(x):
+        params = fit.values.at[0].set(x[0])
+        return x[1] * correlation_at(MODEL, params, T[i], T[j], t=T, q=Q, phi=PHI[0]) + x[2]
+
+    at = jnp.array([fit.values[0], fit.contrast[0], fit.offset[0]])
+    jacobian = np.asarray(jax.jacfwd(c2)(at)) * [1e4, 1.0, 1.0]
+    dense = np.diag(np.linalg.inv(jacobian.T @ jacobian))[1:]
+    np.testing.assert_allclose(found[0], dense, rtol=1e-6)
+
+
+def test_error_bars_of_contrast_and_offset_stand_in_the_report_where_they_were_fitted():
+    data = speckle(jax.random.key(0))
+    fit = fitted(data)
+    said = fit.scaling_uncertainties
+    assert np.ptp(said["contrast"]) == 0 and 1e-3 < said["contrast"][0] < 0.05
+    frozen = tt.fit_nlsq(MODEL, data, SPACE, per_angle_mode="constant")
+    assert all(np.isnan(x).all() for x in frozen.scaling_uncertainties.values())
+    heads = "contrast", "± contrast", "offset", "± offset"
+    for shown, text in ((fit, error_text(said["contrast"][0])), (frozen, "fixed")):
+        table = scaling_table(shown)
+        assert table.columns[1:] == heads and table.rows[0][2] == text
+    assert fit.summary()["scaling_uncertainties"]["offset"].shape == (3,)
+
+
+@pytest.mark.statistics
+@pytest.mark.parametrize("uncertainty", ["speckle", "residuals"])
+def test_contrast_and_offset_scatter_as_their_error_bars_say(uncertainty):
+    def deviations(key):
+        fit = tt.fit_nlsq(MODEL, speckle(key), SPACE, uncertainty=uncertainty)
+        return (jnp.stack([fit.contrast, fit.offset]), fit.scaling_deviation.T)
+
+    values, said = jax.lax.map(deviations, jax.random.split(jax.random.key(5), 100))
+    ratio = np.std(values, axis=0) / np.median(said, axis=0)
+    assert np.all((ratio > 0.75) & (ratio < 1.3)), ratio

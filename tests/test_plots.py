@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from test_results import make
 
 import twotime as tt
+from twotime.fit import Profile
 from twotime.models.base import Curve
 from twotime.plots import fit as plots
 from twotime.results.nlsq import fitted_arrays
@@ -226,3 +227,12 @@ def test_long_records_are_drawn_as_means_over_blocks_of_what_counts():
     assert np.isnan(shown[0]).all() and np.isnan(shown[:, 0]).all()  # frames 0 to 2
     assert shown[1, 9] == pytest.approx(t[4:6].mean() + t[27:30].mean())  # 3 to 5, without 3
     assert image.get_extent() == pytest.approx([0.05, t[-3] + 0.05] * 2)
+
+
+def test_a_profile_is_drawn_with_the_intervals_that_it_reaches():
+    root = np.linspace(-1.5, 2.5, 9)
+    found = Profile(*map(jnp.asarray, (3.0 + 0.2 * root[::-1], root, root[::-1] ** 2)))
+    ax = tt.plots.profile(found, "alpha", unit="s")
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["68 %: 2.80 to 3.20 (half width 0.20)", "95 %: wider than the values profiled"]
+    assert ax.get_xlabel() == "alpha [s]" and ax.get_ylabel()

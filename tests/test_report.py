@@ -174,6 +174,50 @@ def test_a_result_shows_its_numbers_in_a_terminal_and_a_notebook():
     assert "<td>1234.6</td>" in fit._repr_html_() and "<li>± is one" in fit._repr_html_()
 
 
+def public_values():
+    config = tt.ConfigManager.from_dict(
+        {
+            "analysis_mode": "laminar_flow",
+            "experimental_data": {"file_path": "data.h5"},
+            "analyzer_parameters": {
+                "dt": 0.1,
+                "scattering": {"wavevector_q": 0.005},
+                "geometry": {"stator_rotor_gap": 2.0e6},
+            },
+        }
+    )
+    t, phi = np.arange(1.0, 5.0), np.array([0.0, 40.0])
+    data = tt.TwoTimeData(
+        np.ones((2, 4, 4)), t, 0.00341, phi, mask=np.arange(32).reshape(2, 4, 4) < 24
+    )
+    knots = tt.StaticDiffusion(transport=tt.Spline(knots=60))
+    return [
+        (tt.LaminarFlow(gap=2.0e6), ("gap=2000000.0",), "Shear rate at t = 1 s"),
+        (config, ("laminar_flow", "0.01", "100000", "1/s^(1+β)"), "<td>gamma_dot_t0</td>"),
+        (tt.ParameterSpace.of(tt.TwoComponent()), ("v0", "fixed"), "<td>v0</td>"),
+        (tt.ParameterSpace.of(knots), ("rows more"), "<td>contrast</td>"),
+        (tt.REGISTRIES["static"], ("1000", "Å²/s", "0.5"), "<td>100000</td>"),
+        (data, ("0.00341", "0, 40", "25 % of the points", "1, 2, 3, 4"), "<td>0.00341</td>"),
+        (make(), ("1234.6",), "<td>1234.6</td>"),
+    ]
+
+
+@pytest.mark.parametrize(("value", "numbers", "cell"), public_values())
+def test_every_value_shows_its_numbers_in_at_most_forty_lines(value, numbers, cell):
+    text = repr(value)
+    assert len(text.split("\n")) <= 40 and all(x in text for x in numbers), text
+    html = value._repr_html_()
+    assert cell in html and html.count("<table>") == html.count("</table>") > 0
+
+
+def test_values_that_are_stacked_or_traced_print_their_structure():
+    for value in (tt.ParameterSpace.of(tt.StaticDiffusion()), public_values()[5][0]):
+        shapes = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, value))  # noqa: B023
+        stacked = jax.tree.map(lambda x: np.stack([x, x]), value)
+        for x in (shapes, stacked):
+            assert repr(x).startswith(f"{type(value).__name__}(") and x._repr_html_() is None
+
+
 def test_results_that_are_stacked_or_traced_show_their_structure():
     several = jax.tree.map(lambda x: jnp.stack([x, x]), make())
     assert repr(several).startswith("NLSQResult(") and several._repr_html_() is None
@@ -200,6 +244,20 @@ def test_parameters_as_a_pandas_table_or_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match="to_dataframe needs pandas.*pip install pandas"):
         make().to_dataframe()
+
+
+def test_parameters_as_an_xarray_data_set_or_how_to_install_it(monkeypatch):
+    given = {}
+    fake = types.SimpleNamespace(Dataset=lambda columns, **rest: given.update(columns, **rest))
+    monkeypatch.setitem(sys.modules, "xarray", fake)
+    make().to_xarray()
+    assert given["value"][0] == "parameter" and given["value"][1][0] == 1234.567890123456
+    assert np.isnan(given["uncertainty"][1][3]) and given["unit"][1][0] == "Å²/s^(1+α)"
+    assert given["contrast"][0] == "matrix" and list(given["coords"]["phi"][1]) == [0.0, 60.0]
+    assert given["coords"]["parameter"] == ["D0", "alpha", "D_offset", "extra"]
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ModuleNotFoundError, match="to_xarray needs xarray.*pip install xarray"):
+        make().to_xarray()
 
 
 def numbers_of(text):

@@ -13,6 +13,7 @@ from twotime.config.parameter_space import ParameterSpace, read
 from twotime.errors import ConfigurationError
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.laws import find_law
+from twotime.tables import Table, Tabled
 
 __all__ = ["ConfigManager", "ConfigurationError", "build_model"]
 
@@ -39,7 +40,7 @@ class _Setting(property, Generic[Value]):
 
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
-class ConfigManager:
+class ConfigManager(Tabled):
     """Configuration of an analysis: a value that is valid once it exists.
 
     Attributes:
@@ -72,8 +73,11 @@ class ConfigManager:
         for name, fact in (facts | {"warnings": tuple(found.remarks)}).items():
             object.__setattr__(self, name, fact)
 
-    def __repr__(self) -> str:
-        return f"ConfigManager({self.source!r}, analysis_mode={self.analysis_mode!r})"
+    def _shown(self) -> Table:
+        table = self.space._shown()
+        assert table is not None  # a configuration holds numbers
+        title = f"ConfigManager of {self.source}: {self.analysis_mode}, {self.optimization_method}"
+        return table._replace(title=title)
 
     # Where it comes from
 

@@ -11,14 +11,21 @@ import numpy as np
 
 from twotime.config.parameter_names import DEFAULT_MODE, unknown_name
 from twotime.models import LAWS
-from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete, read_only
+from twotime.models.base import (
+    AbstractTwoTimeModel,
+    ParameterInfo,
+    are_known,
+    is_concrete,
+    read_only,
+)
 from twotime.models.scaling import PARAMETERS
+from twotime.tables import Table, Tabled
 
 __all__ = ["REGISTRIES", "ParameterInfo", "ParameterRegistry"]
 
 
 @final
-class ParameterRegistry(eqx.Module):
+class ParameterRegistry(Tabled, eqx.Module):
     """Registry of a model's parameters: physics in canonical order, then scaling.
 
     Args:
@@ -80,6 +87,18 @@ class ParameterRegistry(eqx.Module):
     def __iter__(self) -> Iterator[str]:
         """Iterate over parameter names in canonical order, scaling last."""
         return iter([info.name for info in self._parameters])
+
+    def _shown(self) -> Table | None:
+        numbers = [(i.default, i.min_bound, i.max_bound) for i in self._parameters]
+        if not are_known(numbers) or any(np.ndim(x) for row in numbers for x in row):
+            return None
+        rows = tuple(
+            (i.name, *(f"{float(x):.6g}" for x in row), i.unit, i.group, i.description)
+            for i, row in zip(self._parameters, numbers, strict=True)
+        )
+        of = f" of {self.analysis_mode}" if self.analysis_mode else ""
+        heads = ("parameter", "default", "min", "max", "unit", "group", "meaning")
+        return Table(f"ParameterRegistry{of}: {len(self)} parameters", heads, rows)
 
     def __len__(self) -> int:
         return len(self._parameters)

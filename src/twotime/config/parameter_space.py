@@ -31,7 +31,14 @@ from twotime.config.space_parts import (
 )
 from twotime.config.space_parts import check_count as check_count
 from twotime.errors import ConfigurationError, Mistakes
-from twotime.models.base import AbstractTwoTimeModel, ParameterInfo, is_concrete, read_only
+from twotime.models.base import (
+    AbstractTwoTimeModel,
+    ParameterInfo,
+    are_known,
+    is_concrete,
+    read_only,
+)
+from twotime.tables import Table, Tabled
 
 Numbers = Float[Array | np.ndarray, "*batch parameter"]
 All = Float[Array | np.ndarray, "*batch all"]
@@ -39,7 +46,7 @@ Named = Mapping[str, Any]
 
 
 @final
-class ParameterSpace(eqx.Module):
+class ParameterSpace(Tabled, eqx.Module):
     """Complete parameter space of a model.
 
     `names` are the physics parameters in canonical order; contrast and offset follow them in the
@@ -256,6 +263,21 @@ class ParameterSpace(eqx.Module):
         check_count(arr, len(self.names), "physics")
         array: Any = arr if hasattr(arr, "shape") else np.asarray(arr, np.float64)
         return {name: plain(array[i]) for i, name in enumerate(self.names)}
+
+    def _shown(self) -> Table | None:
+        leaves = self.all_values, self.all_lower, self.all_upper
+        if not are_known(leaves) or not all(np.ndim(x) == 1 for x in leaves):
+            return None
+        numbers = zip(*([f"{float(x):.6g}" for x in leaf] for leaf in leaves), strict=True)
+        rows = tuple(
+            (info.name, value, "fitted" if varies else "fixed", low, high, info.unit)
+            for info, (value, low, high), varies in zip(
+                self.registry.infos, numbers, self.all_varying, strict=True
+            )
+        )
+        of = f" of {self.analysis_mode}" if self.analysis_mode else ""
+        title = f"ParameterSpace{of}: {self.n_varying} of {self.n_total} parameters fitted"
+        return Table(title, ("parameter", "value", "", "min", "max", "unit"), rows)
 
     def _by_name(self, array: Any) -> dict[str, Any]:
         return {name: plain(array[..., i]) for i, name in enumerate(self.all_names)}

@@ -1,4 +1,4 @@
-"""What a fit leaves of the noise in sums over residuals; whether angles may share their scaling.
+"""What noise makes of contrast and offset and leaves in residuals; whether angles may share them.
 
 A sum over the residuals of one angle, with mean derivatives T by the parameters and S by the
 angle's own contrast and offset, loses T times what all scores move the parameters, and S times
@@ -6,6 +6,7 @@ what they move contrast and offset. Its covariance follows from that of the scor
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from twotime.covariance import LinearisedFit, Sandwich, unit_directions
 from twotime.covariance.modes import Modes
+from twotime.covariance.residuals import jackknife
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
 from twotime.results.judgement import FALSE_ALARMS
 
@@ -40,6 +42,48 @@ def followed_scaling(at: LinearisedFit) -> Followed:
     normal = normal + jnp.diag(jnp.where(size > 0, 1e-12 * size, 1.0))
     inverse = jnp.linalg.inv(normal)
     return jnp.einsum("aip,pq,bjq->aibj", slopes, inverse, slopes)
+
+
+class Response(NamedTuple):
+    """What noise moves contrast and offset of each angle by.
+
+    Attributes:
+        to_parameters: By the scores of parameters, summed over angles, in unit directions.
+        to_scaling: By the two scores of each angle's own contrast and offset.
+    """
+
+    to_parameters: Float[Array, "angle 2 direction"]
+    to_scaling: Float[Array, "angle 2 angle 2"]
+
+    @classmethod
+    def of(cls, at: LinearisedFit) -> "Response":
+        """The response of a fit: contrast and offset follow the parameters and their own scores."""
+        projection = jnp.einsum("ac,scp->asp", at.problem.scaling.basis, at.reduced.projection)
+        own = jnp.linalg.inv(_safe(turned_scaling(at)))
+        followed = jnp.einsum("aij,ajbs->aibs", own, followed_scaling(at))
+        return cls(-projection @ unit_directions(at.inverse), followed)
+
+    def variance(self, scores: Float[Array, "angle score score"]) -> Float[Array, "angle 2"]:
+        """Variance of contrast and offset from the covariance of scores, those of a fit last."""
+        fitted = slice(-2 - self.to_parameters.shape[2], None)
+        scores = scores[:, fitted, fitted]
+        parameters, both, own = scores[:, :-2, :-2].sum(0), scores[:, :-2, -2:], scores[:, -2:, -2:]
+        return (
+            jnp.einsum("aip,pq,aiq->ai", self.to_parameters, parameters, self.to_parameters)
+            + 2 * jnp.einsum("aip,bps,aibs->ai", self.to_parameters, both, self.to_scaling)
+            + jnp.einsum("aibs,bst,aibt->ai", self.to_scaling, own, self.to_scaling)
+        )
+
+    def variance_of_frames(self, by_frame: Array) -> Float[Array, "angle 2"]:
+        """The same from the scores of each angle and frame."""
+        moved = jnp.einsum("aip,bpn->ain", self.to_parameters, by_frame[:, :-2])
+        moved += jnp.einsum("aibs,bsn->ain", self.to_scaling, by_frame[:, -2:])
+        return jax.vmap(lambda x: jnp.diag(jackknife(x)))(moved)
+
+
+def _safe(turned: Float[Array, "angle 2 2"]) -> Float[Array, "angle 2 2"]:
+    """Derivatives by contrast and offset that have an inverse where the correlation is constant."""
+    return turned.at[:, 0, 0].set(jnp.where(turned[:, 0, 0] > 0, turned[:, 0, 0], 1.0))
 
 
 def left_by_fit(
@@ -75,13 +119,12 @@ def own_scaling(at: LinearisedFit, found: Sandwich) -> Float[Array, "angle 2"]:
     linear = jnp.array([MODEL, ONE])
     score = jnp.einsum("aj,ajk->ak", combine, grams[:, jnp.array([DATA, ONE, MODEL])][:, :, linear])
     usable = turned[:, 0, 0] > 0
-    safe = turned.at[:, 0, 0].set(jnp.where(usable, turned[:, 0, 0], 1.0))
     # Derivatives by parameters, what contrast and offset follow taken out.
     slopes = scaling.contrast[:, None, None] * grams[:, linear, FIRST:]
     projection = jnp.einsum("ac,scp->asp", at.problem.scaling.basis, at.reduced.projection)
     normal = grams[:, linear[:, None], linear]
     slopes = (slopes - jnp.einsum("ais,asp->aip", normal, projection)) @ root
-    unit = jnp.linalg.inv(safe).mT  # scores by (contrast, offset) along unit directions
+    unit = jnp.linalg.inv(_safe(turned)).mT  # scores by (contrast, offset) along unit directions
     score, slopes = jnp.einsum("aij,aj->ai", unit, score), unit @ slopes
     taken = jnp.concatenate([slopes, jnp.broadcast_to(jnp.eye(2), (len(score), 2, 2))], axis=2)
     left = left_by_fit(found.scores, slice(-2, None), taken, followed_scaling(at))

@@ -27,7 +27,7 @@ from twotime.covariance import (
     sandwich,
     unit_directions,
 )
-from twotime.covariance.agreement import followed_scaling, left_by_fit
+from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
 from twotime.covariance.blocks import Planes, planes_between
 from twotime.covariance.modes import Modes
 from twotime.covariance.residuals import jackknife
@@ -67,7 +67,7 @@ class _Means(NamedTuple):
         signal: Mean of the fitted contrast times correlation.
         taken: Means of the derivatives that scores take.
         neighbours: Correlation of residuals one frame apart, of all points.
-        by_frame: Score of each frame along each direction.
+        by_frame: Score of each frame along each direction, then for contrast and offset.
     """
 
     weight: Array
@@ -85,11 +85,13 @@ class Judged(NamedTuple):
         sandwich: Its covariance under the noise of speckle.
         structure: What its residuals say under the same noise.
         from_residuals: Its covariance from the residuals, no narrower than that of speckle.
+        scaling_from_residuals: Variance of contrast and offset of each angle, likewise.
     """
 
     sandwich: Sandwich
     structure: Structure
     from_residuals: Array
+    scaling_from_residuals: Array
 
 
 def judged(at: LinearisedFit) -> Judged:
@@ -130,7 +132,10 @@ def judged(at: LinearisedFit) -> Judged:
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
     # Frames are those of all angles, which the same beam lights.
-    own = root @ jackknife(jnp.sum(means.by_frame, axis=0)) @ root.T
+    own = root @ jackknife(jnp.sum(means.by_frame[:, :-2], axis=0)) @ root.T
+    response = Response.of(at)
+    of_frames = response.variance_of_frames(means.by_frame)
+    of_scaling = jnp.maximum(of_frames, response.variance(found.scores))
     structure = Structure(
         lag=t[groups.lags[:-1]] - t[0],
         by_lag=means.residual[:, :n_lags],
@@ -144,7 +149,7 @@ def judged(at: LinearisedFit) -> Judged:
         chance=jnp.maximum(1.0 - jnp.prod(below), 0.0),
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
     )
-    return Judged(found, structure, _at_least(own, found.covariance))
+    return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
 
 
 def _at_least(covariance: Array, least: Array) -> Array:
@@ -242,7 +247,7 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
         residual = jnp.where(weight > 0, c2 - fitted - offset, 0.0)
         jacobian = angle.jacobian(planes)
         kinds = jnp.stack([jnp.ones_like(fitted), residual, fitted, *jacobian])
-        scores = jacobian[:-2] * (weight * residual)
+        scores = jacobian * (weight * residual)
         by_frame = jnp.zeros((len(scores), n)).at[:, rows].add(jnp.sum(scores, axis=2), mode="drop")
         by_frame += jnp.sum(scores, axis=1)
         beside = jnp.stack([jnp.sum(residual[:, 1:] * residual[:, :-1]), jnp.sum(residual**2)])

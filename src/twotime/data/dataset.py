@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from twotime.models.base import floating, is_concrete, read_only
+from twotime.models.base import are_known, floating, is_concrete, read_only
+from twotime.tables import Table, Tabled
 
 SAME_Q = 1e-6
 """Relative difference of wavevectors that are the same number."""
@@ -28,13 +29,21 @@ def _optional(value: object) -> AnyArray | None:
     return None if value is None else floating(value)
 
 
+def _span(numbers: np.ndarray) -> str:
+    """A few numbers, or the first and the last of many."""
+    flat = numbers.ravel()
+    if flat.size <= 4:
+        return ", ".join(f"{x:.6g}" for x in flat)
+    return f"{np.nanmin(flat):.6g} to {np.nanmax(flat):.6g}"
+
+
 def _flags(value: object) -> AnyArray | None:
     if value is None or isinstance(value, jax.Array):
         return value
     return read_only(np.asarray(value))
 
 
-class TwoTimeData(eqx.Module):
+class TwoTimeData(Tabled, eqx.Module):
     r"""Two-time correlation $c_2(q, \phi, t_1, t_2)$ and its axes, of one wavevector or several.
 
     Symmetric in its last two axes. A point of c2 is a pair of frames; only points with t1 < t2
@@ -108,6 +117,25 @@ class TwoTimeData(eqx.Module):
         if self.sigma is not None and self.sigma.shape not in ((), shape):
             got = self.sigma.shape
             raise ValueError(f"sigma has shape {got}; expected one number or shape {shape}.")
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.c2) != 3 or not self.phi.size:
+            return None
+        t, q, phi = (np.asarray(x, float) for x in (self.t, self.ring_q, self.phi))
+        sigma = "not given" if self.sigma is None else _span(np.asarray(self.sigma, float))
+        rows = (
+            ("wavevectors", str(q.size), _span(q), "Å⁻¹"),
+            ("angles", str(phi.size), _span(phi), "degree"),
+            ("frames", str(t.size), _span(t), "s"),
+            ("σ of a point", "", sigma, ""),
+            ("masked", "", "nothing" if self.mask is None else self._masked(), ""),
+            ("baseline", "", f"{float(self.baseline):g}", ""),
+        )
+        return Table(f"TwoTimeData: c2 {self.c2.shape}", ("", "number", "values", "unit"), rows)
+
+    def _masked(self) -> str:
+        """The part of the points that is not used."""
+        return f"{100 * (1 - np.mean(np.asarray(self.mask))):.3g} % of the points"
 
     @property
     def ring(self) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.agreement import own_scaling
+from twotime.covariance.agreement import Response, own_scaling, turned_scaling
 from twotime.covariance.misfit import judged
 from twotime.data.dataset import TwoTimeData
 from twotime.fit.implicit import Answer, Given, differentiable
@@ -23,7 +23,7 @@ from twotime.models.laws import law_name
 from twotime.models.rates import Scalar, Times
 from twotime.models.scaling import Scaling, ScalingSolution
 from twotime.results.judgement import FALSE_ALARMS
-from twotime.results.nlsq import NLSQResult
+from twotime.results.nlsq import NLSQResult, null_directions
 from twotime.solver import RESULTS
 
 Starts = Float[Array, "start param"]
@@ -217,11 +217,24 @@ def _scaling_at_bound(scaling: Scaling, solution: ScalingSolution) -> Bool[Array
     return near & (lower < upper)
 
 
-def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array | float:
+def _scaling_deviation(
+    at: uncertainty.LinearisedFit, variance: Array, of_priors: Array, null: Array
+) -> Float[Array, "angle 2"]:
+    """Standard deviations of contrast and offset; infinite where null directions move them."""
+    moved = jnp.einsum("ac,scp->asp", at.problem.scaling.basis, at.reduced.projection)
+    variance = variance + jnp.einsum("aip,pq,aiq->ai", moved, of_priors, moved)
+    free = jnp.any((at.problem.scaling.basis[:, :, None] != 0) & at.reduced.scaling.free, axis=1)
+    turned = turned_scaling(at)
+    by_null = jnp.abs(moved @ null) * jnp.linalg.norm(turned, axis=1)[:, :, None]
+    is_open = jnp.any(by_null > 1e-3, axis=2) | (turned[:, :1, 0] == 0)
+    return jnp.where(free, jnp.where(is_open, jnp.inf, jnp.sqrt(jnp.maximum(variance, 0.0))), 0.0)
+
+
+def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array:
     """What the priors, as independent measurements, add to the covariance."""
     priors = squares.problem.priors
     if priors is None:
-        return 0.0
+        return jnp.zeros_like(inverse)
     return squares.variance**2 * (inverse * priors.precision) @ inverse
 
 
@@ -237,22 +250,26 @@ def _errors(
     at = uncertainty.LinearisedFit(*parts)
     structure = from_residuals = None
     if is_judged or kind == "residuals":
-        found, structure, own = judged(at)
-        covariance = found.covariance
+        found, structure, own, own_scaled = judged(at)
+        covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
         if kind != "speckle":
             from_residuals = (kind == "residuals") | (structure.chance < FALSE_ALARMS)
             covariance = jnp.where(from_residuals, own, covariance)
+            of_scaling = jnp.where(from_residuals, own_scaled, of_scaling)
         structure = structure if is_judged else None
     else:
         found = uncertainty.speckle_covariance(at)
-        covariance = found.covariance
+        covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
     is_decided = squares.problem.scaling.mode.is_decided
+    of_priors = _of_priors(squares, inverse)
+    null = jnp.where(null_directions(values, held), vectors, 0.0)
     weight = uncertainty.ring_weights(at, found) if len(set(at.problem.data.rings)) > 1 else None
     fields = {
         "with_priors": squares.problem.priors is not None,
         "asked_uncertainty": kind,
         "from_residuals": from_residuals,
-        "covariance": covariance + _of_priors(squares, inverse),
+        "covariance": covariance + of_priors,
+        "scaling_deviation": _scaling_deviation(at, of_scaling, of_priors, null / scale[:, None]),
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,

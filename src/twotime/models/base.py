@@ -19,6 +19,7 @@ from twotime.models.parameters import Finding as Finding
 from twotime.models.parameters import ParameterInfo as ParameterInfo
 from twotime.models.parameters import Setting as Setting
 from twotime.models.parameters import Severity as Severity
+from twotime.models.parameters import are_known as are_known
 from twotime.models.parameters import exponent_check as exponent_check
 from twotime.models.parameters import floating as floating
 from twotime.models.parameters import groups_of
@@ -30,6 +31,7 @@ from twotime.models.parameters import read_only as read_only
 from twotime.models.parameters import within as within
 from twotime.models.proposals import Plan, Scene, default_plan
 from twotime.models.rates import AnyArray, At, Scalar, Times
+from twotime.tables import Table, titled_html
 
 Params = Float[AnyArray, " param"]
 
@@ -154,6 +156,11 @@ class AbstractTwoTimeModel(eqx.Module):
     def __repr__(self) -> str:
         plain = jax.tree.map(lambda x: x.item() if isinstance(x, np.generic) else x, self)
         return eqx.tree_pformat(plain)
+
+    def _repr_html_(self) -> str:
+        known = {info.name: (info.unit, info.description) for info in self.parameters}
+        rows = tuple((name, *known.get(name, ("", ""))) for name in self.names)
+        return titled_html(Table(repr(self), ("parameter", "unit", "meaning"), rows))
 
     @abstractmethod
     def channels(self, params: Params, times: At, *, t: Times, q: Scalar, phi: Scalar) -> Channels:

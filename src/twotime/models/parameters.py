@@ -27,6 +27,12 @@ def is_concrete(*values: Any) -> bool:
     return not any(isinstance(value, jax.core.Tracer) for value in values)
 
 
+def are_known(tree: Any) -> bool:
+    """Whether all leaves are numbers that can be printed: not traced, no shapes alone."""
+    leaves = jax.tree.leaves(tree)
+    return is_concrete(*leaves) and all(map(eqx.is_array_like, leaves))
+
+
 def numpy_of(*arrays: Any) -> Any:
     """NumPy for known numbers, that of JAX for traced ones."""
     return np if is_concrete(*arrays) else jnp

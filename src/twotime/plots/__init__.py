@@ -7,6 +7,7 @@ from twotime.plots.fit import maps as maps
 from twotime.plots.fit import save_figures as save_figures
 from twotime.plots.fit import scaling as scaling
 from twotime.plots.fit import two_time as two_time
+from twotime.plots.interval import profile as profile
 from twotime.plots.posterior import corner as corner
 from twotime.plots.posterior import energy as energy
 from twotime.plots.posterior import predictive_maps as predictive_maps

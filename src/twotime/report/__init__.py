@@ -5,7 +5,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from twotime.config.frames import joined
 from twotime.models.base import Curve
 from twotime.models.rates import AnyArray
 from twotime.results.storage import Provenance
+from twotime.tables import Table as Table
+from twotime.tables import html_table as html_table
+from twotime.tables import text_table as text_table
 
 _UNITS = {
     "wavevector_q": "1/Å",
@@ -30,14 +33,6 @@ _DROPPED = (
 
 
 _FIXED = "fixed"
-
-
-class Table(NamedTuple):
-    """A table of texts: what it shows, the heads of its columns, and its rows."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,22 +188,6 @@ def markdown_table(table: Table) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in padded]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([f"**{table.title}**", "", lines[0], rule, *lines[1:]])
-
-
-def text_table(table: Table) -> str:
-    """A table as plain text with aligned columns, without its title."""
-    cells = [table.columns, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
-
-
-def html_table(table: Table) -> str:
-    """A table as HTML."""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.columns)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def html_list(sentences: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Descriptions of least-squares fits: tables, remarks, and a summary for other programs."""
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,7 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
         "detector_pixels": fit.pixels,
         "correlation": {"names": fit.names, "matrix": fit.correlation},
         "own_scaling": fit.own_scaling,
+        "scaling_uncertainties": fit.scaling_uncertainties,
         "judgement": None if fit.structure is None else fit.structure.summary(),
     }
 
@@ -121,13 +123,33 @@ def parameter_table(fit: NLSQResult) -> Table:
 
 def scaling_table(fit: NLSQResult) -> Table:
     """Contrast and offset of each angle, in one row if all angles share them."""
-    columns = map(np.asarray, (fit.phi, fit.contrast, fit.offset, fit.scaling_at_bound))
-    rows = []
-    for phi, contrast, offset, bound in zip(*columns, strict=True):
-        held = ", ".join(np.array(["contrast", "offset"])[bound])
-        rows.append((f"{phi:g}", f"{contrast:.5g}", f"{offset:.6g}", held))
-    heads = ("contrast", "offset", "on a bound")
-    return by_place(f"Contrast and offset ({fit.per_angle_mode})", heads, rows, fit)
+    bounds, errors = np.asarray(fit.scaling_at_bound), fit.scaling_deviation
+    columns = {"φ [degree]": [f"{phi:g}" for phi in np.asarray(fit.phi)]}
+    for k, (name, values) in enumerate((("contrast", fit.contrast), ("offset", fit.offset))):
+        found, on = np.asarray(values).tolist(), bounds[:, k]
+        if errors is None:
+            columns[name] = [f"{x:.6g}" for x in found]
+            continue
+        deviations = np.asarray(errors)[:, k].tolist()
+        columns[name] = [with_error(x, s) for x, s in zip(found, deviations, strict=True)]
+        columns[f"± {name}"] = [
+            _scaling_error(s, bool(x), bool(on.any())) for s, x in zip(deviations, on, strict=True)
+        ]
+    if errors is None:
+        names = np.array(["contrast", "offset"])
+        columns["on a bound"] = [", ".join(names[bound]) for bound in bounds]
+    _, *heads = columns
+    rows = list(zip(*columns.values(), strict=True))
+    return by_place(f"Contrast and offset ({fit.per_angle_mode})", tuple(heads), rows, fit)
+
+
+def _scaling_error(deviation: float, is_on_bound: bool, is_any: bool) -> str:
+    """A standard deviation, or why there is none."""
+    if is_on_bound:
+        return error_text(math.nan)
+    if deviation == 0:  # a series with an angle on a bound has none
+        return error_text(math.inf if is_any else None)
+    return error_text(deviation)
 
 
 def quality_table(fit: NLSQResult) -> Table:

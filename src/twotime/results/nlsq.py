@@ -75,6 +75,9 @@ class NLSQResult(storage.AbstractModelResult):
         contrast: Contrast of each angle.
         offset: Offset of each angle.
         scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
+        scaling_deviation: Standard deviation of contrast and offset of each angle: infinite where
+            the data do not determine it, 0 where it was not fitted or is on a bound; None in
+            folders of earlier versions.
         chi2: Sum of squared residuals over t1 < t2, divided by sigma² if sigma was given; for
             every loss.
         n_points: Elements of c2 that were fitted.
@@ -170,6 +173,7 @@ class NLSQResult(storage.AbstractModelResult):
     rings: tuple[int, ...] = eqx.field(static=True, default=())
     weight: Float[Array, " angle"] | None = None
     turn_per_frame: Float[Array, " angle"] | None = None
+    scaling_deviation: Float[Array, "angle 2"] | None = None
 
     @property  # type: ignore[misc]
     def per_angle_mode(self) -> str:  # type: ignore[override]
@@ -230,6 +234,20 @@ class NLSQResult(storage.AbstractModelResult):
     def uncertainties_iid(self) -> dict[str, Any]:
         """Standard deviations if all points were independent: too small for real speckle."""
         return self._deviations(self.covariance_iid)
+
+    @property
+    def scaling_uncertainties(self) -> dict[str, Any]:
+        """Standard deviations of "contrast" and "offset", each one number per angle.
+
+        As `uncertainties`: NaN where not fitted or held on a bound, infinite where the data do not
+        determine it. Empty for results of earlier versions.
+        """
+        if self.scaling_deviation is None:
+            return {}
+        xp = numpy_of(self.scaling_deviation)
+        known = xp.asarray(self.scaling_deviation)
+        known = xp.where(known > 0, known, xp.nan)
+        return {"contrast": known[..., 0], "offset": known[..., 1]}
 
     @property
     def reduced_chi2(self) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from twotime.disk import DAMAGED
 from twotime.errors import ResultError
-from twotime.models.base import Curve, is_concrete
+from twotime.models.base import Curve, are_known, is_concrete
 from twotime.results.folder import RESULT, new_folder, read_result_json
 from twotime.solver import ENDS, RESULTS, places, results_at
 
@@ -76,8 +76,7 @@ class AbstractResult(eqx.Module):
 
     def _is_one(self) -> bool:
         """Whether the numbers are known, and those of one result and not of several stacked."""
-        leaves = jax.tree.leaves(self)
-        return is_concrete(*leaves) and all(map(eqx.is_array_like, leaves))
+        return are_known(self)
 
     def _check_is_one(self) -> None:
         """Refuse to put into words what is traced, or several results stacked."""
@@ -189,6 +188,29 @@ class AbstractModelResult(AbstractResult):
         pandas = optional("pandas", "to_dataframe")
         rows = plain(self.summary())["parameters"]
         return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
+    def to_xarray(self) -> Any:
+        """The parameters as an xarray data set: a variable for each column of `to_dataframe`.
+
+        Numbers that are not known are NaN. Contrast and offset of each matrix are in it too, along
+        `matrix`, which has the angle `phi` [degree] as a coordinate.
+
+        Raises:
+            ModuleNotFoundError: If xarray is not installed.
+        """
+        xarray = optional("xarray", "to_xarray")
+        found = self.summary()
+        rows = found["parameters"]
+
+        def column(key: str) -> np.ndarray:
+            cells = [row.get(key) for row in rows.values()]
+            return np.array([np.nan if cell is None else cell for cell in cells])
+
+        names = dict.fromkeys(key for row in rows.values() for key in row)
+        columns = {name: ("parameter", column(name)) for name in names}
+        columns |= {name: ("matrix", np.asarray(found[name])) for name in ("contrast", "offset")}
+        places = {"parameter": list(rows), "phi": ("matrix", np.asarray(found["phi_degree"]))}
+        return xarray.Dataset(columns, coords=places, attrs={"model": self.model})
 
     @property
     def params(self) -> dict[str, Any]:
