@@ -143,12 +143,13 @@ def test_angles_one_after_the_other_have_folders_of_their_own(tmp_path):
 def test_every_key_of_the_fit_sections_reaches_the_fit():
     nlsq = {
         "loss": "huber", "loss_scale": 2.5, "max_iterations": 77, "tolerance": 1e-6,
-        "per_angle_mode": "averaged", "evaluator": "tiled",
+        "per_angle_mode": "averaged", "evaluator": "tiled", "uncertainty": "residuals",
     }  # fmt: skip
     sections = {"optimization": {"nlsq": nlsq}, "streaming": {"enable": True, "chunk_size": 32}}
     assert run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | sections)) == {
         "loss": "huber", "loss_scale": 2.5, "max_steps": 77, "tolerance": 1e-6,
         "per_angle_mode": "averaged", "evaluator": "tiled", "tile": 32, "priors": False,
+        "uncertainty": "residuals",
     }  # fmt: skip
     alone = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
     found = run.fit_arguments(tt.ConfigManager.from_dict(CONFIG | {"sequential": alone}))

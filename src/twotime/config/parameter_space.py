@@ -60,13 +60,11 @@ class ParameterSpace(Tabled, eqx.Module):
         bounds: Name to (lower, upper).
         priors: Name to prior. Others are sampled as uniform between their bounds, in the logarithm
             where `log_space`; `priors` lists the registry's default priors for them.
-        registry: The model's parameters; left out: the first of two_component, static and
-            laminar_flow that knows all the names given.
+        registry: The model's parameters; left out: of the first shipped law that knows the names.
         base: A space that gives everything the arguments leave out, instead of the registry.
 
     Raises:
-        UnknownNameError: If a name is not in the registry (a ValueError and a KeyError), here and
-            in all methods.
+        UnknownNameError: If a name is not in the registry (a ValueError and a KeyError).
         TypeError: If a value is not a number, a flag not true or false.
 
     Attributes:
@@ -268,13 +266,10 @@ class ParameterSpace(Tabled, eqx.Module):
         leaves = self.all_values, self.all_lower, self.all_upper
         if not are_known(leaves) or not all(np.ndim(x) == 1 for x in leaves):
             return None
-        numbers = zip(*([f"{float(x):.6g}" for x in leaf] for leaf in leaves), strict=True)
-        rows = tuple(
-            (info.name, value, "fitted" if varies else "fixed", low, high, info.unit)
-            for info, (value, low, high), varies in zip(
-                self.registry.infos, numbers, self.all_varying, strict=True
-            )
-        )
+        value, low, high = ([f"{float(x):.6g}" for x in leaf] for leaf in leaves)
+        vary = ["fitted" if varies else "fixed" for varies in self.all_varying]
+        units = [info.unit for info in self.registry.infos]
+        rows = tuple(zip(self.all_names, value, vary, low, high, units, strict=True))
         of = f" of {self.analysis_mode}" if self.analysis_mode else ""
         title = f"ParameterSpace{of}: {self.n_varying} of {self.n_total} parameters fitted"
         return Table(title, ("parameter", "value", "", "min", "max", "unit"), rows)

@@ -35,7 +35,8 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
-from twotime.results.nlsq import UNCERTAINTIES, NLSQResult
+from twotime.results.judgement import UNCERTAINTIES
+from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds

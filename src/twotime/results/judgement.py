@@ -1,4 +1,4 @@
-"""The judgement of a fit: what its residuals say about the model, in numbers and in words."""
+"""The judgement of a fit: what its residuals say about the model, and what error bars assume."""
 
 from typing import Any
 
@@ -10,6 +10,12 @@ from twotime.models.rates import AnyArray
 
 FALSE_ALARMS = 0.01
 """Part of the fits of right models that are said not to describe the data."""
+UNCERTAINTIES = {
+    "speckle": "from the covariance of speckle and photon noise at the fitted correlation, its "
+    "size from the residuals",
+    "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
+}
+PRIORS = "; priors of the parameters are included"
 
 
 def where(q: AnyArray | None, phi: AnyArray, k: int) -> str:

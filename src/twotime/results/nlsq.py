@@ -15,18 +15,12 @@ from twotime.models.correlation import correlation
 from twotime.models.rates import AnyArray
 from twotime.results import storage
 from twotime.results.folder import new_folder
-from twotime.results.judgement import Structure
+from twotime.results.judgement import PRIORS, UNCERTAINTIES, Structure
 from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
-UNCERTAINTIES = {
-    "speckle": "from the covariance of speckle and photon noise at the fitted correlation, its "
-    "size from the residuals",
-    "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
-}
-PRIORS = "; priors of the parameters are included"
 _HALF_TURN = 2.0  # turn per frame from which drifts may be confused [rad]
 _WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
 """The decay is too fast if less is left after a frame, too slow if more is left at the end."""
@@ -76,8 +70,7 @@ class NLSQResult(storage.AbstractModelResult):
         offset: Offset of each angle.
         scaling_at_bound: Whether contrast or offset of an angle lies on a bound.
         scaling_deviation: Standard deviation of contrast and offset of each angle: infinite where
-            the data do not determine it, 0 where it was not fitted or is on a bound; None in
-            folders of earlier versions.
+            not determined, 0 where not fitted or on a bound; None in earlier folders.
         chi2: Sum of squared residuals over t1 < t2, divided by sigma² if sigma was given; for
             every loss.
         n_points: Elements of c2 that were fitted.
@@ -239,8 +232,7 @@ class NLSQResult(storage.AbstractModelResult):
     def scaling_uncertainties(self) -> dict[str, Any]:
         """Standard deviations of "contrast" and "offset", each one number per angle.
 
-        As `uncertainties`: NaN where not fitted or held on a bound, infinite where the data do not
-        determine it. Empty for results of earlier versions.
+        NaN and infinite as `uncertainties`. Empty for results of earlier versions.
         """
         if self.scaling_deviation is None:
             return {}
