@@ -6,17 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_covariance_misfit import MODEL, SPACE, TRUTH, Q
 
 import twotime as tt
 from twotime.covariance.residuals import jackknife, window
 
-T, Q, TRUTH = jnp.arange(1, 101) * 0.1, 0.01, jnp.array([1e4, 0.0, 0.0])
-MODEL = tt.StaticDiffusion()
-SPACE = tt.ParameterSpace(
-    values={"D0": 1e4, "alpha": 0.0, "D_offset": 0.0},
-    vary={"D_offset": False},
-    bounds={"D0": (10.0, 1e7), "alpha": (-2.0, 2.0)},
-)
+T = jnp.arange(1, 101) * 0.1
 
 
 def speckle(key, beam=None):

@@ -128,3 +128,12 @@ def test_noise_without_decay_gives_no_note_on_transport():
     data = tt.TwoTimeData(noise + noise.swapaxes(1, 2), np.arange(1.0, 51), 0.01, np.zeros(1))
     assert np.isnan(units.half_lives(data)).all()
     assert told(data) == ()
+
+
+def test_an_oscillation_is_not_looked_for_where_a_lag_has_no_point():
+    c2 = np.ones((1, 30, 30)) + 0.1 * np.cos(2.0 * np.subtract.outer(np.arange(30), np.arange(30)))
+    lag = np.abs(np.subtract.outer(np.arange(30), np.arange(30)))
+    data = tt.TwoTimeData(c2, np.arange(1.0, 31), 0.01, np.zeros(1), mask=(lag != 2)[None])
+    assert units._oscillation(data, 0) == (0.0, np.inf)
+    whole = tt.TwoTimeData(c2, np.arange(1.0, 31), 0.01, np.zeros(1))
+    assert units._oscillation(whole, 0)[0] == pytest.approx(2.0)

@@ -182,8 +182,8 @@ def _oscillation(data: TwoTimeData, k: int) -> tuple[float, float]:
     """
     c2, used = np.asarray(data.c2[k], float), np.asarray(data.usable(k))
     lags = range(1, min(_FIRST_LAGS, used.shape[0] // 2) + 1)
-    mean = [np.mean(np.diagonal(c2, i)[np.diagonal(used, i)]) for i in lags]
-    bend = np.diff(mean, 2)
+    lines = [np.diagonal(c2, i)[np.diagonal(used, i)] for i in lags]
+    bend = np.diff([line.mean() if line.size else np.nan for line in lines], 2)
     if bend.size < 8 or not np.all(np.isfinite(bend)) or not np.any(bend[2:]):
         return 0.0, np.inf
     before = np.stack([bend[1:-1], bend[:-2]], axis=1)
