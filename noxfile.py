@@ -5,7 +5,7 @@ import nox
 nox.needs_version = ">=2024.10"
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["tests", "lint"]
+nox.options.sessions = ["tests", "long", "lint"]
 
 # Shapes and types of every call are checked, see tests/typing_checks.py.
 CHECKED = "--jaxtyping-packages=twotime,typing_checks.checked"

@@ -51,13 +51,10 @@ def starts_on_bounds(space):
     return np.asarray(starts), names
 
 
-SLOW = [
-    pytest.param("laminar_flow", marks=pytest.mark.slow),
-    pytest.param("two_component", marks=pytest.mark.long),
-]
+LONG = [pytest.param(x, marks=pytest.mark.long) for x in ("laminar_flow", "two_component")]
 
 
-@pytest.mark.parametrize("mode", ["static", *SLOW])
+@pytest.mark.parametrize("mode", ["static", *LONG])
 def test_starts_on_every_bound_in_turn(mode):
     model, truth, _ = CASES[mode]
     space = space_of(mode)
@@ -80,7 +77,7 @@ def test_a_contrast_on_its_bound_is_found_and_flagged():
     assert free.chi2 < fit.chi2 and "contrast" not in free.at_bound
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sample_alone_is_found_and_flagged():
     """x_s -> 1: the fraction ends on its bound and the reference is not determined."""
     model = tt.TwoComponent()

@@ -257,7 +257,7 @@ def test_kept_draws_stay_until_the_result_is_in_place(tmp_path, writers, monkeyp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_write_fit_and_posterior_and_go_on(tmp_path, monkeypatch):
     path = tmp_path / "run.yaml"
     starting.start("static", path, example=True, full=False, overwrite=False)

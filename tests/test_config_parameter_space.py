@@ -412,7 +412,7 @@ def test_vmapped_fit_over_spaces_with_different_bounds():
     np.testing.assert_allclose(alpha, np.minimum(uppers, 0.5), atol=2e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vmapped_least_squares_fit_over_spaces_with_different_bounds():
     import twotime as tt
 

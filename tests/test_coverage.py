@@ -100,7 +100,7 @@ def known_files(shared):
         yield values, tt.TwoTimeData(planes[own], t, q, phi)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_truth_of_a_known_file_lies_within_its_error_bars(shared):
     model, missed = tt.LaminarFlow(), []
     for values, data in known_files(shared):

@@ -19,7 +19,7 @@ checks = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(checks)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_frame_scores_equal_the_dense_ones():
     data = speckle(angles=4, pixels=300)
     fit = tt.fit_nlsq(MODEL, data, SPACE)

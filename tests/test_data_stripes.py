@@ -216,6 +216,7 @@ def test_bad_frames_do_not_count(tmp_path):
         load_with_report(config(path, ["59-61"]))
 
 
+@pytest.mark.long
 def test_the_case_of_five_frames_without_beam(shared, tmp_path):
     case = shared / "data" / "cases" / "bad_frames.h5"
     _, report = load_with_report(config(case, []))

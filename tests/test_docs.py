@@ -37,19 +37,18 @@ def elsewhere(tmp_path, monkeypatch):
     matplotlib.use("Agg")
 
 
-FIRST = "README.md", "quickstart.md"
-"""Pages that `nox -s tests` runs; `nox -s docs` runs all, and the examples."""
+# `nox -s tests` runs README.md; `nox -s docs` runs every page, and the examples.
+RUN = [
+    pytest.param(
+        page, id=page.name, marks=() if page.name == "README.md" else pytest.mark.documents
+    )
+    for page in PAGES
+    if blocks(page)
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, id=page.name, marks=() if page.name in FIRST else pytest.mark.documents)
-        for page in PAGES
-        if blocks(page)
-    ],
-)
+@pytest.mark.parametrize("page", RUN)
 def test_blocks_run(page):
     names = {"__name__": "__main__"}
     for language, line, text in blocks(page):
@@ -79,7 +78,7 @@ def test_links_between_pages_lead_somewhere():
 def test_the_test_command_of_the_readme_is_what_ci_runs():
     script = (ROOT / ".ci" / "run").read_text()
     command = script.strip().splitlines()[-1]
-    assert command == "python -m pip install nox && python -m nox -s tests"
+    assert command == "python -m pip install nox && python -m nox -s tests long"
     assert command in (ROOT / "README.md").read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 

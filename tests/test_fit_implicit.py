@@ -169,7 +169,7 @@ def test_values_are_the_same_bits_and_the_rest_is_constant():
     assert change.values is not None and change.covariance is None and change.ends is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_derivatives_are_differences_of_the_first():
     first = jax.jit(jax.jacfwd(lambda x: of_optimum("static", x)))
     second = jax.jit(jax.jacfwd(jax.jacfwd(lambda x: of_optimum("static", x))))(jnp.zeros(5))[:-1]

@@ -136,7 +136,7 @@ def test_fixed_parameters_stay_and_scaling_bounds_are_respected(static):
     assert "contrast" in fit.at_bound
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_the_data_do_not_determine_is_said():
     model = TwoComponent()
     truth = {
@@ -169,7 +169,7 @@ def test_a_combination_that_is_hardly_determined_is_said():
     assert fit_nlsq(model, data, space.with_vary({"D_offset": False})).sloppy_directions == ()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_of_wavevectors_is_fitted_as_each_alone():
     model, values = StaticDiffusion(), {"D0": 2e4, "alpha": -0.3, "D_offset": 0.0}
     space = space_of("static", values).with_vary({"D_offset": False})
@@ -217,7 +217,7 @@ def test_masked_and_nan_pixels_change_nothing_but_their_count(static):
     np.testing.assert_allclose(masked.chi2, fit_nlsq(model, cut, space).chi2, rtol=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_laminar_flow_from_a_start_well_off():
     model = LaminarFlow(integration="exact")
     data = data_of(model, LAMINAR)

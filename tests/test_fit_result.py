@@ -71,6 +71,7 @@ def test_without_labels_ends_of_equal_cost_are_one_optimum():
     np.testing.assert_array_equal(found.same, [True, False, True, False])
 
 
+@pytest.mark.long
 def test_one_start_obeys_the_convention_too():
     case, wrong = BY_NAME["two_component"], exchanged(SLOW_FIRST)
     noise = {"contrast": CONTRAST, "offset": 1.0, "noise": NOISE, "key": jax.random.key(3)}

@@ -64,7 +64,7 @@ def cost(data, x, s, loss):
     return float(np.sum(s[:, None] ** 2 * one))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("loss", LOSSES)
 def test_outliers_move_the_plain_fit_and_not_the_robust_one(fits, loss):
     sigma = np.asarray(list(fits["clean", "linear"].uncertainties_iid.values()))

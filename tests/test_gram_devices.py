@@ -68,14 +68,14 @@ def check(found, one):
         np.testing.assert_allclose(found[name], want, rtol=rtol, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_devices_give_the_answer_of_one(tmp_path):
     found = results(start("laminar_flow", tmp_path / "a.npz", 2), tmp_path / "a.npz")
     assert len(found) == 8
     check(found, found)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_give_the_answer_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -97,7 +97,7 @@ def problem(angles):
     return model, data, params, (True, False, False, True, True, False, True)
 
 
-@pytest.mark.parametrize("angles", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("angles", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_a_mesh_of_one_device_gives_the_same_sums(angles):
     model, data, params, free = problem(angles)
     mask = np.ones(data.c2.shape, bool)

@@ -108,8 +108,11 @@ def test_only_free_parameters_and_the_shift():
     assert_same(got[1], dense(model, moved, params, 1)[np.ix_(keep, keep)])
 
 
+TWO_131 = pytest.param("two", 131, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize(
-    ("case", "n"), [("static", 5), ("static", 64), ("static", 70), ("static", 131), ("two", 131)]
+    ("case", "n"), [("static", 5), ("static", 64), ("static", 70), ("static", 131), TWO_131]
 )
 def test_factored_equals_tiled(case, n):
     model, params = CASES[case][0], jnp.asarray(CASES[case][1])

@@ -120,6 +120,7 @@ class Blink(tt.AbstractTwoTimeModel):
         return Terms(channels.level, channels.decay, nothing, (False,))
 
 
+@pytest.mark.long
 def test_a_feature_between_nodes_is_not_missed():
     model, params = Blink(), jnp.array([50.0, 1e-6])
     assert 98 - TILE not in chebyshev_nodes(TILE)

@@ -88,6 +88,7 @@ def test_contrast_that_varies_over_the_angles_hides_no_truth(shared, tmp_path):
         assert abs(fit.params[name] - truth) < 2.5 * fit.uncertainties[name]
 
 
+@pytest.mark.long
 def test_reading_bins_without_their_mapping_fails_visibly(shared, tmp_path):
     copy = tmp_path / "unmapped.hdf"
     shutil.copyfile(shared / "data/laminar_boost_corr_results.hdf", copy)
@@ -121,6 +122,7 @@ def gel_config(path, mode, values):
     return config
 
 
+@pytest.mark.long
 def test_gel_with_fringes_prefers_two_components(shared, tmp_path):
     """The matrix has no units: q = 0.005 and dt = 1 are chosen so that defaults fit its scale."""
     path = shared / "data/aps8id_rheoxpcs_E031_target_256.npy"

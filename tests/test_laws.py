@@ -33,11 +33,11 @@ EXACT = {"integration": "exact"}
 CASES = [
     (tt.StaticDiffusion(), "static", STATIC, ()),
     (tt.StaticDiffusion(**EXACT), "static", STATIC, pytest.mark.slow),
-    (tt.LaminarFlow(), "laminar_flow", FLOW, pytest.mark.slow),
+    (tt.LaminarFlow(), "laminar_flow", FLOW, pytest.mark.long),
     (tt.LaminarFlow(**EXACT), "laminar_flow", FLOW, ()),
-    (tt.LaminarFlow(shear_convention="homodyne"), "laminar_flow", FLOW, pytest.mark.slow),
+    (tt.LaminarFlow(shear_convention="homodyne"), "laminar_flow", FLOW, pytest.mark.long),
     (tt.TwoComponent(), "two_component", TWO, ()),
-    (tt.TwoComponent(**EXACT), "two_component", TWO, pytest.mark.slow),
+    (tt.TwoComponent(**EXACT), "two_component", TWO, pytest.mark.long),
 ]
 MODELS = [pytest.param(*case, marks=mark, id=repr(case[0])) for *case, mark in CASES]
 

@@ -86,7 +86,7 @@ def space():
     return free.with_values(ONE).with_vary({n: n in NAMES for n in MODEL.names})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_starts_with_either_label_are_one_optimum(space):
     """D0 and D_offset of each, and alpha, are fixed to the same values for both labels."""
     equal = ONE | {"alpha_ref": 0.0, "alpha_sample": 0.0, "D_offset_ref": 0.0}

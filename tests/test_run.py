@@ -103,7 +103,7 @@ def test_values_that_nobody_gave_are_estimated(tmp_path):
     assert job.space.initial.tolist() == [1e3, 0.5, 0.0] and job.arguments["starts"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_streaming_takes_tiles_of_the_given_size(tmp_path):
     job = prepared(tmp_path, streaming={"enable": True, "chunk_size": 16})
     result, _ = run.fit(job)

@@ -137,6 +137,7 @@ def test_unknown_and_repeated_keywords_are_refused(keywords, words):
         sampled(**{"sampler": "nuts"} | keywords)
 
 
+@pytest.mark.long
 def test_shards_combine_to_the_whole(parts, post):
     assert parts.n_shards == 2 and parts.evaluator == "point lists"
     assert parts.combination == "importance" and parts.strategy == "random"
@@ -159,6 +160,7 @@ def test_ways_to_combine_are_objects_or_words(parts, fit):
     assert (Importance().wider, Importance().enough, Importance().rounds) == (1.1, 0.4, 3)
 
 
+@pytest.mark.long
 def test_the_width_correction_gives_the_robust_width(post, fit):
     wide = sampled(start=fit, n_samples=300)
     assert wide.width_kind == "curvature" and "speckle" in wide.width_text
@@ -177,6 +179,7 @@ def test_tempering_widens_by_a_power(fit):
     np.testing.assert_allclose(tempered.width_ratio, tempered.power**-0.5)
 
 
+@pytest.mark.long
 def test_every_coordinate_that_is_judged_is_listed(fit):
     post = sampled(start=fit, width="none", scaling="sampled")
     assert set(post.judged) == set(post.r_hat) == {
@@ -190,6 +193,7 @@ def test_every_coordinate_that_is_judged_is_listed(fit):
         assert post.summary()["judged"][name]["sd"] == pytest.approx(post.judged[name].std())
 
 
+@pytest.mark.long
 def test_priors_that_the_data_contradict_are_told(fit):
     """Whoever chose them; a prior that was not chosen contradicts nothing."""
     model, data, space = static_case(FRAMES)
@@ -217,6 +221,7 @@ def test_priors_that_the_data_contradict_are_told(fit):
     assert post.prior_chances[1] == pytest.approx(agreed, abs=0.01)
 
 
+@pytest.mark.long
 def test_a_prior_that_nobody_gave_does_not_decide():
     """D0 = 8e4 with a default prior of 1000 ± 1000, and data that hardly know."""
     model, data, space = static_case(FRAMES, noise=0.3)
@@ -248,7 +253,7 @@ def test_chains_about_a_fit_that_another_start_rejects_have_not_converged(fit):
         assert right.converged and float(right.misplaced) < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hmc_samples_the_same(post):
     other = sampled(width="none", sampler=Hmc(n_chains=2, n_warmup=60, n_samples=300, n_leapfrog=6))
     assert other.sampler == "hmc" and np.all(other.tree_depth == 0)
@@ -264,7 +269,7 @@ def test_chains_that_start_from_the_prior_find_the_same(post):
         assert abs(x.mean() - post.samples[name].mean()) < 0.7 * post.uncertainties[name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_priors_about_a_fit_are_an_explicit_choice(fit):
     tight = sampled(start=fit, width="none", prior_from_fit=0.1)
     for name, sd in tight.uncertainties.items():
@@ -333,7 +338,7 @@ def test_data_that_cannot_be_used_are_refused():
     refuse("sigma is not finite and positive", data=no_sigma)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_points_that_are_not_finite_do_not_count(post):
     model, data, space = static_case(FRAMES)
     c2 = np.array(data.c2)

@@ -29,11 +29,13 @@ def test_every_chain_runs_once_in_its_own_lane(n_groups, size, n_devices):
     assert is_new.any(axis=0).sum() == min(n_devices, groups)
 
 
+@pytest.mark.long
 def test_devices_share_the_work_and_change_no_bit(tmp_path):
     lines = finish(elsewhere(tmp_path, devices=4)).split("\n")[:-1]
     assert lines == ["5 1 4 4 True True", "1 4 4 4 True True", "3 2 2 2 True True"]
 
 
+@pytest.mark.long
 def test_two_processes_share_a_new_checkpoint(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))

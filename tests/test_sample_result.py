@@ -53,6 +53,7 @@ def test_default_limits_of_weights():
     assert (Limits().max_pareto_k, Limits().max_reduced_chi2) == (0.7, None)
 
 
+@pytest.mark.long
 def test_posteriors_at_another_optimum_or_against_a_prior_say_so(post):
     """Three standard deviations, and one chance in a hundred of all priors together."""
     good = dataclasses.replace(post, shard_converged=np.array([True]))

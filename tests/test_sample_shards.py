@@ -89,7 +89,9 @@ def test_dealings_that_cannot_be_are_refused_in_a_sentence(sharding, words):
         deal(data(), Sharding(**sharding))
 
 
-@pytest.mark.parametrize("strategy", ["random", "contiguous", "angles"])
+@pytest.mark.parametrize(
+    "strategy", [pytest.param("random", marks=pytest.mark.long), "contiguous", "angles"]
+)
 def test_shards_multiply_to_the_posterior(strategy):
     p = posterior("sampled")
     shards = shard_posteriors(p, Sharding(n_shards=3, strategy=strategy))
@@ -109,6 +111,7 @@ def test_guides_take_the_place_of_other_shards():
     np.testing.assert_allclose(information / 16 + guide.precision, information / wider**2)
 
 
+@pytest.mark.long
 def test_the_mode_is_where_the_gradient_vanishes_and_shaped_as_the_curvature():
     case = static_case(16)
     fit = tt.fit_nlsq(*case)

@@ -183,6 +183,7 @@ def ranks_of_truths(n_truths, n_warmup, n_samples):
     return {n: np.sum(x < truth[n][:, None], axis=1) / (x.shape[1] + 1) for n, x in found.items()}
 
 
+@pytest.mark.long
 def test_ranks_of_few_truths_are_spread():
     for name, rank in ranks_of_truths(12, 60, 60).items():
         assert abs(rank.mean() - 0.5) < 3.5 * (1 / 12 / 12) ** 0.5, name

@@ -35,7 +35,7 @@ def case(mode, noise=0.02):
     "mode",
     [
         "static",
-        pytest.param("laminar_flow", marks=pytest.mark.slow),
+        pytest.param("laminar_flow", marks=pytest.mark.long),
         pytest.param("two_component", marks=pytest.mark.statistics),
     ],
 )
