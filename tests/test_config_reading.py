@@ -255,6 +255,11 @@ WRONG = {
         {"optimization.nlsq.multistart_n": 3},
         ["no effect without .*multistart: true; add it"],
     ),
+    "uncertainty of a fit that is not reported": (
+        None,
+        {"optimization.nlsq.uncertainty": "residuals", "optimization.method": "cmc"},
+        ["no effect without optimization.method: nlsq or both"],
+    ),
     "loss_scale": (
         None,
         {"optimization.nlsq.loss_scale": 2},

@@ -1,4 +1,4 @@
-"""Error bars from the residuals of frames: their windows, and movies in an unsteady beam."""
+"""Residuals of frames: their windows, what angles have in common, movies in an unsteady beam."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 from test_covariance_misfit import MODEL, SPACE, TRUTH, Q
 
 import twotime as tt
-from twotime.covariance.residuals import jackknife, window
+from twotime.covariance.residuals import common, jackknife, window
 
 T = jnp.arange(1, 101) * 0.1
 
@@ -45,6 +45,35 @@ def test_the_jackknife_weighs_products_of_frames_by_a_triangle_of_lags(shared):
     lag = np.abs(np.subtract.outer(np.arange(120), np.arange(120)))
     expected = scores @ np.clip(1 - lag / width, 0, None) @ scores.T
     np.testing.assert_allclose(jackknife(jnp.asarray(scores)), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7])
+def test_series_that_know_nothing_of_each_other_are_alike_by_one_standard_deviation(memory):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(400, 3, 300))
+    for k in range(1, 300):
+        x[..., k] = memory * x[..., k - 1] + np.sqrt(1 - memory**2) * x[..., k]
+    found = np.asarray(jax.vmap(common)(jnp.asarray(x)))
+    assert found.mean() == pytest.approx(0, abs=0.15) and found.std() == pytest.approx(1, abs=0.12)
+    shared = x[:, :1] + 0.5 * x
+    assert np.median(jax.vmap(common)(jnp.asarray(shared))) > 5
+    assert common(jnp.asarray(x[0, :1])) == 0  # one angle has nothing to be like
+
+
+def test_the_likeness_of_two_series_is_that_of_bartlett():
+    x, y = np.random.default_rng(4).normal(size=(2, 60)).cumsum(axis=1)
+    x, y = x - x.mean(), y - y.mean()
+    own = [(x[: 60 - h] @ x[h:]) * (y[: 60 - h] @ y[h:]) / (60 - h) for h in range(11)]
+    expected = x @ y / np.sqrt(own[0] + 2 * sum(own[1:]))
+    assert common(jnp.asarray([x, y])) == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_beam_that_all_angles_see_is_told_and_is_in_the_error_bars():
+    noise = jax.random.normal(jax.random.key(2), T.shape)
+    fit = tt.fit_nlsq(MODEL, speckle(jax.random.key(1), 1 + 0.01 * noise), SPACE)
+    assert fit.structure.common > 4 and not fit.structure.is_right and fit.from_residuals
+    assert "a beam whose intensity varies" in fit.report()
+    assert fit.structure.summary()["place"] == "frames of all angles"
 
 
 def test_error_bars_are_of_speckle_until_the_model_is_found_wrong():

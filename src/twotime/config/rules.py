@@ -234,6 +234,7 @@ RULES: tuple[Rule, ...] = (
     _against(f"{_NLSQ}.priors", (True,), _LOSS, _ROBUST, "Use loss: linear."),
     _without(f"{_NLSQ}.loss_scale", _LOSS, *_ROBUST),
     _without(f"{_NLSQ}.multistart_n", f"{_NLSQ}.multistart"),
+    _without(f"{_NLSQ}.uncertainty", "optimization.method", "nlsq", "both"),
     _against(f"{_CMC}.enable", ("never",), "optimization.method", ("cmc", "both"), "Keep one."),
     *_whole_section("optimization.hmc", f"{_CMC}.backend.sampler", "hmc"),
     _without(f"{_INITIAL}.nlsq_chi2_threshold", f"{_INITIAL}.method", "nlsq"),

@@ -3,8 +3,8 @@
 Means of groups of points, of some lags or of some frames, are taken over all data. Their covariance
 is that of scores: the noise of the group, less what the fit takes out of it through parameters,
 contrast and offset. The largest of all means, in its standard deviations, is held against the
-largest that noise alone brings about: 1 in 100 right fits is called wrong, however many groups
-and angles are looked at.
+largest that noise alone brings about, and frames of different angles must know nothing of each
+other: 1 in 100 right fits is called wrong, however many groups and angles are looked at.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import erfc
 from jaxtyping import Array, Float
 
 from twotime.compilation import compiled, verb
@@ -30,7 +31,7 @@ from twotime.covariance import (
 from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
 from twotime.covariance.blocks import Planes, planes_between
 from twotime.covariance.modes import Modes
-from twotime.covariance.residuals import jackknife
+from twotime.covariance.residuals import common, jackknife
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import ONE
 from twotime.models.base import AbstractTwoTimeModel
@@ -128,6 +129,9 @@ def judged(at: LinearisedFit) -> Judged:
     largest = jnp.max(jnp.abs(means.residual) / deviation)
     # Angles are independent but for what they share through the parameters.
     below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
+    chance, alike = jnp.maximum(1.0 - jnp.prod(below), 0.0), common(means.by_frame[:, -1])
+    if angles.size > 1:  # the smaller of two chances
+        chance = 1.0 - (1.0 - jnp.minimum(chance, 0.5 * erfc(alike / jnp.sqrt(2.0)))) ** 2
     n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
@@ -146,8 +150,9 @@ def judged(at: LinearisedFit) -> Judged:
         q=jnp.asarray(data.q),
         phi=jnp.asarray(data.phi),
         neighbours=means.neighbours,
-        chance=jnp.maximum(1.0 - jnp.prod(below), 0.0),
+        chance=chance,
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
+        common=alike,
     )
     return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
 

@@ -37,9 +37,12 @@ class Structure(eqx.Module):
         phi: Detector angles [degree].
         q: Wavevector, one or one per angle [1/Å]; None in folders of earlier versions.
         neighbours: Correlation of residuals one frame apart in a row, of each angle.
-        chance: Probability that noise alone leaves a mean as far from zero as the largest.
+        chance: Probability that noise alone leaves a mean as far from zero as the largest, or
+            frames of different angles as alike.
         share: Variance of the means by lag beyond their noise, as part of the variance of the
             fitted correlation by lag.
+        common: How far frames of different angles are alike beyond noise [standard deviations];
+            None in folders of earlier versions.
     """
 
     lag: Float[AnyArray, " group"]
@@ -53,6 +56,7 @@ class Structure(eqx.Module):
     chance: Float[AnyArray, ""]
     share: Float[AnyArray, ""]
     q: Float[AnyArray, ""] | Float[AnyArray, " angle"] | None = None
+    common: Float[AnyArray, ""] | None = None
 
     @property
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:
@@ -72,8 +76,15 @@ class Structure(eqx.Module):
         return bool(self.chance >= FALSE_ALARMS)
 
     @property
+    def is_common(self) -> bool:
+        """Whether frames of different angles are alike by more than any mean is off."""
+        return self.common is not None and bool(self.common > max(self.worst))
+
+    @property
     def place(self) -> str:
         """Where the largest mean residual is, in words."""
+        if self.is_common:
+            return "frames of all angles"
         lags, ages = self.deviations
         is_lag = lags.max() >= ages.max()
         found, starts, kind = (
@@ -86,6 +97,8 @@ class Structure(eqx.Module):
     def causes(self) -> str:
         """What usually leaves residuals as these, in words."""
         lags, ages = self.deviations
+        if self.is_common:
+            return "a beam whose intensity varies, or a law that ages otherwise"
         if ages.max() > lags.max():
             # Of one period alone, or rising and falling along the record.
             others = np.sort(ages.max(axis=0))[:-1]
@@ -108,6 +121,12 @@ class Structure(eqx.Module):
                 f"the residuals are no larger than noise explains (lags within {lags:.1f}, frames "
                 f"within {ages:.1f} standard deviations)"
             )
+        if self.common is not None and self.is_common:
+            return (
+                f"the model does not describe the data: frames of different angles are alike by "
+                f"{self.common:.1f} standard deviations more than noise makes them. Usual causes: "
+                f"{self.causes}. Error bars from the residuals include what a beam does"
+            )
         return (
             f"the model does not describe the data: the mean residual is {max(lags, ages):.1f} "
             f"standard deviations of the noise from zero ({self.place}); {self.share:.2%} of the "
@@ -119,4 +138,5 @@ class Structure(eqx.Module):
         """The findings by name, for other programs to read."""
         names = "sentence", "is_right", "chance", "share", "place", "causes"
         found = {name: getattr(self, name) for name in names}
-        return found | dict(zip(("worst_by_lag", "worst_by_age"), self.worst, strict=True))
+        found |= dict(zip(("worst_by_lag", "worst_by_age"), self.worst, strict=True))
+        return found if self.common is None else found | {"common": float(self.common)}
