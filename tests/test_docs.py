@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import matplotlib
 import pytest
 
@@ -35,6 +36,8 @@ def blocks(page):
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
+    yield
+    jax.clear_caches()  # every page compiles its own
 
 
 # `nox -s tests` runs README.md; `nox -s docs` runs every page, and the examples.
@@ -73,6 +76,8 @@ def test_links_between_pages_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+            # The site holds the folder of pages alone.
+            assert page.name == "README.md" or not target.startswith(".."), f"{page.name}: {target}"
 
 
 def test_the_test_command_of_the_readme_is_what_ci_runs():
