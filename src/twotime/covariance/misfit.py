@@ -129,9 +129,11 @@ def judged(at: LinearisedFit) -> Judged:
     largest = jnp.max(jnp.abs(means.residual) / deviation)
     # Angles are independent but for what they share through the parameters.
     below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
-    chance, alike = jnp.maximum(1.0 - jnp.prod(below), 0.0), common(means.by_frame[:, -1])
+    chance = of_means = jnp.maximum(1.0 - jnp.prod(below), 0.0)
+    alike = common(means.by_frame[:, -1])
     if angles.size > 1:  # the smaller of two chances
-        chance = 1.0 - (1.0 - jnp.minimum(chance, 0.5 * erfc(alike / jnp.sqrt(2.0)))) ** 2
+        smaller = jnp.minimum(of_means, 0.5 * erfc(alike / jnp.sqrt(2.0)))
+        chance = 1.0 - (1.0 - smaller) ** 2
     n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
@@ -152,6 +154,7 @@ def judged(at: LinearisedFit) -> Judged:
         neighbours=means.neighbours,
         chance=chance,
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
+        of_means=of_means,
         common=alike,
     )
     return Judged(found, structure, _at_least(own, found.covariance), of_scaling)

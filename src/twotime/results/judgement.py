@@ -41,6 +41,7 @@ class Structure(eqx.Module):
             frames of different angles as alike.
         share: Variance of the means by lag beyond their noise, as part of the variance of the
             fitted correlation by lag.
+        of_means: That probability for the means alone; None in folders of earlier versions.
         common: How far frames of different angles are alike beyond noise [standard deviations];
             None in folders of earlier versions.
     """
@@ -56,6 +57,7 @@ class Structure(eqx.Module):
     chance: Float[AnyArray, ""]
     share: Float[AnyArray, ""]
     q: Float[AnyArray, ""] | Float[AnyArray, " angle"] | None = None
+    of_means: Float[AnyArray, ""] | None = None
     common: Float[AnyArray, ""] | None = None
 
     @property
@@ -77,8 +79,11 @@ class Structure(eqx.Module):
 
     @property
     def is_common(self) -> bool:
-        """Whether frames of different angles are alike by more than any mean is off."""
-        return self.common is not None and bool(self.common > max(self.worst))
+        """Whether frames of different angles are alike, rather than means far from zero."""
+        if self.common is None or self.of_means is None:
+            return False
+        is_larger = bool(self.common > max(self.worst))
+        return is_larger or bool(self.of_means > FALSE_ALARMS > self.chance)
 
     @property
     def place(self) -> str:
