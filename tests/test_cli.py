@@ -370,6 +370,16 @@ def test_inspect_says_what_is_in_a_file(place, capsys):
     assert "aps-u" in out and "0.01" in out and "60" in out
 
 
+def test_init_for_a_file_whose_name_is_no_text(place, data, capsys):
+    name = os.fsdecode(b"\xff\xe9.h5")
+    try:
+        Path("data.h5").rename(name)
+    except OSError:
+        pytest.skip("this system has no such names")
+    assert cli.main(["init", name, "--model", "static", "-o", "new.yaml"]) == 0
+    assert tt.ConfigManager.from_yaml("new.yaml").data_file_path.name == name
+
+
 def test_g2_writes_a_table_and_a_figure_to_look_at(place, data, capsys):
     assert cli.main(["g2", "data.h5", "--ages", "2"]) == 0
     assert capsys.readouterr().out == "wrote g2.csv\nwrote g2.png\n"

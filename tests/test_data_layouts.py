@@ -140,6 +140,13 @@ def test_pychx_rings_without_angles(tmp_path):
     same(tmp_path / "a.npz", given)
 
 
+def test_pychx_with_more_regions_than_matrices_is_refused(tmp_path):
+    attributes = {("qval_dict", str(k)): (0.01, 10.0 * k) for k in range(4)}
+    tree = {"g12b": np.moveaxis(C2, 0, 2), "tausb": T, "qval_dict": [1]}
+    with pytest.raises(DataError, match="qval_dict has more regions than g12b, which has 3"):
+        open_source(write(tmp_path / "a.h5", tree, attributes))
+
+
 @pytest.mark.parametrize("grid", [False, True])
 def test_cache_of_homodyne_and_xpcsjax(tmp_path, grid):
     t1, t2 = np.meshgrid(T, T, indexing="ij") if grid else (T, T)
@@ -281,6 +288,38 @@ def test_inspect_tells_what_each_matrix_is_like(tmp_path):
     text = str(summary)
     assert "1.000 at long lags" in text.replace("1 at long", "1.000 at long")
     assert "1.28% zeros" in text and "not symmetric" in text
+
+
+def test_matrices_of_a_group_have_each_a_number(tmp_path):
+    path = write(tmp_path / "a.h5", {f"c2/{name}": C2[0] for name in ("c2_1", "g2_1")})
+    with pytest.raises(DataError, match="c2 is a group; expected matrices, each with a number"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("kind", [complex, bool])
+def test_matrices_that_are_no_real_numbers_are_refused_when_looked_at(tmp_path, kind):
+    path = write(tmp_path / "a.h5", {"c2": C2.astype(kind), "q": 0.01, "phi": PHI, "dt": DT})
+    with pytest.raises(DataError, match=f"c2 is of type {kind.__name__}.*expected real numbers"):
+        inspect_file(path)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "missing"),
+    [("xpcs/twotime/correlation_map/c2_00001", "xpcs/qmap/dynamic_v_list_dim0"),
+     ("exchange/C2T_all/g2_00001", "xpcs/dqlist")],
+)  # fmt: skip
+def test_inspect_tells_what_makes_matrices_incomplete(tmp_path, matrices, missing):
+    path = write(tmp_path / "a.h5", {matrices: C2[0]})
+    with pytest.raises(DataError, match=f"it holds {matrices[:-9]} without {missing}; expected"):
+        inspect_file(path)
+
+
+def test_inspect_names_square_arrays_inside_groups(tmp_path):
+    path = write(tmp_path / "a.h5", {"run/1/corr": C2, "run/1/q": [1.0, 2.0], "run/image": C2[0]})
+    with h5py.File(path, "a") as file:
+        file["run/1/up"] = file["run"]  # groups may hold themselves
+    with pytest.raises(DataError, match=r"groups are run/image \(8x8\), run/1/corr \(3x8x8\)"):
+        inspect_file(path)
 
 
 def test_inspect_tells_what_is_missing(tmp_path):

@@ -48,6 +48,11 @@ def test_nxxpcs_storage_modes(tmp_path, value, mode):
     assert file.notes == ()
 
 
+def test_nxxpcs_numbered_matrices_may_be_fewer_than_the_regions(tmp_path):
+    file = open_source(nxxpcs(tmp_path / "a.nxs", {"roi_2": np.ones((4, 4))}))
+    assert np.allclose(axes(file), [(0.003, 20.0)])
+
+
 @pytest.mark.parametrize("said", [0, 1.0, b"1", "0.0"])
 def test_nxxpcs_says_its_baseline(tmp_path, said):
     file = open_source(nxxpcs(tmp_path / "a.nxs", np.ones((2, 4, 4)), baseline_reference=said))
@@ -64,6 +69,8 @@ def test_nxxpcs_says_its_baseline(tmp_path, said):
             "centre.*upper_left or",
         ),
         (np.ones((3, 4, 4)), {"storage_mode": "one_array_q_first"}, "up to region 3"),
+        (np.ones((1, 4, 4)), {}, "1 matrices up to region 1 but a list of 2 entries.*layout"),
+        (np.ones((4, 4)), {}, "but a list of 2 entries"),
         ({"average": np.ones((4, 4))}, {}, "holds average"),
         (np.ones((2, 4, 4)), {"baseline_reference": 2}, "baseline_reference .* is '2'; expected 0"),
     ],

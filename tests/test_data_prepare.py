@@ -153,7 +153,7 @@ def test_bare_matrices_need_their_angles(tmp_path):
     data, _ = load_file(bare(tmp_path, 2), Selection(q=1.0, dt=1.0, phi_angles=(10.0, 80.0)))
     assert data.phi.tolist() == [10.0, 80.0]
     with pytest.raises(
-        DataError, match="angles of its 2 matrices and scattering.phi_angles gives 0"
+        DataError, match="angles of its 2 matrices and scattering.phi_angles gives none"
     ):
         load_file(bare(tmp_path, 2), Selection(q=1.0, dt=1.0))
 

@@ -47,6 +47,18 @@ def test_missing_file_is_one_sentence(tmp_path):
         inspect_file(tmp_path / "a.npy")
 
 
+def test_empty_files_links_to_nothing_and_single_frames_are_told(tmp_path):
+    (tmp_path / "a.h5").touch()
+    with pytest.raises(DataError, match="a.h5: this file is empty"):
+        inspect_file(tmp_path / "a.h5")
+    (tmp_path / "b.h5").symlink_to("gone.h5")
+    with pytest.raises(DataNotFoundError, match="b.h5: this is a link to gone.h5, which does not"):
+        inspect_file(tmp_path / "b.h5")
+    np.save(tmp_path / "a.npy", np.ones((3, 1, 1)))
+    with pytest.raises(DataError, match="matrices have 1 frame; expected at least 2"):
+        inspect_file(tmp_path / "a.npy")
+
+
 def test_known_truth(shared):
     text = str(inspect_file(shared / "data" / "laminar_boost_corr_results.hdf"))
     assert "bins    23 with a matrix, 1 masked or not processed, 0 empty" in text

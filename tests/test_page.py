@@ -1,5 +1,7 @@
 """The page about a result: everything inside, nothing twice, nothing from elsewhere."""
 
+import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -42,6 +44,14 @@ def folder(tmp_path):
     make().save(out, curves=curves, provenance=provenance)
     Figure(figsize=(1, 1)).savefig(out / "maps_01.png", dpi=20)
     return out
+
+
+def test_names_that_are_no_text_are_written_and_read_back(tmp_path):
+    name = os.fsdecode(b"\xff.h5")
+    make().save(tmp_path / "out", provenance=Provenance(source={"file": name}))
+    content = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert content["source"]["file"] == name
+    assert r"\udcff.h5" in text_of(tmp_path / "out")
 
 
 def text_of(folder):

@@ -20,7 +20,7 @@ from twotime.config.manager import ConfigManager
 from twotime.data.containers import about
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection, select_rings
-from twotime.disk import replacing
+from twotime.disk import replacing, write_text
 from twotime.errors import ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
@@ -200,7 +200,7 @@ def run(
         if progress is not None:
             progress(outcomes[-1], count, len(items))
     with writing(folder), replacing(folder / TABLE) as temporary:
-        temporary.write_text(table(outcomes), encoding="utf-8")
+        write_text(temporary, table(outcomes))
     found = series(outcomes)
     if found:
         many.save_figures(folder, found)
@@ -224,7 +224,7 @@ def _begin(config: ConfigManager, folder: Path, *, overwrite: bool) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(record) as temporary:
-            temporary.write_text(json.dumps({"settings": settings}, indent=1), encoding="utf-8")
+            write_text(temporary, json.dumps({"settings": settings}, indent=1))
 
 
 def _outcome(item: Item, folder: Path, *, overwrite: bool) -> Outcome:

@@ -89,6 +89,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    r"""Write text in UTF-8; names of files that are none are written as escapes (\udcff).
+
+    JSON and quoted YAML read such an escape as the same name.
+    """
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or a folder with all files in it, is on the disk.
 

@@ -12,7 +12,7 @@ from twotime.config.manager import ConfigManager, build_model
 from twotime.data.dataset import TwoTimeData
 from twotime.data.simulate import simulate, simulate_speckle
 from twotime.data.write import write_apsu
-from twotime.disk import replacing
+from twotime.disk import replacing, write_text
 from twotime.errors import ConfigurationError, ResultError
 from twotime.results.folder import writing
 
@@ -44,7 +44,7 @@ def start(
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            temporary.write_text(template(model, full=full), encoding="utf-8")
+            write_text(temporary, template(model, full=full))
     if example:
         config = ConfigManager(parse_yaml(truth(model).encode(), model), base_dir=path.parent)
         write_apsu(data, simulate_config(config), dt=config.dt, overwrite=overwrite)

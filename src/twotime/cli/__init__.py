@@ -205,12 +205,12 @@ def migrate(old: Path, output: Path, shear_convention: str, overwrite: bool) -> 
     """Write a configuration of homodyne, heterodyne or xpcsjax anew."""
     from twotime import scaffold
     from twotime.config.migrate import migrate as migrated
-    from twotime.disk import replacing
+    from twotime.disk import replacing, write_text
 
     scaffold.check_new(output, overwrite=overwrite)
     found = migrated(old, target=output, shear_convention=shear_convention)
     with replacing(output) as temporary:
-        temporary.write_text(found.text, encoding="utf-8")
+        write_text(temporary, found.text)
     for note in found.notes:
         _log.warning("%s", note)
     print(

@@ -68,7 +68,7 @@ def checked_data(path: Path) -> Path:
     Raises:
         DataError: If there is no such file, or it is a configuration.
     """
-    if not path.exists():
+    if not (path.exists() or path.is_symlink()):
         raise DataError(f"{path}: no such file.")
     if is_configuration(path):
         raise DataError(

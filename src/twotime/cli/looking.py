@@ -10,7 +10,7 @@ from twotime.covariance.one_time import one_time
 from twotime.data import load_file
 from twotime.data.dataset import TwoTimeData
 from twotime.data.selection import Selection
-from twotime.disk import replacing
+from twotime.disk import replacing, write_text
 from twotime.plots.fit import save
 from twotime.plots.one_time import g2
 
@@ -40,7 +40,7 @@ def write_g2(
     head, *_ = (tables := [x.to_csv() for x in found])[0].splitlines(keepends=True)
     rows = "".join(table.removeprefix(head) for table in tables)
     with replacing(output) as temporary:
-        temporary.write_text(head + rows, encoding="utf-8")
+        write_text(temporary, head + rows)
     save(figure.parent, {figure.stem: lambda: g2(found)})
     return output, figure
 

@@ -10,7 +10,7 @@ from twotime.data.level import level_of
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection
 from twotime.data.source import TwoTimeFile
-from twotime.disk import replacing
+from twotime.disk import replacing, write_text
 from twotime.errors import DataError
 from twotime.results.folder import writing
 from twotime.scaffold import check_new
@@ -43,7 +43,7 @@ def configuration_for(
             raise DataError(f"{data}: holds no matrix near q = {q:g} 1/Å; it holds {listed}.")
     text, missing = _filled(template(model), data, output, file, chosen, found)
     with writing(output), replacing(output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        write_text(temporary, text)
     return missing
 
 

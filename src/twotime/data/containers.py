@@ -382,6 +382,10 @@ def container(path: Path) -> Container:
     """
     with about(path), reading("the data file"):
         if not path.exists():
+            if path.is_symlink():
+                raise DataNotFoundError(
+                    f"this is a link to {path.readlink()}, which does not exist; correct the link."
+                )
             raise DataNotFoundError(
                 "there is no such data file; correct the path (in a configuration: "
                 "experimental_data.file_path)."
@@ -404,6 +408,8 @@ def container(path: Path) -> Container:
 
 def _foreign(path: Path, head: bytes) -> str:
     """What to do with a file that is none of the containers."""
+    if not head:
+        return "this file is empty; copy it again."
     for start, kind, fix in _FOREIGN:
         if head.startswith(start):
             return f"this is {kind}; expected HDF5, npz or npy content; {fix}."

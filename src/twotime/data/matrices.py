@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from twotime.data.containers import Array, about, array_in, open_arrays, reading
-from twotime.data.source import Bin, PlacedBin, TwoTimeFile, real_numbers
+from twotime.data.source import Bin, PlacedBin, TwoTimeFile, matrix_in, real_numbers
 from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
@@ -70,7 +70,7 @@ def read_matrices(
     kept, sides, empty, notes = list[PlacedBin](), list[Side](), list[PlacedBin](), list[str]()
     dark = np.zeros(count, bool)
     with open_arrays(file.path) as arrays:
-        types = [_float_type(array_in(arrays, b.dataset)) for b in bins]
+        types = [_float_type(matrix_in(arrays, b.dataset).dtype) for b in bins]
         with reading(f"{len(bins)} matrices of {count} frames"):
             c2 = _aligned((len(bins), count, count), np.result_type(*types))
             mask = _aligned(c2.shape, np.dtype(bool))
@@ -282,9 +282,6 @@ def _mask_unfilled(c2: Float[np.ndarray, "angle time time"], used: Masks) -> lis
     return [f"{share} and were never filled (the others are {others:.3g} on average): masked"]
 
 
-def _float_type(array: Array) -> np.dtype:
+def _float_type(stored: np.dtype) -> np.dtype:
     """The stored precision where it is single or double, double otherwise."""
-    stored = array.dtype
-    if stored.kind not in "fiu":
-        raise DataError(f"{array.name} is of type {stored}; expected real numbers.")
     return np.dtype(np.float32 if stored.kind == "f" and stored.itemsize == 4 else np.float64)

@@ -404,7 +404,7 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]
     if len(angles) != len(bins):
         raise DataError(
             f"the file does not give the angles of its {len(bins)} matrices and "
-            f"scattering.phi_angles gives {len(angles)}; expected one per matrix."
+            f"scattering.phi_angles gives {len(angles) or 'none'}; expected one per matrix."
         )
     q = selection.q
     if any(b.q is None for b in bins) and not isinstance(q, float | int):

@@ -179,6 +179,18 @@ _SECONDS |= {"µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _SECONDS |= {"millisecond": 1e-3, "milliseconds": 1e-3, "microsecond": 1e-6, "microseconds": 1e-6}
 
 
+def matrix_in(arrays: Arrays, name: str) -> Array:
+    """The array of a name, if it holds real numbers.
+
+    Raises:
+        DataError: If it does not, or as `array_in`.
+    """
+    array = array_in(arrays, name)
+    if array.dtype.kind not in "fiu":
+        raise DataError(f"{array.name} is of type {array.dtype}; expected real numbers.")
+    return array
+
+
 def real_numbers(array: Array) -> Numbers:
     """All numbers of an array as a flat list.
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from twotime.disk import replacing
+from twotime.disk import replacing, write_text
 from twotime.report import Description, Table, html_list, html_table, sentence
 from twotime.results import load_result, storage
 from twotime.results.folder import PAGE, read_result_json, writing
@@ -82,7 +82,7 @@ def write_page(folder: str | Path, output: str | Path | None = None) -> Path:
     target = folder / NAME if output is None else Path(output)
     text = page(folder)
     with writing(target), replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        write_text(temporary, text)
     return target
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from twotime.disk import DAMAGED
+from twotime.disk import DAMAGED, write_text
 from twotime.errors import ResultError
 from twotime.models.base import Curve, are_known, is_concrete
 from twotime.results.folder import RESULT, new_folder, read_result_json
@@ -319,7 +319,7 @@ def write(
     stored |= dict(arrays or {}) | {name: x for name, x in bands.items() if x is not None}
     if stored:
         np.savez(folder / result.ARRAYS, allow_pickle=False, **stored)
-    (folder / REPORT).write_text(result.report(curves, provenance, figures), encoding="utf-8")
+    write_text(folder / REPORT, result.report(curves, provenance, figures))
     libraries = "jax", "jaxlib", "equinox", "optimistix", "numpy"
     versions = {"twotime": __version__, "python": platform.python_version()}
     content = {
@@ -337,7 +337,7 @@ def write(
         "fields": fields,
     }
     text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / RESULT).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / RESULT, text + "\n")
 
 
 def fields_to_json(value: Any, without: Names = ()) -> dict[str, Any]:

@@ -3,13 +3,24 @@
 To add a layout, write a module with `READERS` like those here and add it to `READERS` below.
 """
 
+import contextlib
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 
-from twotime.data.containers import Array, Arrays, about, array_in, container, open_arrays
+from twotime.data.containers import Array, Arrays, about, container, open_arrays
 from twotime.data.readers import aps, arrays, esrf, nxxpcs
-from twotime.data.source import Bin, Datasets, Layout, Reader, TwoTimeFile, Values, placeless
+from twotime.data.source import (
+    Bin,
+    Datasets,
+    Layout,
+    Reader,
+    TwoTimeFile,
+    Values,
+    matrix_in,
+    placeless,
+)
 from twotime.errors import DataError
 
 READERS: tuple[Reader, ...] = (
@@ -19,6 +30,12 @@ READERS: tuple[Reader, ...] = (
 
 _SHOWN = 20
 _NAMED = 5
+_LOOKED = 50
+_INCOMPLETE = (
+    ("xpcs/twotime/correlation_map", "xpcs/qmap/dynamic_v_list_dim0"),
+    ("exchange/C2T_all", "xpcs/dqlist"),
+)  # fmt: skip
+"""Matrices of a layout, and what makes it that layout."""
 
 
 def open_source(
@@ -70,8 +87,31 @@ def _held(file: Values) -> str:
     """What a file holds, in a few words."""
     if "xpcs/multitau" in file or "xpcs/qmap" in file:
         return "an APS file with one-time results or a map, but without xpcs/twotime"
+    for matrices, axis in _INCOMPLETE:
+        if matrices in file:
+            return f"it holds {matrices} without {axis}"
     held = [f"{name} ({_kind(file, name)})" for name in file.names()]
-    return f"its root holds {', '.join(held[:_SHOWN]) or 'nothing'}"
+    inside = [f"{name} ({_kind(file, name)})" for name in _squares(file.file)]
+    told = f"; in its groups are {', '.join(inside[:_NAMED])}" if inside else ""
+    return f"its root holds {', '.join(held[:_SHOWN]) or 'nothing'}{told}"
+
+
+def _squares(root: Arrays) -> list[str]:
+    """Names of arrays inside the groups of a file that may be two-time matrices."""
+    found, waiting = list[str](), [root]
+    for group in itertools.islice(iter(lambda: waiting.pop(0) if waiting else None, None), _LOOKED):
+        for name in list(group)[:_LOOKED]:
+            with contextlib.suppress(DataError):
+                node = group[name]
+                if not isinstance(node, Array):
+                    waiting.append(node)
+                elif group is not root and _is_square(node.shape):
+                    found.append(node.name)
+    return found
+
+
+def _is_square(shape: tuple[int, ...]) -> bool:
+    return len(shape) in (2, 3) and any(a == b > 1 for a, b in itertools.pairwise(shape))
 
 
 def _kind(file: Values, name: str) -> str:
@@ -123,7 +163,7 @@ def _frame_count(file: Arrays, bins: tuple[Bin, ...]) -> tuple[int, tuple[str, .
     counts, notes, first = set[int](), list[str](), None
     for dataset, b in {b.dataset: b for b in bins}.items():
         try:
-            array = array_in(file, dataset)
+            array = matrix_in(file, dataset)
         except DataError as exc:
             first = first or exc
             notes.append(str(exc))
@@ -133,6 +173,8 @@ def _frame_count(file: Arrays, bins: tuple[Bin, ...]) -> tuple[int, tuple[str, .
         raise first
     if len(counts) != 1:
         raise DataError(f"matrices have {min(counts)} to {max(counts)} frames; expected one size.")
+    if counts == {1}:
+        raise DataError("matrices have 1 frame; expected at least 2.")
     return counts.pop(), tuple(notes[:_NAMED])
 
 

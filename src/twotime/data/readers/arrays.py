@@ -81,8 +81,11 @@ def _members(
     """Matrices of a group, in the order of the numbers at the end of their names."""
     found = [(re.search(r"\d{1,9}$", name), name) for name in file.names(group)]
     names = sorted((int(hit[0]), name) for hit, name in found if hit)
-    if not names or len(names) < len(found):
-        raise DataError(f"{group} is a group; expected numbered matrices and nothing else in it.")
+    if not names or len({number for number, _ in names}) < len(found):
+        raise DataError(
+            f"{group} is a group; expected matrices, each with a number of its own at the end of "
+            "its name, and nothing else in it."
+        )
     return (
         [(f"{group}/{name}", None, False) for _, name in names],
         array_in(file.file, f"{group}/{names[0][1]}").shape,
@@ -101,7 +104,7 @@ def _parts(array: Array, *, angle_last: bool) -> list[tuple[str, int | None, boo
         raise DataError(
             f"c2 has shape {shape}, which looks like (time, time, angle); expected (angle, time, "
             "time); save it so, or set experimental_data.roi_axis: last for an npy file, or "
-            "experimental_data.layout.axes for others."
+            f"experimental_data.layout: {{c2: {array.name}, …, axes: 't1, t2, bin'}} for others."
         )
     raise DataError(
         f"c2 has shape {shape}; expected (time, time) or "
@@ -204,7 +207,12 @@ def read_pychx(file: Values) -> TwoTimeFile:
 def _regions(file: Values, count: int) -> tuple[list[float | None], list[float | None]]:
     """Wavevector [1/Å] and angle [degree] of the regions from the attributes of `qval_dict`."""
     node = file.file["qval_dict"] if "qval_dict" in file else None
-    found = [None if node is None else node.attribute(str(k)) for k in range(count)]
+    found = [None if node is None else node.attribute(str(k)) for k in range(count + 1)]
+    if found.pop() is not None:
+        raise DataError(
+            f"qval_dict has more regions than g12b, which has {count}; expected one entry each; "
+            "name the arrays in experimental_data.layout."
+        )
     values = [() if x is None else np.ravel(np.asarray(x)).tolist() for x in found]
     if not all(isinstance(v, int | float) for value in values for v in value):
         raise DataError("qval_dict holds other than numbers; expected q and angle by region.")

@@ -37,13 +37,16 @@ def read_nxxpcs(file: Values) -> TwoTimeFile:
             f"time_origin_location of {c2} is {corner!r}; expected {' or '.join(_CORNERS)}."
         )
     last = file.attribute(c2, "storage_mode", "") == "one_array_q_last"
-    places = _places(file.file[c2], c2, last=last)
+    node = file.file[c2]
+    places = _places(node, c2, last=last)
     q, phi, notes = _lists(file, masks, len(places))
+    most = np.inf if isinstance(node, Group) else len(places)  # an array does not name regions
     for values in (q, phi):
-        if values is not None and (values.size < max(places) or min(places) < 1):
+        if values is not None and not (max(places) <= values.size <= most and min(places) > 0):
             raise DataError(
-                f"there are matrices up to region {max(places)} but a list of {values.size} "
-                "entries; expected an entry of dynamic_q_list and dynamic_phi_list for each."
+                f"there are {len(places)} matrices up to region {max(places)} but a list of "
+                f"{values.size} entries; expected an entry of dynamic_q_list and dynamic_phi_list "
+                f"for each; correct the lists, or name {c2} alone in experimental_data.layout."
             )
     index = np.array(list(places)) - 1
     q_of, phi_of = ([None] * len(places) if x is None else x[index].tolist() for x in (q, phi))
@@ -125,6 +128,7 @@ def _places(
                 "region with the region's number at the end of its name."
             )
         return {roi: (f"{c2}/{regions[roi]}", None, False) for roi in sorted(regions)}
+    node.check_size()
     if node.ndim not in (2, 3):
         raise DataError(f"{c2} has shape {node.shape}; expected matrices over frames.")
     if node.ndim == 2:
