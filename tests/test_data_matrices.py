@@ -81,6 +81,7 @@ def test_infinite_pixels_of_full_matrices(tmp_path):
     stored[0, 1, 2] = stored[0, 2, 1] = np.inf
     got = read(tmp_path, stored)
     assert np.argwhere(np.triu(~got.mask, 1)).tolist() == [[0, 1, 2]]
+    assert got.notes == ("1.85% of the elements are infinite or above 1e+15 and masked",)
 
 
 def test_nothing_filled_at_all_is_an_error(tmp_path):
@@ -97,6 +98,11 @@ def test_a_matrix_of_nan_is_an_error_that_names_the_angle(tmp_path):
 
 class TestAsymmetry:
     """A full matrix with two different halves."""
+
+    @pytest.mark.parametrize("turned", [FULL[:, ::-1], FULL[:, :, ::-1]])
+    def test_matrices_with_the_first_frame_below_are_told(self, tmp_path, turned):
+        with pytest.raises(DataError, match="symmetric about its other diagonal"):
+            read(tmp_path, turned, average_triangles=True)
 
     stored = FULL + 0.05 * np.tril(np.ones((N, N)), -1)
 

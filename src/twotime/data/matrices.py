@@ -68,7 +68,7 @@ def read_matrices(
     """
     count = frames.stop - frames.start
     kept, sides, empty, notes = list[PlacedBin](), list[Side](), list[PlacedBin](), list[str]()
-    dark = np.zeros(count, bool)
+    dark, n_infinite = np.zeros(count, bool), 0
     with open_arrays(file.path) as arrays:
         types = [_float_type(matrix_in(arrays, b.dataset).dtype) for b in bins]
         with reading(f"{len(bins)} matrices of {count} frames"):
@@ -76,7 +76,7 @@ def read_matrices(
             mask = _aligned(c2.shape, np.dtype(bool))
         for b in bins:
             k = len(kept)
-            _fill(c2[k], b.cut(arrays, frames, frames))
+            n_infinite += _fill(c2[k], b.cut(arrays, frames, frames))
             side = _side(b, c2[k], average_triangles)
             _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
@@ -94,6 +94,9 @@ def read_matrices(
                 f"all {len(bins)} selected matrices are empty (constant 0 or -1), the first is "
                 f"{bins[0]}; expected correlations; choose other bins."
             )
+        if n_infinite:
+            share = f"{n_infinite / (len(bins) * count**2):.2%} of the elements"
+            notes.append(f"{share} are infinite or above {LARGEST:g} and masked")
         notes += _mask_unfilled(c2[: len(kept)], mask[: len(kept)])
         if dark.any():
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))
@@ -107,9 +110,13 @@ def read_matrices(
     return Matrices(c2[: len(kept)], mask, sigma, tuple(kept), tuple(empty), tuple(notes))
 
 
-def _fill(into: np.ndarray, stored: np.ndarray) -> None:
+def _fill(into: np.ndarray, stored: np.ndarray) -> int:
+    """Take numbers over; gives how many are no correlation but damage."""
+    n_damaged = 0
     for rows in _strips(len(into)):
         into[rows] = without_damage(stored[rows], into.dtype)
+        n_damaged += int(np.count_nonzero(np.isnan(into[rows]) & ~np.isnan(stored[rows])))
+    return n_damaged
 
 
 def apply_mask_file(mask: Masks, path: Path, n_frames: int, frames: slice) -> None:
@@ -196,6 +203,12 @@ def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
         return "lower"
     if largest <= _ASYMMETRY * scale:
         return "upper"
+    turned, slack = matrix[::-1], _ASYMMETRY * scale
+    if np.allclose(turned, turned.T, rtol=0, atol=slack, equal_nan=True):
+        raise DataError(
+            f"the matrix of {b} is symmetric about its other diagonal; expected the first frame "
+            "first on both axes; reverse one of them and save it again."
+        )
     if not average_triangles:
         raise DataError(
             f"the matrix of {b} is not symmetric, its halves differ by up to {largest:.3g}; "
