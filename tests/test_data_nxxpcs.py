@@ -102,6 +102,13 @@ def test_nxxpcs_angles_in_radians(tmp_path):
     assert [b.phi for b in open_source(path).bins] == pytest.approx([0.0, 60.0])
 
 
+def test_angles_that_overflow_in_degrees_are_left_out(tmp_path):
+    path = changed(tmp_path / "a.nxs", values={PHI_LIST: [1e308, 1.0]}, units={PHI_LIST: "rad"})
+    file = open_source(path)
+    assert axes(file) == [(pytest.approx(0.003), pytest.approx(57.29578))]
+    assert "left out, as q or phi is no number" in file.notes[0]
+
+
 def test_nxxpcs_angles_in_a_unit_of_q_are_degrees_with_a_note(tmp_path):
     file = open_source(changed(tmp_path / "a.nxs", units={PHI_LIST: "1/angstrom"}))
     assert [b.phi for b in file.bins] == [10.0, 20.0]

@@ -200,7 +200,7 @@ def real_numbers(array: Array) -> Numbers:
     if array.size > _MOST_NUMBERS:
         raise DataError(f"{array.name} has {array.size} entries; expected a list of few numbers.")
     values = np.ravel(array[()])
-    with reading(array.name), np.errstate(over="ignore"):
+    with reading(array.name), np.errstate(all="ignore"):
         if values.dtype.kind == "c":
             raise DataError(f"{array.name} holds complex numbers; expected real ones.")
         return values.astype(np.float64)

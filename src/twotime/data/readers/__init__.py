@@ -9,6 +9,8 @@ import itertools
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from twotime.data.containers import Array, Arrays, about, container, open_arrays
 from twotime.data.readers import aps, arrays, esrf, nxxpcs
 from twotime.data.source import (
@@ -56,7 +58,8 @@ def open_source(
         DataError: If the file is damaged, of no known layout, or contradicts itself.
     """
     kind = container(path)
-    with about(path), open_arrays(path) as file:
+    # What comes of absurd numbers is looked at after they are converted.
+    with about(path), open_arrays(path) as file, np.errstate(all="ignore"):
         layout: Layout = kind
         if datasets is not None:
             header = arrays.read_named(Values(file), datasets)
@@ -85,11 +88,11 @@ def _reader_of(file: Values) -> Reader:
 
 def _held(file: Values) -> str:
     """What a file holds, in a few words."""
-    if "xpcs/multitau" in file or "xpcs/qmap" in file:
-        return "an APS file with one-time results or a map, but without xpcs/twotime"
     for matrices, axis in _INCOMPLETE:
         if matrices in file:
             return f"it holds {matrices} without {axis}"
+    if "xpcs/multitau" in file or "xpcs/qmap" in file:
+        return "an APS file with one-time results or a map, but without xpcs/twotime"
     held = [f"{name} ({_kind(file, name)})" for name in file.names()]
     inside = [f"{name} ({_kind(file, name)})" for name in _squares(file.file)]
     told = f"; in its groups are {', '.join(inside[:_NAMED])}" if inside else ""
