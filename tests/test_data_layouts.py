@@ -11,7 +11,7 @@ from twotime.data.inspect import inspect_file
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection
 from twotime.data.source import Cells
-from twotime.errors import ConfigurationError, DataError
+from twotime.errors import ConfigurationError, DataError, DataNotFoundError
 
 N, DT, PHI = 8, 0.5, (0.0, 40.0, 80.0)
 _HALF = np.triu(np.random.default_rng(9).normal(1.2, 0.1, (3, N, N)), 1)
@@ -217,6 +217,8 @@ def test_a_name_that_is_not_in_the_file_is_told(tmp_path):
         load_with_report(configured(tmp_path, layout=NAMED))
     with pytest.raises(ConfigurationError, match="layout.*c2"):
         configured(tmp_path, layout={"q": "axes/q"})
+    with pytest.raises(ConfigurationError, match="expected one of 'bin, t1, t2', 't1, t2, bin';"):
+        configured(tmp_path, layout=NAMED | {"axes": "phi, t1, t2"})
 
 
 @pytest.mark.parametrize("kind", ["frames", "points", "hdf5"])
@@ -241,6 +243,18 @@ def test_a_mask_file_masks_what_it_says(tmp_path, kind):
         expected[2, 2] = False
     assert np.array_equal(gone, expected)
     assert report.n_masked == 3 * expected.sum() // 2
+
+
+def test_a_mask_file_that_is_not_there_is_told_with_its_key(tmp_path):
+    write(tmp_path / "a.h5", {"c2": C2, "q": 0.01, "phi": PHI, "dt": DT})
+    with pytest.raises(DataNotFoundError, match="m.npy: there is no such file.*data.mask_file"):
+        load_with_report(configured(tmp_path, mask_file="m.npy"))
+
+
+def test_bad_frames_leave_something(tmp_path):
+    path = write(tmp_path / "a.h5", {"c2": C2, "q": 0.01, "phi": PHI, "dt": DT})
+    with pytest.raises(DataError, match="a.h5: analyzer_parameters.bad_frames leaves no point"):
+        load_file(path, Selection(q=0.01, bad_frames=tuple(range(2, N + 1))))
 
 
 @pytest.mark.parametrize(

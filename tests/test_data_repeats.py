@@ -113,6 +113,14 @@ def test_files_each_to_be_fitted_are_no_single_value(files):
         load_with_report(configuration("average"))
 
 
+@pytest.mark.parametrize("mode", ["average", "together"])
+def test_a_copy_is_no_repeat(files, mode):
+    Path("scan_2.npz").unlink()
+    Path("scan_2.npz").symlink_to("scan_0.npz")
+    with pytest.raises(DataError, match="scan_2.npz: holds the same bytes as .*scan_0.npz"):
+        load_with_report(configuration(mode))
+
+
 def test_paths_and_patterns(files):
     assert configuration(path="none_*.h5").data_file_path.name == "none_*.h5"
     Path("odd[1].npz").touch()  # a name is no pattern where there is such a file

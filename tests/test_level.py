@@ -186,7 +186,10 @@ def test_a_file_of_c2_has_baseline_one_unless_told(tmp_path):
     np.save(tmp_path / "a.npy", np.asarray(decaying().c2))
     data, report = load_with_report(config(tmp_path))
     assert data.baseline == 1 and not any("baseline" in note for note in report.notes)
-    assert load_with_report(config(tmp_path, data=", baseline: 0"))[0].baseline == 0
+    data, report = load_with_report(config(tmp_path, data=", baseline: 0"))
+    assert data.baseline == 0 and "baseline is 0, but c2 is 1.1" in " ".join(report.notes)
+    data, report = load_with_report(config(tmp_path, data=", baseline: 1"))
+    assert data.baseline == 1 and "baseline" not in " ".join(report.notes)
 
 
 def test_the_cache_keeps_the_baseline(tmp_path):

@@ -142,7 +142,7 @@ def follow(section: Mapping[str, Any], base_dir: Path, *, is_quiet: bool = False
     if "file" in section:
         path = base_dir / section["file"]
         try:
-            handler = logging.FileHandler(path, encoding="utf-8")
+            handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         except OSError as exc:
             raise ValueError(
                 f"logging.file: {path} cannot be written ({exc.strerror}); expected a file in an "

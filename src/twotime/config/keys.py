@@ -101,7 +101,8 @@ class Key:
         if self.is_section:
             return "a section"
         if get_origin(kind) is Literal:
-            return " | ".join(str(value) for value in get_args(kind))
+            values = map(str, get_args(kind))
+            return " | ".join(f"'{value}'" if ", " in value else value for value in values)
         if get_origin(kind) is dict:
             return "a section of numbers"
         if any(hasattr(limit, "max_length") for limit in self.info.metadata):

@@ -132,6 +132,13 @@ def _load(config: ConfigManager, path: Path, selection: Selection) -> Loaded:
 def _as_one(loaded: list[Loaded], mode: str) -> Loaded:
     """Repeats as matrices of one value, or as their mean, with a report of all."""
     parts, reports = zip(*loaded, strict=True)
+    first: dict[str, str] = {}
+    for x in reports:
+        if first.setdefault(x.sha256, x.path) != x.path:
+            raise DataError(
+                f"{x.path}: holds the same bytes as {first[x.sha256]}; expected independent "
+                "repeats of a measurement; name each once in experimental_data.file_path."
+            )
     try:
         data = (average if mode == "average" else join)(*parts)
     except ValueError as exc:
@@ -261,10 +268,11 @@ def _baseline(
     file: TwoTimeFile, selection: Selection, data: TwoTimeData
 ) -> tuple[float, tuple[str, ...]]:
     """The baseline of data from the configuration, the file or the data; a note unless it is 1."""
-    if selection.baseline is not None:
-        return selection.baseline, ()
     level = level_of(data)
     seen = baseline_of(level)
+    if selection.baseline is not None:
+        note = f"experimental_data.baseline is {selection.baseline:g}, but {level}"
+        return selection.baseline, () if selection.baseline == seen else (note,)
     said = seen if file.baseline is None else file.baseline
     if said != seen:
         raise DataError(

@@ -324,6 +324,11 @@ def mask_bad_frames(
     places = asked[(asked >= first) & (asked < first + mask.shape[1])] - first
     mask[:, places] = False
     mask[:, :, places] = False
+    if places.size and not mask.any(axis=(1, 2)).all():
+        raise DataError(
+            "analyzer_parameters.bad_frames leaves no point of a matrix; expected frames that "
+            "count; correct the list, or select other frames."
+        )
     return tuple((places + first).tolist())
 
 
