@@ -212,7 +212,7 @@ def restructure(path: Path, rng: random.Random) -> None:
         nodes, folders = list[str](), list[str]()
         file.visititems(lambda n, x: (nodes if isinstance(x, h5py.Dataset) else folders).append(n))
         name = rng.choice(nodes if rng.random() < 0.8 or not folders else folders)
-        node, kind = file[name], rng.randrange(14)
+        node, kind = file[name], rng.randrange(15)
         value = node[()] if isinstance(node, h5py.Dataset) else np.zeros(3)
         if kind == 0 and isinstance(node, h5py.Dataset) and np.size(value):
             flat = np.array(value).astype(object).ravel()
@@ -253,7 +253,9 @@ def restructure(path: Path, rng: random.Random) -> None:
             layout = h5py.VirtualLayout((4, FRAMES, FRAMES), "f8")
             layout[:] = h5py.VirtualSource("gone.h5", "c2", (4, FRAMES, FRAMES))
             file.create_virtual_dataset(name, layout)
-        # kind 13: the dataset is missing
+        elif kind == 13 and np.ndim(value) and len(value) > 1:  # all others move up
+            file[name] = np.delete(value, rng.randrange(len(value)), axis=0)
+        # kind 14: the dataset is missing
 
 
 def revalue(path: Path, rng: random.Random) -> None:
@@ -261,7 +263,9 @@ def revalue(path: Path, rng: random.Random) -> None:
     with np.load(path) as file:
         arrays = dict(file)
     name = rng.choice(sorted(arrays))
-    if rng.random() < 0.5 and arrays[name].size:
+    if rng.random() < 0.1 and arrays[name].ndim:
+        arrays[name] = np.delete(arrays[name], rng.randrange(len(arrays[name])), axis=0)
+    elif rng.random() < 0.5 and arrays[name].size:
         changed = arrays[name].astype(float)
         changed.ravel()[rng.randrange(changed.size)] = rng.choice(STRANGE[:6])
         arrays[name] = changed
