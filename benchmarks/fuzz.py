@@ -33,7 +33,7 @@ import twotime as tt
 from twotime import workflow
 from twotime.config.files import template
 from twotime.config.manager import ConfigManager, build_model
-from twotime.data import Cache, load_cached, load_file
+from twotime.data import Cache, load_cached
 from twotime.data.inspect import inspect_file
 from twotime.data.readers import open_source
 from twotime.data.selection import Selection
@@ -323,7 +323,8 @@ def use_data(path: Path, layout: str) -> str:
     header = open_source(path)
     inspect_file(path)
     given = {"dt": 0.05} if layout in ("npy", "esrf (t1, t2)") else {}
-    data, report = load_file(path, Selection(q=q, q_tolerance=0.3, **given))
+    cache = Cache(path.parent, "kept.npz")
+    data, report = load_cached(path, Selection(q=q, q_tolerance=0.3, **given), cache)
     told |= set(report.notes)
     for k, angle in enumerate(data.phi):
         place = round((float(data.c2[k, 0, -1]) - 1.05) / 0.001, 3)

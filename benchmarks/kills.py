@@ -30,6 +30,7 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.write import read_cache, write_cache
 from twotime.errors import TwoTimeError
 from twotime.results import folder as folders
+from twotime.results import load_result
 from twotime.sample.chains import State
 from twotime.sample.driver import Checkpoint
 
@@ -203,8 +204,11 @@ def random_kills(count: int) -> Iterator[tuple[str, int, list[str]]]:
 
 
 def cli_kills(count: int) -> Iterator[tuple[str, int, list[str]]]:
-    """`twotime fit --overwrite` on an old result, killed at random times after its first line."""
-    rng, wrong, codes = random.Random(1), [], {}
+    """`twotime fit --overwrite` on an old result, killed at random times after its first line.
+
+    Figures are drawn when the result is in place: `twotime plot` draws what a kill left out.
+    """
+    rng, wrong, codes, drawn_later = random.Random(1), [], {}, 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         command = [sys.executable, "-m", "twotime"]
@@ -222,13 +226,17 @@ def cli_kills(count: int) -> Iterator[tuple[str, int, list[str]]]:
             process.send_signal(SIGNALS[index % 3])
             process.communicate()
             codes[process.returncode] = codes.get(process.returncode, 0) + 1
-            content = folders.read_result_json(root / "out")
-            missing = [n for n in content["files"] if not (root / "out" / n).exists()]
+            load_result(root / "out")
+            files = [root / "out" / n for n in folders.read_result_json(root / "out")["files"]]
+            if any(path.suffix == ".png" and not path.exists() for path in files):
+                drawn_later += 1
+                subprocess.run([*command, "plot", "out"], **quiet)
+            missing = [path.name for path in files if not path.exists()]
             if missing:
                 wrong.append(f"kill {index}: {missing} missing")
         subprocess.run([*fit, "--overwrite"], **quiet)
         wrong += [f"left {left(root)}"] if left(root) else []
-        yield f"kills of `twotime fit`, exit codes {codes}", count, wrong
+        yield f"kills of `twotime fit`, exit codes {codes}, {drawn_later} drawn later", count, wrong
 
 
 @contextlib.contextmanager

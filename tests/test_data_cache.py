@@ -127,6 +127,24 @@ def test_a_change_behind_a_link_is_noticed(tmp_path, reads):
     assert len(reads) == 2 and data.c2[0, 0, 1] == C2[0, 0, 1] + 1
 
 
+def test_damage_beside_what_is_read_does_not_stop_a_cache(tmp_path, reads):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["c2"], file["q"], file["phi"], file["dt"] = C2, 0.01, [0.0, 45.0, 90.0], 0.5
+        file["a"], file["deep/b"] = np.ones(3), np.ones(3)
+        file["z"] = h5py.ExternalLink("far.h5", "/c2")
+        file["deep/up"] = file["/"]
+        places = [h5py.h5o.get_info(file[name].id).addr for name in ("a", "deep/b")]
+    with path.open("r+b") as stream:
+        for place in places:
+            stream.seek(place)
+            stream.write(b"\xff" * 64)
+    assert str(tmp_path / "far.h5") in files_behind(path)
+    cache = Cache(tmp_path / "kept")
+    first, second = (load_cached(path, WANTED, cache) for _ in range(2))
+    assert len(reads) == 1 and same(first, second)
+
+
 def test_a_link_as_the_source_is_followed(tmp_path, path, reads):
     np.savez(tmp_path / "b.npz", c2=np.triu(C2 + 1), q=[0.01] * 3, phi=[0.0, 45.0, 90.0], dt=0.5)
     os.utime(tmp_path / "b.npz", ns=(0, 12345))

@@ -247,8 +247,9 @@ def test_a_mask_file_masks_what_it_says(tmp_path, kind):
 
 def test_a_mask_file_that_is_not_there_is_told_with_its_key(tmp_path):
     write(tmp_path / "a.h5", {"c2": C2, "q": 0.01, "phi": PHI, "dt": DT})
-    with pytest.raises(DataNotFoundError, match="m.npy: there is no such file.*data.mask_file"):
-        load_with_report(configured(tmp_path, mask_file="m.npy"))
+    for cache in ({}, {"cache_file_path": "kept"}):
+        with pytest.raises(DataNotFoundError, match="m.npy: there is no such .*data.mask_file"):
+            load_with_report(configured(tmp_path, mask_file="m.npy", **cache))
 
 
 def test_bad_frames_leave_something(tmp_path):

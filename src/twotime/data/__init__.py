@@ -307,6 +307,8 @@ def _notes(file: TwoTimeFile, selection: Selection, data: TwoTimeData) -> tuple[
 def load_cached(path: Path, selection: Selection, cache: Cache) -> Loaded:
     """As `load_file`, from the cache if it holds exactly this; notes say if none can be written."""
     container(path)  # names a missing source before its size and time are asked for
+    if selection.mask_file is not None:
+        container(selection.mask_file, key="mask_file")
     key = cache_key(path, selection)
     target = cache.file_for(selection, key)
     held = read_cache(target, key)

@@ -373,8 +373,12 @@ def _npz_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, store
     return Array(name, shape, dtype, lambda index: whole()[index], stored=stored)
 
 
-def container(path: Path) -> Container:
+def container(path: Path, *, key: str = "file_path") -> Container:
     """Which container a file is, from its first bytes and never from its name.
+
+    Args:
+        path: The file.
+        key: Key of a configuration that names it.
 
     Raises:
         DataNotFoundError: If there is no such file.
@@ -388,7 +392,7 @@ def container(path: Path) -> Container:
                 )
             raise DataNotFoundError(
                 "there is no such data file; correct the path (in a configuration: "
-                "experimental_data.file_path)."
+                f"experimental_data.{key})."
             )
         if not path.is_file():
             what = "a folder; name the file inside it" if path.is_dir() else "a device or pipe"

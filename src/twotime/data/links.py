@@ -1,10 +1,10 @@
 """Files that an HDF5 file shows parts of: external links, virtual datasets, raw data outside."""
 
-from collections.abc import Iterator
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from twotime.data.containers import container
+from twotime.data.containers import container, reading
 from twotime.errors import DataError
 
 
@@ -27,28 +27,40 @@ def files_behind(path: Path) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _linked(path: Path) -> Iterator[str]:
-    """Names of files in the links of one file; none where it is no HDF5 file."""
-    try:
+def _linked(path: Path) -> list[str]:
+    """Names of files in the links of one file, as far as it can be read."""
+    found, groups, seen = list[str](), list[Any](), set[int]()
+    with contextlib.suppress(DataError):  # missing, raw numbers, or damaged
         if container(path) != "hdf5":
-            return
-    except DataError:  # missing, or raw numbers
+            return []
+        import h5py
+
+        with reading(str(path)), h5py.File(path, "r") as file:
+            groups.append(file)
+            while groups:
+                group = groups.pop()
+                names = list[str]()
+                with contextlib.suppress(DataError), reading(group.name):
+                    names += list(group)
+                for name in names:
+                    with contextlib.suppress(DataError), reading(name):
+                        _look(group, name, found, groups, seen)
+    return [name for name in found if name != "."]
+
+
+def _look(group: Any, name: str, found: list[str], groups: list[Any], seen: set[int]) -> None:
+    """Add the files that a link or a dataset names, and a group not yet seen."""
+    link = group.get(name, getlink=True)
+    if type(link).__name__ == "ExternalLink":
+        found.append(link.filename)
+    if type(link).__name__ != "HardLink":
         return
-    import h5py
-
-    names = list[str]()
-
-    def link(_: str, found: Any) -> None:
-        if isinstance(found, h5py.ExternalLink):
-            names.append(found.filename)
-
-    def dataset(_: str, found: Any) -> None:
-        if isinstance(found, h5py.Dataset):
-            sources = found.virtual_sources() if found.is_virtual else ()
-            names.extend(source.file_name for source in sources)
-            names.extend(name for name, *_ in found.external or ())
-
-    with h5py.File(path, "r") as file:
-        file.visititems_links(link)
-        file.visititems(dataset)
-    yield from (name for name in names if name != ".")
+    node = group[name]
+    if hasattr(node, "keys"):
+        place = hash(node.id)
+        groups += [] if place in seen else [node]
+        seen.add(place)
+    elif hasattr(node, "shape"):
+        parts = node.virtual_sources() if node.is_virtual else ()
+        found += [part.file_name for part in parts]
+        found += [outside for outside, *_ in node.external or ()]

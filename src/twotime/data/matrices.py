@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from twotime.data.containers import Array, about, array_in, open_arrays, reading
+from twotime.data.containers import Array, about, array_in, container, open_arrays, reading
 from twotime.data.source import Bin, PlacedBin, TwoTimeFile, matrix_in, real_numbers
-from twotime.errors import DataError, DataNotFoundError
+from twotime.errors import DataError
 
 Side = Literal["upper", "lower", "mean"]
 Bins = tuple[PlacedBin, ...]
@@ -133,10 +133,7 @@ def apply_mask_file(mask: Masks, path: Path, n_frames: int, frames: slice) -> No
     Raises:
         DataError: If the file cannot be read or is of another shape, or nothing is left.
     """
-    if not path.exists():
-        raise DataNotFoundError(
-            f"{path}: there is no such file; correct experimental_data.mask_file."
-        )
+    container(path, key="mask_file")
     with about(path), open_arrays(path) as arrays:
         names = sorted(arrays)
         array = array_in(arrays, names[0] if len(names) == 1 else "mask")
