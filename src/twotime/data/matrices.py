@@ -94,9 +94,8 @@ def read_matrices(
                 f"all {len(bins)} selected matrices are empty (constant 0 or -1), the first is "
                 f"{bins[0]}; expected correlations; choose other bins."
             )
-        if n_infinite:
-            share = f"{n_infinite / (len(bins) * count**2):.2%} of the elements"
-            notes.append(f"{share} are infinite or above {LARGEST:g} and masked")
+        share = f"{n_infinite / (len(bins) * count**2):.2%} of the elements are"
+        notes += [f"{share} infinite or above {LARGEST:g} and masked"] if n_infinite else []
         notes += _mask_unfilled(c2[: len(kept)], mask[: len(kept)])
         if dark.any():
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))

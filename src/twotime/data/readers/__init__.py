@@ -101,13 +101,13 @@ def _held(file: Values) -> str:
 
 def _squares(root: Arrays) -> list[str]:
     """Names of arrays inside the groups of a file that may be two-time matrices."""
-    found, waiting = list[str](), [root]
-    for group in itertools.islice(iter(lambda: waiting.pop(0) if waiting else None, None), _LOOKED):
+    found, groups = list[str](), [root]
+    for group in itertools.islice(groups, _LOOKED):  # grows while it is gone through
         for name in list(group)[:_LOOKED]:
             with contextlib.suppress(DataError):
                 node = group[name]
                 if not isinstance(node, Array):
-                    waiting.append(node)
+                    groups.append(node)
                 elif group is not root and _is_square(node.shape):
                     found.append(node.name)
     return found
