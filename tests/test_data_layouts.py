@@ -165,6 +165,14 @@ def test_netcdf_of_xarray_tells_its_axes(tmp_path):
             file["c2"].dims[k].attach_scale(file[name])
         file["q"] = 0.01
     same(tmp_path / "a.nc")
+    with h5py.File(tmp_path / "a.nc", "a") as file:
+        file["t1"][...] = 1e9 * T
+        file["t1"].attrs["units"] = "nanoseconds"
+    same(tmp_path / "a.nc")
+    with h5py.File(tmp_path / "a.nc", "a") as file:
+        file["phi"].attrs["scale_factor"] = 0.1
+    with pytest.raises(DataError, match="phi is packed .*drop_encoding"):
+        load_file(tmp_path / "a.nc", WANTED)
 
 
 def test_matlab_stores_columns_first(tmp_path):

@@ -188,6 +188,11 @@ def _hdf5_array(node: Any, name: str) -> Array:
     """An HDF5 dataset as an array; those of parts in other files need all their files."""
     if node.shape is None:
         raise DataError(f"{name} holds nothing; expected an array.")
+    if "scale_factor" in node.attrs or "add_offset" in node.attrs:
+        raise DataError(
+            f"{name} is packed (attributes scale_factor, add_offset); expected plain numbers; save "
+            "it unpacked (in xarray: drop_encoding() before to_netcdf)."
+        )
     folder, own = Path(node.file.filename).parent, os.path.getsize(node.file.filename)
     stored = min(node.id.get_storage_size(), own)
     if node.is_virtual:

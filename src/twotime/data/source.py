@@ -177,6 +177,7 @@ _DEGREES |= {"radian": 180 / np.pi, "radians": 180 / np.pi}
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "": 1.0, "ms": 1e-3, "us": 1e-6}
 _SECONDS |= {"µs": 1e-6, "μs": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
 _SECONDS |= {"millisecond": 1e-3, "milliseconds": 1e-3, "microsecond": 1e-6, "microseconds": 1e-6}
+_SECONDS |= {"nanoseconds": 1e-9, "minutes": 60.0, "hours": 3600.0}  # as xarray writes them
 
 
 def matrix_in(arrays: Arrays, name: str) -> Array:
