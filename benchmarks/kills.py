@@ -209,6 +209,7 @@ def cli_kills(count: int) -> Iterator[tuple[str, int, list[str]]]:
     Figures are drawn when the result is in place: `twotime plot` draws what a kill left out.
     """
     rng, wrong, codes, drawn_later = random.Random(1), [], {}, 0
+    folders.jax.config.update("jax_enable_x64", True)  # results are restored in it
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         command = [sys.executable, "-m", "twotime"]
