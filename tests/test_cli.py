@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -18,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 import twotime as tt
 from twotime import cli
 from twotime import workflow as run
+from twotime.cli.terminal import follow, listening
 
 FRAMES, PHI, Q, DT = 24, (0.0, 60.0), 0.01, 0.1
 CONFIG = {
@@ -378,6 +381,10 @@ def test_init_for_a_file_whose_name_is_no_text(place, data, capsys):
         pytest.skip("this system has no such names")
     assert cli.main(["init", name, "--model", "static", "-o", "new.yaml"]) == 0
     assert tt.ConfigManager.from_yaml("new.yaml").data_file_path.name == name
+    with listening(Console(file=io.StringIO())):
+        follow({"level": "INFO", "file": "log.txt", "structured": False}, Path())
+        logging.getLogger("twotime").info("read %s", name)
+    assert r"read \udcff\udce9.h5" in Path("log.txt").read_text(encoding="utf-8")
 
 
 def test_g2_writes_a_table_and_a_figure_to_look_at(place, data, capsys):
