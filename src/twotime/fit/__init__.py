@@ -35,7 +35,7 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
-from twotime.results.judgement import UNCERTAINTIES
+from twotime.results.judgement import UNCERTAINTIES, without_derivatives
 from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
@@ -420,6 +420,7 @@ def profile(
 
     Raises:
         ValueError: If the parameter was not fitted, or the loss was not that of squares.
+        TypeError: If derivatives by what was fitted are taken: error bars have none.
     """
     if name not in fit.names:
         raise ValueError(
@@ -443,4 +444,5 @@ def profile(
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0
     inflation = fit.covariance[free, free] / fit.covariance_iid[free, free]
+    inflation = without_derivatives(inflation, fit.values)
     return Profile(jnp.asarray(values), chi2, (chi2 - fit.chi2) / (variance * inflation))
