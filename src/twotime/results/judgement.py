@@ -3,10 +3,10 @@
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from twotime.compilation import constant_by
 from twotime.models.rates import AnyArray
 
 FALSE_ALARMS = 0.01
@@ -18,8 +18,8 @@ UNCERTAINTIES = {
 }
 PRIORS = "; priors of the parameters are included"
 _CONSTANT = (
-    "Error bars of a fit, and bands and profiles that rest on them, have no derivatives by what was "
-    "fitted: take them from `jax.lax.stop_gradient(fit)`, where they are constants."
+    "Error bars of a fit, and bands and profiles that rest on them, have no derivatives by what "
+    "was fitted: take them from `jax.lax.stop_gradient(fit)`, where they are constants."
 )
 
 
@@ -27,23 +27,9 @@ def without_derivatives(errors: AnyArray, values: Float[AnyArray, "*batch param"
     """Numbers about the error of fitted values, unchanged.
 
     Raises:
-        TypeError: If the values are differentiated and these numbers are not: their derivatives
-            are not known, and zero would be wrong.
+        TypeError: If the values are differentiated and these numbers are not.
     """
-    return _guarded(errors, values) if isinstance(values, jax.core.Tracer) else errors
-
-
-@eqx.filter_custom_jvp
-def _guarded(errors: Array, values: Array) -> Array:
-    del values
-    return errors
-
-
-@_guarded.def_jvp
-def _(primals: Any, tangents: Any) -> Any:
-    if tangents[1] is not None and tangents[0] is None:
-        raise TypeError(_CONSTANT)
-    return primals[0], tangents[0]
+    return constant_by(errors, values, _CONSTANT)
 
 
 def where(q: AnyArray | None, phi: AnyArray, k: int) -> str:

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from twotime.compilation import check_is_outside, compiled, verb
+from twotime.compilation import check_is_outside, compiled, constant_by, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs
+from twotime.fit.implicit import constant
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import NLSQResult
@@ -21,7 +22,10 @@ from twotime.sample.coordinates import Coordinates, interval_to_real, logarithms
 from twotime.sample.width import WIDTHS, Independent
 
 Position = Float[Array, " coordinate"]
-_NOISE = "noise"
+_CONSTANT = (
+    "Draws have no derivatives by the density that they are of: sample "
+    "`jax.lax.stop_gradient(density)`, or differentiate the density itself."
+)
 
 
 class LogDensity(eqx.Module):
@@ -104,6 +108,9 @@ class LogDensity(eqx.Module):
 
         Returns:
             Parameters by name [their units] of each draw that is kept, and facts about these.
+
+        Raises:
+            TypeError: If the draws are differentiated: they have no derivatives by the density.
         """
         with jax.ensure_compile_time_eval():
             import blackjax  # noqa: F401  loading it computes what must not be traced
@@ -114,9 +121,11 @@ class LogDensity(eqx.Module):
 def _sample(
     density: LogDensity, key: PRNGKeyArray, sampler: chains.AbstractSampler
 ) -> tuple[dict[str, Array], chains.Trace]:
-    mode, root = map(jnp.asarray, density.shape)
-    trace = chains.whole_run(density.posterior, mode, root, key, sampler)
-    return jax.vmap(jax.vmap(density.to_params))(trace.position), trace
+    known = constant(density)
+    mode, root = map(jnp.asarray, known.shape)
+    trace = chains.whole_run(known.posterior, mode, root, key, sampler)
+    trace = constant_by(trace, density, _CONSTANT)
+    return jax.vmap(jax.vmap(known.to_params))(trace.position), trace
 
 
 def _real(coordinates: Coordinates, values: Float[Array, " free"]) -> Float[Array, " free"]:
