@@ -96,7 +96,8 @@ def fit(session: nox.Session) -> None:
         config = f"{session.create_tmp()}/run.yaml"
         session.run("twotime", "init", "--example", "--overwrite", "-o", config)
         arguments = [config, "-o", "results", "--overwrite"]
-    session.run("twotime", "fit", *arguments)
+    with session.chdir(session.invoked_from):
+        session.run("twotime", "fit", *arguments)
 
 
 @nox.session
