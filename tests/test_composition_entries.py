@@ -138,7 +138,7 @@ def test_entry_19_runs_with_a_law_of_ones_own_save_its_name():
         "experimental_data": {"file_path": "x.h5"},
         "analyzer_parameters": {"scattering": {"wavevector_q": 0.01}, "dt": 0.1},
     })  # fmt: skip
-    numbers = 0.01, (1, 9), 9, 0.1, 1, 0, (), 36, 0, 1.0
+    numbers = 0.01, (1, 9), 9, 0.1, 1, (), (), 36, 0, 1.0
     report = LoadReport("x.h5", "", "", *numbers, ())
     saved = _provenance(config, report).settings
     assert saved["model"]["law"] == "test_models_laws.Own" and "analysis_mode" not in saved

@@ -91,6 +91,7 @@ def fit_nlsq(
     Raises:
         ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
+        TypeError: If a fit that finds weights of rings is differentiated; it says what to give.
     """
     check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.ring)
@@ -175,7 +176,8 @@ def _fit(
         result, known = search(problem, starts)
         return with_derivatives(result, known.size, given)
     result, size = _in_rounds(search, problem, starts, is_weighed)
-    final = _of_round(given.problem, result.is_shared, result.weight if is_weighed else None)
+    weight = implicit.weights_of_rings(result.weight, given) if is_weighed else None
+    final = _of_round(given.problem, result.is_shared, weight)
     given = eqx.tree_at(lambda g: g.problem, given, final)
     return with_derivatives(result, size, given)
 
