@@ -264,6 +264,17 @@ def test_error_bars_refuse_derivatives_where_these_are_asked_for(data, space, fi
     assert by(fit.covariance)[0, 0] == pytest.approx(0.5 / fit.uncertainties["D0"])
 
 
+def test_joint_fits_that_find_weights_of_rings_refuse_derivatives(data, space):
+    def found(q, **given):
+        there = tt.TwoTimeData(data.c2, T, q * np.array([1.0, 1.2]), PHI, rings=(0, 1), **given)
+        return tt.fit_nlsq(LAW, there, space, **SETTINGS).values[0]
+
+    for transformed in (jax.grad, jax.jacfwd):
+        with pytest.raises(TypeError, match="finds how much each ring counts.*weight=fit.weight"):
+            jax.eval_shape(transformed(found), Q)
+    jax.eval_shape(jax.grad(lambda q: found(q, weight=np.ones(2))), Q)
+
+
 def changes(data, space):
     """Fits that differ in numbers alone, after one of them."""
     normal, replace = tt.PriorDistribution.normal, dataclasses.replace
