@@ -445,6 +445,6 @@ def profile(
 
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0
-    inflation = fit.covariance[free, free] / fit.covariance_iid[free, free]
+    inflation: Any = fit.covariance[free, free] / fit.covariance_iid[free, free]
     inflation = without_derivatives(inflation, fit.values)
     return Profile(jnp.asarray(values), chi2, (chi2 - fit.chi2) / (variance * inflation))

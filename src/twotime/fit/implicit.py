@@ -24,6 +24,7 @@ from twotime.compilation import constant_by
 from twotime.gram.problem import Problem, evaluate
 
 Free = Float[Array, " free"]
+Weights = Float[Array, " angle"] | None
 Unknowns = Float[Array, " unknown"]
 
 _NULL = 1e-12
@@ -64,7 +65,7 @@ def constant(tree: Any) -> Any:
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)
 
 
-def weights_of_rings(weight: Float[Array, " angle"], given: Given) -> Float[Array, " angle"]:
+def weights_of_rings(weight: Weights, given: Given) -> Weights:
     """Weights that a fit found for its matrices, unchanged.
 
     Raises:

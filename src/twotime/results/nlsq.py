@@ -400,7 +400,7 @@ class NLSQResult(storage.AbstractModelResult):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, name)) for name in ("phi", "contrast", "offset")}
 
-    def _deviations(self, covariance: Float[Array, "*batch free free"]) -> dict[str, Any]:
+    def _deviations(self, covariance: Float[AnyArray, "*batch free free"]) -> dict[str, Any]:
         xp = numpy_of(covariance := without_derivatives(covariance, self.values))
         variance = xp.maximum(xp.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
         deviation = xp.where(self.undetermined.any(axis=-2), xp.inf, xp.sqrt(variance))

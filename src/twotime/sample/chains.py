@@ -23,7 +23,7 @@ from twotime.models.parameters import numpy_of
 from twotime.models.rates import AnyArray
 from twotime.sample.density import Density
 
-Fact = Float[AnyArray, "*posterior chain draw"]
+Fact = Float[Any, "*posterior chain draw"]
 
 LogDensity = Callable[[Array], Array]
 Transition = tuple[Any, Any, Any]
@@ -158,8 +158,8 @@ class Trace(NamedTuple):
         acceptance: Its mean acceptance.
     """
 
-    position: Float[AnyArray, "*posterior chain draw coordinate"]
-    joint: Float[AnyArray, "*posterior chain draw joint"]
+    position: Float[Any, "*posterior chain draw coordinate"]
+    joint: Float[Any, "*posterior chain draw joint"]
     log_density: Fact
     energy: Fact
     divergent: Fact
@@ -278,11 +278,11 @@ class State(NamedTuple):
         window: Sums of the products of (1, y) over the draws for the next shape.
     """
 
-    position: Float[AnyArray, "posterior chain coordinate"]
-    averaging: Float[AnyArray, "posterior chain 5"]
-    step: Float[AnyArray, " posterior"]
-    root: Float[AnyArray, "posterior coordinate coordinate"]
-    window: Float[AnyArray, "posterior sum sum"]
+    position: Float[Any, "posterior chain coordinate"]
+    averaging: Float[Any, "posterior chain 5"]
+    step: Float[Any, " posterior"]
+    root: Float[Any, "posterior coordinate coordinate"]
+    window: Float[Any, "posterior sum sum"]
 
 
 class Piece(NamedTuple):

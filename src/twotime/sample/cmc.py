@@ -200,9 +200,9 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     modes = np.broadcast_to(shape.mode, places[::2])
     roots = np.broadcast_to(shape.root * wider, (n, *shape.root.shape))
     starts, key = chains.beginning(key, places, jitter)
-    starts, devices = np.asarray(starts), job.sharding.devices
+    begin, devices = (modes, roots, np.asarray(starts)), job.sharding.devices
     drawn = driver.sample(
-        parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
+        parts, *begin, key, sampler, devices=devices, progress=progress, saver=saver
     )
     rival = _rival(job, fit)
     known = rival if posterior.adjustment is None else fit

@@ -182,8 +182,7 @@ def log_density(
     )  # fmt: skip
     ready = cmc.prepare(job)
     names = cmc.coordinate_names(ready.posterior)
-    place, width = shards.position_of_fit(ready.posterior, ready.fit)
-    shape = shards.find_shape(ready.posterior, place, width)
-    known = ready.whole, place, shape
-    known = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, known)
-    return LogDensity(*known, names)
+    place, deviations = shards.position_of_fit(ready.posterior, ready.fit)
+    shape = shards.find_shape(ready.posterior, place, deviations)
+    known = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, ready.whole)
+    return LogDensity(known, jnp.asarray(place), shards.Shape(*map(jnp.asarray, shape)), names)

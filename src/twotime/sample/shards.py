@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Int
 
 from twotime.compilation import compiled
 from twotime.data.dataset import TwoTimeData
-from twotime.models.rates import AnyArray
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.chains import check_counts
 from twotime.sample.combine import Combination
@@ -202,8 +201,8 @@ def _point_list(plane: Plane, points: list[Points], size: tuple[int, int]) -> Po
 class Shape(NamedTuple):
     """A Gaussian about the mode; columns of `root` are independent deviations."""
 
-    mode: Float[AnyArray, " coordinate"]
-    root: Float[AnyArray, "coordinate coordinate"]
+    mode: Float[Any, " coordinate"]
+    root: Float[Any, "coordinate coordinate"]
 
 
 def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
