@@ -56,7 +56,7 @@ def at(data, q):
     return dataclasses.replace(data, q=q)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_entry_01_second_derivatives_of_fits_are_differences_of_the_gradient(data, space):
     """Through the whole fit, by the wavevector and along a change of the data."""
     turned = np.cos(1.3 * (T[:, None] + T)) * np.ones((PHI.size, 1, 1))
@@ -231,7 +231,7 @@ def test_entry_14_results_are_read_under_trace_and_in_batches(several, fit, data
         tt.unstack(data)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_error_bars_refuse_derivatives_where_these_are_asked_for(data, space, fit):
     """Silence would be zero; without derivatives, or of the values alone, nothing is refused."""
     verbs = (

@@ -24,7 +24,7 @@ from twotime.testing import LawBroken, check_model
 from twotime.workflow import _provenance
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_entry_03_informative_priors_keep_their_part_where_the_width_is_corrected():
     """Precisions of speckle data, wider than those of independent points, and of the prior add."""
     data = tt.simulate_speckle(
@@ -57,6 +57,7 @@ def test_entry_04_terms_without_derivatives_break_a_law():
     assert "breaks the law 'terms = correlation'" in broken(StoppedTerms())
 
 
+@pytest.mark.long
 def test_entry_05_a_prior_that_nobody_gave_does_not_decide():
     """D0 = 8e4 with a default prior of 1000 ± 1000, and data that hardly know."""
     model, data, _ = static_case(24, noise=0.3)
@@ -86,6 +87,7 @@ def test_entry_06_parameters_are_counted_and_may_be_named():
         parameters_of(np.ones(3), LAW)
 
 
+@pytest.mark.long
 def test_entry_08_two_processes_share_a_new_checkpoint(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -98,6 +100,7 @@ def test_entry_08_two_processes_share_a_new_checkpoint(tmp_path):
     assert np.array_equal(ranks[0], drawn(3, 2).trace.joint)
 
 
+@pytest.mark.long
 def test_entry_17_devices_share_the_work_and_change_no_bit(tmp_path):
     lines = finish(elsewhere(tmp_path, devices=4)).split("\n")[:-1]
     assert lines == ["5 2 4 4 True True", "1 4 4 4 True True", "3 2 2 2 True True"]

@@ -169,7 +169,6 @@ def test_values_are_the_same_bits_and_the_rest_is_constant():
     assert change.values is not None and change.covariance is None and change.ends is None
 
 
-<<<<<<< HEAD
 @pytest.mark.long
 def test_robust_fits_have_derivatives_too():
     """By the wavevector, the data, and the scale of the loss."""
