@@ -130,9 +130,14 @@ def test_entry_19_a_session_fits_where_it_was_called(monkeypatch):
     session = types.SimpleNamespace(
         posargs=["run.yaml", "-o", "out"], invoked_from="/elsewhere", chdir=chdir,
         install=lambda *_: None, run=lambda *words: calls.append((places[-1], *words)),
+        create_tmp=lambda: "tmp",
     )  # fmt: skip
     sessions.fit.func(session)
     assert calls == [("/elsewhere", "twotime", "fit", "run.yaml", "-o", "out")]
+    session.posargs = []
+    sessions.fit.func(session)
+    made, config = calls[1][-1], calls[2][3]
+    assert made == config and Path(config).is_absolute() and calls[2][0] == "/elsewhere"
 
 
 def test_entry_19_runs_with_a_law_of_ones_own_save_its_name():
