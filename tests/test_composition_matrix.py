@@ -47,10 +47,9 @@ def of_two_wavevectors(q, c2, weight=None):
 
 
 def profiled(q, c2):
+    """Far from the optimum: rounding moves that by 1e-11, and the height near it by more."""
     there, start, found = fitted(q, c2)
-    return tt.profile(
-        LAW, there, start, found, "D0", found.values[0] * jnp.array([0.9, 1.1])
-    ).height
+    return tt.profile(LAW, there, start, found, "D0", np.array([1e4, 4e4])).height
 
 
 def banded(q, c2):
