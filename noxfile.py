@@ -1,5 +1,7 @@
 """Chores of the project: `python -m nox -s NAME`; `python -m nox -l` lists them."""
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10"
@@ -89,14 +91,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def fit(session: nox.Session) -> None:
-    """Fit the embedded example into ./results, or your own: `-- run.yaml -o DIR`."""
+    """Fit the embedded example into ./results, or your own: `-- run.yaml -o DIR`.
+
+    Folders are those of where nox is called, not of the project.
+    """
     session.install("-e", ".")
     arguments = list(session.posargs)
     if not arguments:
-        config = f"{session.create_tmp()}/run.yaml"
+        config = str(Path(session.create_tmp(), "run.yaml").absolute())
         session.run("twotime", "init", "--example", "--overwrite", "-o", config)
         arguments = [config, "-o", "results", "--overwrite"]
-    session.run("twotime", "fit", *arguments)
+    with session.chdir(session.invoked_from):
+        session.run("twotime", "fit", *arguments)
 
 
 @nox.session

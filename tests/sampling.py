@@ -105,7 +105,7 @@ def on_devices(folder):
         return program(*args)
 
     chains.draw_block = counted
-    for n_shards, n_chains, n_devices in ((5, 1, 4), (1, 4, 4), (3, 2, 2)):
+    for n_shards, n_chains, n_devices in ((5, 2, 4), (1, 4, 4), (3, 2, 2)):
         one = drawn(n_shards, n_chains)
         busy.clear()
         many = drawn(n_shards, n_chains, devices=jax.devices()[:n_devices])

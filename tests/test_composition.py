@@ -1,13 +1,6 @@
 """Composition: what hosts that call twotime from their own JAX programs met, one test each.
 
-The entries, in the order in which they were found; those tested elsewhere stand by their place:
- 1 second derivatives of a fit: test_fit_implicit
- 3 width correction and informative priors: test_sample_width
- 4, 18 terms without derivatives, bounds that are not tried: test_laws
- 5 priors that nobody gave: test_sample_cmc::test_a_prior_that_nobody_gave_does_not_decide
- 6 counts of parameters: test_models_arguments::test_parameters_are_counted_and_may_be_named
- 8, 17 fresh checkpoints of two processes, devices that idle: test_sample_driver
-19 configurations from other folders, laws of one's own in results: test_cli, test_models_laws
+Entries that no transformation is about are in `test_composition_entries`.
 """
 
 import dataclasses
@@ -25,8 +18,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import twotime as tt
 from twotime.config.priors import PriorType
-from twotime.testing import check_composable
 
+KEY = jax.random.key(0)
 T, PHI, Q = np.arange(1, 17) * 0.6, np.array([0.0, 50.0]), 0.005
 LAW, TRUTH = tt.StaticDiffusion(), np.array([2e4, -0.3, 0.0])
 SETTINGS = {"judge": False, "per_angle_mode": "individual"}
@@ -61,6 +54,28 @@ def several(data, space):
 
 def at(data, q):
     return dataclasses.replace(data, q=q)
+
+
+@pytest.mark.long
+def test_entry_01_second_derivatives_of_fits_are_differences_of_the_gradient(data, space):
+    """Through the whole fit, by the wavevector and along a change of the data."""
+    turned = np.cos(1.3 * (T[:, None] + T)) * np.ones((PHI.size, 1, 1))
+
+    def found(x):
+        moved = dataclasses.replace(data, q=Q * (1 + x[0]), c2=data.c2 + x[1] * turned)
+        return tt.fit_nlsq(LAW, moved, space, tolerance=1e-9, **SETTINGS).values[0] / TRUTH[0]
+
+    def twice(x):
+        slope = jax.grad(found)(x)
+        return slope, slope
+
+    both = jax.jit(jax.jacfwd(twice, has_aux=True))
+    second, slope = both(jnp.zeros(2))
+    assert second[0, 0] == pytest.approx(-3 * float(slope[0]), rel=1e-5)  # D0 goes as 1/q²
+    for k, step in enumerate((1e-4, 1e-4)):
+        ends = [both(jnp.asarray(s * step * np.eye(2)[k]))[1] for s in (1, -1)]
+        want = (ends[0] - ends[1]) / (2 * step)
+        np.testing.assert_allclose(second[:, k], want, atol=1e-5 * np.max(np.abs(want)))
 
 
 def test_entry_02_integer_times_are_floats(data, space):
@@ -216,6 +231,50 @@ def test_entry_14_results_are_read_under_trace_and_in_batches(several, fit, data
         tt.unstack(data)
 
 
+@pytest.mark.long
+def test_error_bars_refuse_derivatives_where_these_are_asked_for(data, space, fit):
+    """Silence would be zero; without derivatives, or of the values alone, nothing is refused."""
+    verbs = (
+        lambda fit: fit.uncertainties["D0"],
+        lambda fit: fit.scaling_uncertainties["offset"][0],
+        lambda fit: tt.delta_bands(LAW, fit, T)["J"].upper[0],
+        lambda fit: tt.profile(LAW, data, space, fit, "D0", fit.values[:1]).height[0],
+    )
+
+    @jax.jit
+    def one(q):
+        return tt.fit_nlsq(LAW, at(data, q), space, **SETTINGS)
+
+    for verb in verbs:
+        for transformed in (jax.grad, jax.jacfwd, lambda f: jax.grad(jax.jit(f))):
+            with pytest.raises(TypeError, match=r"no derivatives.*stop_gradient\(fit\)"):
+                jax.eval_shape(transformed(lambda q, verb=verb: verb(one(q))), Q)
+
+    def ratio(q):
+        found = one(q)
+        known = jax.lax.stop_gradient(found).uncertainties["D0"]
+        return found.values[0] / known, known
+
+    slope, known = jax.grad(ratio, has_aux=True)(Q)
+    assert float(known) == pytest.approx(fit.uncertainties["D0"], rel=1e-9)
+    assert float(slope) == pytest.approx(-2 * fit.params["D0"] / (Q * float(known)), rel=1e-3)
+    jax.eval_shape(jax.jacfwd(lambda q: eqx.filter(one(q), eqx.is_inexact_array)), Q)
+    # As a function of a fit, error bars have derivatives.
+    by = jax.grad(lambda c: dataclasses.replace(fit, covariance=c).uncertainties["D0"])
+    assert by(fit.covariance)[0, 0] == pytest.approx(0.5 / fit.uncertainties["D0"])
+
+
+def test_joint_fits_that_find_weights_of_rings_refuse_derivatives(data, space):
+    def found(q, **given):
+        there = tt.TwoTimeData(data.c2, T, q * np.array([1.0, 1.2]), PHI, rings=(0, 1), **given)
+        return tt.fit_nlsq(LAW, there, space, **SETTINGS).values[0]
+
+    for transformed in (jax.grad, jax.jacfwd):
+        with pytest.raises(TypeError, match="finds how much each ring counts.*weight=fit.weight"):
+            jax.eval_shape(transformed(found), Q)
+    jax.eval_shape(jax.grad(lambda q: found(q, weight=np.ones(2))), Q)
+
+
 def changes(data, space):
     """Fits that differ in numbers alone, after one of them."""
     normal, replace = tt.PriorDistribution.normal, dataclasses.replace
@@ -294,6 +353,23 @@ def test_the_density_is_what_fit_cmc_samples(data, space, fit):
     assert float(whole) == pytest.approx(float(density(density.start)), rel=1e-12)
     with pytest.raises(ValueError, match="of those given noise is missing"):
         density.log_likelihood({"D0": 1e4, "alpha": 0.0})
-    only = ("vmap of jit", "jacrev", "hessian", "export")
-    table = check_composable(lambda z: density(z), (density.start,), only=only)
-    assert set(table.values()) == {"equal"}
+    sampler = tt.Nuts(n_chains=1, n_warmup=10, n_samples=10)
+    for call in (density.sample, jax.jit(density.sample, static_argnums=1)):
+        drawn, facts = call(jax.random.key(0), sampler)
+        np.testing.assert_allclose(drawn["D0"], post.samples["D0"].reshape(1, 10), rtol=1e-6)
+        np.testing.assert_allclose(facts.log_density, post.log_density[0], rtol=1e-6)
+
+
+@pytest.mark.long
+def test_densities_of_several_data_are_sampled_by_one_call(data, space):
+    """Stacked, over as many keys: each as by itself; draws have no derivatives."""
+    sampler, keys = tt.Nuts(n_chains=2, n_warmup=10, n_samples=10), jax.random.split(KEY, 2)
+    densities = [tt.log_density(LAW, at(data, q), space) for q in (Q, 1.2 * Q)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *densities)
+    many, _ = jax.jit(jax.vmap(lambda d, k: d.sample(k, sampler)))(stacked, keys)
+    for i, density in enumerate(densities):
+        one, _ = density.sample(keys[i], sampler)
+        assert one["D0"].shape == (2, 10)
+        np.testing.assert_allclose(many["D0"][i], one["D0"], rtol=1e-6)
+    with pytest.raises(TypeError, match=r"Draws have no derivatives.*stop_gradient\(density\)"):
+        eqx.filter_grad(lambda d: d.sample(KEY, sampler)[0]["D0"].sum())(densities[0])

@@ -10,22 +10,9 @@ from cases import BY_NAME
 
 import twotime as tt
 from twotime.data.scales import check_kinds
-from twotime.models.arguments import axes, parameters_of
+from twotime.models.arguments import axes
 
 STATIC = tt.StaticDiffusion()
-
-
-def test_parameters_are_counted_and_may_be_named():
-    assert parameters_of(STATIC, [1.0, 2.0, 3.0]).tolist() == [1, 2, 3]
-    by_name = {"alpha": 2.0, "D0": 1.0, "D_offset": 3.0}
-    assert parameters_of(STATIC, by_name).tolist() == [1, 2, 3]
-    for wrong in ([1.0, 2.0], np.ones((3, 1)), 1.0, jnp.ones(4)):
-        with pytest.raises(ValueError, match="has 3 parameters, D0, alpha, D_offset; got an"):
-            parameters_of(STATIC, wrong)
-    with pytest.raises(ValueError, match="by name beta, D_offset is missing or unknown"):
-        parameters_of(STATIC, {"D0": 1.0, "alpha": 0.0, "beta": 2.0})
-    with pytest.raises(TypeError, match="must be a law.*got ndarray"):
-        parameters_of(np.ones(3), STATIC)
 
 
 def test_axes_are_checked():

@@ -221,23 +221,6 @@ def test_priors_that_the_data_contradict_are_told(fit):
     assert post.prior_chances[1] == pytest.approx(agreed, abs=0.01)
 
 
-@pytest.mark.long
-def test_a_prior_that_nobody_gave_does_not_decide():
-    """D0 = 8e4 with a default prior of 1000 ± 1000, and data that hardly know."""
-    model, data, space = static_case(FRAMES, noise=0.3)
-    fast = tt.simulate(
-        model, np.asarray([8e4, 0.0, 0.0]), t=data.t, q=0.003, phi=data.phi, contrast=0.3,
-        offset=1.0, noise=0.3, key=jax.random.key(4),
-    )  # fmt: skip
-    space = tt.ParameterSpace(registry=tt.REGISTRIES["static"], bounds={"D0": (100.0, 1e7)})
-    space = space.with_values({"D0": 8e4, "alpha": 0.0, "D_offset": 0.0})
-    space = space.with_vary({"alpha": False, "D_offset": False})
-    post = tt.fit_cmc(model, fast, space, key=jax.random.key(1), **FEW)
-    low, high = np.quantile(post.samples["D0"], (0.02, 0.98))
-    assert low < 8e4 < high
-    assert post.prior_names == () and "No prior was given for D0" in post.report()
-
-
 def test_chains_about_a_fit_that_another_start_rejects_have_not_converged(fit):
     """A fit that claims to be of three times the chi-squared of what other starts find.
 

@@ -1,7 +1,6 @@
 """Runs: the same draws in blocks, after a kill, and on any number of devices and processes."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from sampling import drawn, elsewhere, finish
+from sampling import drawn, elsewhere
 
 from twotime.errors import ResultError
 from twotime.sample.chains import BLOCK, Nuts, State
@@ -27,25 +26,6 @@ def test_every_chain_runs_once_in_its_own_lane(n_groups, size, n_devices):
     groups = n_groups * min(size, max(1, n_devices // n_groups))
     assert len(is_new) == -(-groups // n_devices) and is_new.sum() == groups
     assert is_new.any(axis=0).sum() == min(n_devices, groups)
-
-
-@pytest.mark.long
-def test_devices_share_the_work_and_change_no_bit(tmp_path):
-    lines = finish(elsewhere(tmp_path, devices=4)).split("\n")[:-1]
-    assert lines == ["5 1 4 4 True True", "1 4 4 4 True True", "3 2 2 2 True True"]
-
-
-@pytest.mark.long
-def test_two_processes_share_a_new_checkpoint(tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    for process in [elsewhere(tmp_path, PORT=port, RANK=rank) for rank in "01"]:
-        out = finish(process)
-        assert "already keeps a run" in out and "other data, settings or key" in out
-    ranks = [np.load(tmp_path / f"rank{rank}.npy") for rank in (0, 1)]
-    assert np.array_equal(*ranks)
-    assert np.array_equal(ranks[0], drawn(3, 2).trace.joint)
 
 
 def test_devices_of_no_use_and_none_are_dropped(monkeypatch):

@@ -70,6 +70,31 @@ def check_is_outside(verb: str, tree: Any, instead: str) -> None:
         )
 
 
+def constant_by(value: T, by: Any, sentence: str) -> T:
+    """A value of which the derivatives by a tree are not known, unchanged.
+
+    Raises:
+        TypeError: If the tree is differentiated and the value is not: zero would be wrong. It says
+            the sentence.
+    """
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(by))
+    return _guarded(value, by, sentence) if is_traced else value
+
+
+@eqx.filter_custom_jvp
+def _guarded(value: Any, by: Any, sentence: str) -> Any:
+    del by, sentence
+    return value
+
+
+@_guarded.def_jvp
+def _(primals: Any, tangents: Any) -> Any:
+    changes, by, _ = (jax.tree.leaves(x) for x in tangents)
+    if by and not changes:
+        raise TypeError(primals[2])
+    return primals[0], tangents[0]
+
+
 @functools.cache
 def _options() -> dict[str, bool] | None:
     """The options that this version of JAX and its default device take."""

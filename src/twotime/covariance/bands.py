@@ -15,6 +15,7 @@ from twotime.compilation import compiled, verb
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.models.rates import AnyArray
 from twotime.results.cmc import CMCResult
+from twotime.results.judgement import without_derivatives
 from twotime.results.nlsq import NLSQResult
 
 _DRAWS = 400
@@ -37,9 +38,12 @@ def delta_bands(
         t: Times [s].
         width: Half width of the bands [standard deviations].
         iid: Whether to take the covariance of independent points, for comparison.
+
+    Raises:
+        TypeError: If derivatives by what was fitted are taken: a covariance has none.
     """
     free, t = np.flatnonzero(fit.varying), jnp.asarray(t)
-    covariance = fit.covariance_iid if iid else fit.covariance
+    covariance = without_derivatives(fit.covariance_iid if iid else fit.covariance, fit.values)
 
     def functions(x: Array) -> dict[str, Array]:
         found = model.functions(fit.values.at[free].set(x), t=t)

@@ -35,7 +35,7 @@ from twotime.gram.problem import Problem, make_problem
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
-from twotime.results.judgement import UNCERTAINTIES
+from twotime.results.judgement import UNCERTAINTIES, without_derivatives
 from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
@@ -91,6 +91,7 @@ def fit_nlsq(
     Raises:
         ValueError: If a value cannot be used, float64 is off, or names do not match.
         RuntimeError: If `throw` and the fit did not converge.
+        TypeError: If a fit that finds weights of rings is differentiated; it says what to give.
     """
     check_kinds(model, data, space)
     mode = resolve_mode(per_angle_mode, data.ring)
@@ -175,7 +176,8 @@ def _fit(
         result, known = search(problem, starts)
         return with_derivatives(result, known.size, given)
     result, size = _in_rounds(search, problem, starts, is_weighed)
-    final = _of_round(given.problem, result.is_shared, result.weight if is_weighed else None)
+    weight = implicit.weights_of_rings(result.weight, given) if is_weighed else None
+    final = _of_round(given.problem, result.is_shared, weight)
     given = eqx.tree_at(lambda g: g.problem, given, final)
     return with_derivatives(result, size, given)
 
@@ -420,6 +422,7 @@ def profile(
 
     Raises:
         ValueError: If the parameter was not fitted, or the loss was not that of squares.
+        TypeError: If derivatives by what was fitted are taken: error bars have none.
     """
     if name not in fit.names:
         raise ValueError(
@@ -442,5 +445,6 @@ def profile(
 
     chi2 = jax.lax.map(at, jnp.asarray(values))
     variance = fit.reduced_chi2 if data.sigma is None else 1.0
-    inflation = fit.covariance[free, free] / fit.covariance_iid[free, free]
+    inflation: Any = fit.covariance[free, free] / fit.covariance_iid[free, free]
+    inflation = without_derivatives(inflation, fit.values)
     return Profile(jnp.asarray(values), chi2, (chi2 - fit.chi2) / (variance * inflation))

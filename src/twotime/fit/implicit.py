@@ -20,12 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from twotime.compilation import constant_by
 from twotime.gram.problem import Problem, evaluate
 
 Free = Float[Array, " free"]
+Weights = Float[Array, " angle"] | None
 Unknowns = Float[Array, " unknown"]
 
 _NULL = 1e-12
+_WEIGHED = (
+    "A fit that finds how much each ring counts has no derivatives: give it the weights of a fit, "
+    "`dataclasses.replace(data, weight=fit.weight)`, or sigma."
+)
 
 
 class Answer(eqx.Module):
@@ -57,6 +63,15 @@ def constant(tree: Any) -> Any:
     """The same values without derivatives; what is no array, as names that a law holds, stays."""
     arrays, rest = eqx.partition(tree, eqx.is_array)
     return eqx.combine(jax.lax.stop_gradient(arrays), rest)
+
+
+def weights_of_rings(weight: Weights, given: Given) -> Weights:
+    """Weights that a fit found for its matrices, unchanged.
+
+    Raises:
+        TypeError: If the fit is differentiated: how its weights change is not known.
+    """
+    return constant_by(weight, given, _WEIGHED)
 
 
 def differentiable(answer: Answer, size: Free, held: Bool[Array, " free"], given: Given) -> Answer:

@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
+from twotime.compilation import constant_by
 from twotime.models.rates import AnyArray
 
 FALSE_ALARMS = 0.01
@@ -16,6 +17,19 @@ UNCERTAINTIES = {
     "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
 }
 PRIORS = "; priors of the parameters are included"
+_CONSTANT = (
+    "Error bars of a fit, and bands and profiles that rest on them, have no derivatives by what "
+    "was fitted: take them from `jax.lax.stop_gradient(fit)`, where they are constants."
+)
+
+
+def without_derivatives(errors: AnyArray, values: Float[AnyArray, "*batch param"]) -> AnyArray:
+    """Numbers about the error of fitted values, unchanged.
+
+    Raises:
+        TypeError: If the values are differentiated and these numbers are not.
+    """
+    return constant_by(errors, values, _CONSTANT)
 
 
 def where(q: AnyArray | None, phi: AnyArray, k: int) -> str:

@@ -15,7 +15,7 @@ from twotime.models.correlation import correlation
 from twotime.models.rates import AnyArray
 from twotime.results import storage
 from twotime.results.folder import new_folder
-from twotime.results.judgement import PRIORS, UNCERTAINTIES, Structure
+from twotime.results.judgement import PRIORS, UNCERTAINTIES, Structure, without_derivatives
 from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
@@ -236,8 +236,8 @@ class NLSQResult(storage.AbstractModelResult):
         """
         if self.scaling_deviation is None:
             return {}
-        xp = numpy_of(self.scaling_deviation)
-        known = xp.asarray(self.scaling_deviation)
+        known = without_derivatives(self.scaling_deviation, self.values)
+        xp = numpy_of(known)
         known = xp.where(known > 0, known, xp.nan)
         return {"contrast": known[..., 0], "offset": known[..., 1]}
 
@@ -400,8 +400,8 @@ class NLSQResult(storage.AbstractModelResult):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, name)) for name in ("phi", "contrast", "offset")}
 
-    def _deviations(self, covariance: Float[Array, "*batch free free"]) -> dict[str, Any]:
-        xp = numpy_of(covariance)
+    def _deviations(self, covariance: Float[AnyArray, "*batch free free"]) -> dict[str, Any]:
+        xp = numpy_of(covariance := without_derivatives(covariance, self.values))
         variance = xp.maximum(xp.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
         deviation = xp.where(self.undetermined.any(axis=-2), xp.inf, xp.sqrt(variance))
         return self._by_name(self.names, xp.where(xp.asarray(self.held), xp.nan, deviation))

@@ -3,7 +3,7 @@
 Positions are y with v = root y + mode in the coordinates of the posterior, so that its shape is
 nearly round. Random numbers depend on posterior, chain and draw alone. Every device runs the same
 program on one group of chains, so that devices do not change a bit of the draws: chains amplify
-the smallest difference.
+the smallest difference. `whole_run` is the same plan of blocks as one traceable program.
 """
 
 from abc import ABC, abstractmethod
@@ -19,10 +19,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from twotime.models.parameters import numpy_of
 from twotime.models.rates import AnyArray
 from twotime.sample.density import Density
 
-Fact = Float[np.ndarray, "posterior chain draw"]
+Fact = Float[Any, "*posterior chain draw"]
 
 LogDensity = Callable[[Array], Array]
 Transition = tuple[Any, Any, Any]
@@ -144,10 +145,21 @@ SAMPLERS: dict[str, type[AbstractSampler]] = {cls.word: cls for cls in (Nuts, Hm
 
 
 class Trace(NamedTuple):
-    """Draws and facts about them; axes (posterior, chain, draw)."""
+    """Draws and facts about them; axes (posterior, chain, draw).
 
-    position: Float[np.ndarray, "posterior chain draw coordinate"]
-    joint: Float[np.ndarray, "posterior chain draw joint"]
+    Attributes:
+        position: Where the draws are, in the coordinates of the posterior.
+        joint: The same with what was integrated out drawn too.
+        log_density: Log density there.
+        energy: Energy of the trajectory.
+        divergent: Whether it diverged.
+        depth: Its doublings.
+        n_steps: Its steps.
+        acceptance: Its mean acceptance.
+    """
+
+    position: Float[Any, "*posterior chain draw coordinate"]
+    joint: Float[Any, "*posterior chain draw joint"]
     log_density: Fact
     energy: Fact
     divergent: Fact
@@ -256,22 +268,30 @@ again."""
 
 
 class State(NamedTuple):
-    """Where the chains stand between two blocks; `window` has the draws for the next shape."""
+    """Where the chains stand between two blocks.
 
-    position: np.ndarray
-    averaging: np.ndarray
-    step: np.ndarray
-    root: np.ndarray
-    window: np.ndarray
+    Attributes:
+        position: Positions y.
+        averaging: States of the dual averaging.
+        step: Step of the integrator.
+        root: The shape: v = root y + mode.
+        window: Sums of the products of (1, y) over the draws for the next shape.
+    """
+
+    position: Float[Any, "posterior chain coordinate"]
+    averaging: Float[Any, "posterior chain 5"]
+    step: Float[Any, " posterior"]
+    root: Float[Any, "posterior coordinate coordinate"]
+    window: Float[Any, "posterior sum sum"]
 
 
 class Piece(NamedTuple):
     """Draws made in one call; `ends_window` asks for the shape to be measured after it."""
 
-    n_draws: int
-    is_warmup: bool
-    in_window: bool
-    ends_window: bool
+    n_draws: Any
+    is_warmup: Any
+    in_window: Any
+    ends_window: Any
 
 
 def make_plan(sampler: AbstractSampler) -> list[Piece]:
@@ -291,36 +311,47 @@ def _cut(total: int) -> list[int]:
     return [min(BLOCK, total - begun) for begun in range(0, total, BLOCK)]
 
 
-def first_state(roots: np.ndarray, starts: np.ndarray, sampler: AbstractSampler) -> State:
+def first_state(roots: AnyArray, starts: AnyArray, sampler: AbstractSampler) -> State:
     """Chains at their starts, y, with the first guesses of shape and step."""
-    step = np.full(starts.shape[0], sampler.step_size)
-    none = np.zeros((*starts.shape[:2], 0, starts.shape[2]))
-    return State(starts, _restart(step, starts.shape[1]), step, roots, none)
+    n, chains, size = starts.shape
+    step, none = np.full(n, sampler.step_size), np.zeros((n, size + 1, size + 1))
+    return State(starts, _restart(step, chains), step, roots, none)
 
 
 def next_state(
-    state: State, position: np.ndarray, averaging: np.ndarray, trace: Trace, piece: Piece,
-    sampler: AbstractSampler,
+    state: State, mode: AnyArray, position: AnyArray, averaging: AnyArray, draws: AnyArray,
+    piece: Piece, sampler: AbstractSampler,
 ) -> State:  # fmt: skip
-    """Step and shape after a block, from the chains together."""
-    if not piece.is_warmup:
-        return state._replace(position=position)
-    step, root, window = state.step, state.root, state.window
-    if piece.in_window:
-        y = np.linalg.solve(root[:, None, None], trace.position[..., None])[..., 0]
-        window = np.concatenate([window, y], axis=2)
-    if sampler.adapt_step:
-        step = np.exp(averaging[..., 1].mean(axis=1))
-    if piece.ends_window:
-        factor = np.linalg.cholesky(_shape(window))
-        root = root @ factor
-        position = np.linalg.solve(factor[:, None], position[..., None])[..., 0]
-        window = window[:, :, :0]
-        averaging = _restart(step, position.shape[1])
-    return State(position, averaging, step, root, window)
+    """Step and shape after a block, from the chains together.
+
+    Args:
+        state: The state before it.
+        mode: Origin of the positions of each posterior.
+        position: Positions after it.
+        averaging: States of the dual averaging after it.
+        draws: What was drawn, as v; what lies beyond the draws of the piece does not count.
+        piece: What block it was; its numbers may be traced.
+        sampler: How to adapt.
+    """
+    xp = numpy_of(position, draws)
+    y = xp.linalg.solve(state.root[:, None, None], (draws - mode[:, None, None])[..., None])
+    is_drawn = xp.broadcast_to(xp.arange(draws.shape[2]) < piece.n_draws, draws.shape[:3])
+    u = is_drawn[..., None] * xp.concatenate([xp.ones_like(y[..., :1, 0]), y[..., 0]], axis=-1)
+    window = state.window + xp.where(piece.in_window, xp.einsum("kcni,kcnj->kij", u, u), 0.0)
+    is_adapting = piece.is_warmup & sampler.adapt_step
+    step = xp.where(is_adapting, xp.exp(averaging[..., 1].mean(axis=1)), state.step)
+    size, ends = position.shape[-1], piece.ends_window
+    factor = xp.where(ends, xp.linalg.cholesky(_shape(window)), xp.eye(size))
+    return State(
+        position=xp.linalg.solve(factor[:, None], position[..., None])[..., 0],
+        averaging=xp.where(ends, _restart(step, position.shape[1]), averaging),
+        step=step,
+        root=state.root @ factor,
+        window=xp.where(ends, 0.0, window),
+    )
 
 
-def _restart(step: np.ndarray, n_chains: int) -> np.ndarray:
+def _restart(step: AnyArray, n_chains: int) -> AnyArray:
     """Dual averaging about a step: (log step, its average, count, error, centre).
 
     The centre is ten times the step: longer steps are cheaper, so they are tried first.
@@ -328,16 +359,73 @@ def _restart(step: np.ndarray, n_chains: int) -> np.ndarray:
     Reference:
         Hoffman & Gelman, J. Mach. Learn. Res. 15, 1593 (2014), section 3.2.
     """
-    log = np.broadcast_to(np.log(step)[:, None], (step.shape[0], n_chains))
-    zero = np.zeros_like(log)
-    return np.stack([log, zero, zero + 1.0, zero, log + np.log(10.0)], axis=-1)
+    xp = numpy_of(step)
+    log = xp.broadcast_to(xp.log(step)[:, None], (step.shape[0], n_chains))
+    zero = xp.zeros_like(log)
+    return xp.stack([log, zero, zero + 1.0, zero, log + np.log(10.0)], axis=-1)
 
 
-def _shape(y: np.ndarray) -> np.ndarray:
+def _shape(window: AnyArray) -> AnyArray:
     """Covariance of y over chains and draws, drawn towards 1 as far as draws are few."""
-    size = y.shape[-1]
-    flat = y.reshape(y.shape[0], -1, size)
-    flat = flat - flat.mean(axis=1, keepdims=True)
-    count = flat.shape[1]
-    square = np.einsum("kni,knj->kij", flat, flat)
-    return (square + size * np.eye(size)) / (count + size)
+    xp = numpy_of(window)
+    count, total = window[:, :1, :1], window[:, 1:, :1]
+    square = window[:, 1:, 1:] - total @ total.swapaxes(1, 2) / xp.maximum(count, 1.0)
+    size = square.shape[-1]
+    return (square + size * xp.eye(size)) / (count + size)
+
+
+def beginning(
+    key: PRNGKeyArray, places: tuple[int, int, int], jitter: float
+) -> tuple[Array, PRNGKeyArray]:
+    """Where chains start, as y, and the key of their draws; places are (posterior, chain, y)."""
+    away = jax.random.normal(jax.random.fold_in(key, 2), places, jnp.float64)
+    return jitter * away, jax.random.fold_in(key, 3)
+
+
+def keys_of(key: PRNGKeyArray, n: int, n_chains: int) -> Array:
+    """Data of the random key of each chain of each posterior."""
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = jax.vmap(fold, (0, None))(fold(key, jnp.arange(n)), jnp.arange(n_chains))
+    return jax.random.key_data(keys)
+
+
+def whole_run(
+    posterior: Density, mode: Array, root: Array, key: PRNGKeyArray, sampler: AbstractSampler
+) -> Trace:
+    """All blocks of the chains of one posterior as one program, for use inside others.
+
+    Args:
+        posterior: The posterior.
+        mode: Origin of the positions.
+        root: First guess of the shape.
+        key: Random key.
+        sampler: How to sample.
+
+    Returns:
+        The draws that are kept, axes (chain, draw).
+    """
+    starts, key = beginning(key, (1, sampler.n_chains, mode.size), sampler.jitter)
+    impl, keys = str(jax.random.key_impl(key)), keys_of(key, 1, sampler.n_chains)[0]
+    plan = make_plan(sampler)
+    pieces = Piece(*map(np.asarray, zip(*plan, strict=True)))
+    done = np.cumsum(pieces.n_draws) - pieces.n_draws
+
+    def block(state: State, x: tuple[Piece, Array]) -> tuple[State, Trace]:
+        piece, done = x
+        is_adapting = piece.is_warmup & sampler.adapt_step
+        clock = Clock(done, piece.is_warmup, is_adapting, sampler.target_accept)
+        frame = Frame(mode, state.root[0], state.step[0])
+
+        def one(chain: Any) -> Any:
+            return _chain(chain, posterior, sampler, impl, frame, piece.n_draws, clock)
+
+        found = jax.vmap(one)((keys, state.position[0], state.averaging[0]))
+        position, averaging, drawn = jax.tree.map(lambda x: x[None], found)
+        after = next_state(state, mode[None], position, averaging, drawn[0], piece, sampler)
+        return after, Trace(*found[2])
+
+    first = jax.tree.map(jnp.asarray, first_state(root[None], starts, sampler))
+    trace = jax.lax.scan(block, first, (pieces, jnp.asarray(done)))[1]
+    kept = [(k, i) for k, p in enumerate(plan) if not p.is_warmup for i in range(p.n_draws)]
+    k, i = np.asarray(kept).T
+    return jax.tree.map(lambda x: jnp.moveaxis(x[k, :, i], 0, 1), trace)

@@ -40,7 +40,7 @@ from twotime.sample.width import WIDTHS, Independent, Information, linearise
 _LISTED = 2e6
 """Points up to which they are evaluated as lists, where there is no factored form."""
 _SHOWN = 400
-_TRACEABLE = "The traceable part is the density that it samples, `tt.log_density`."
+_TRACEABLE = "The traceable part is `sample` of the density, `tt.log_density(...).sample(key)`."
 _STARTS = 4
 """Starts of a fit that is made to sample from, and to see whether one that was given is best."""
 OnProgress = Callable[[driver.Progress], None]
@@ -199,11 +199,10 @@ def _run(job: Job, kept: tuple[Path, bool] | None, progress: OnProgress | None) 
     places = (n, sampler.n_chains, len(shape.mode))
     modes = np.broadcast_to(shape.mode, places[::2])
     roots = np.broadcast_to(shape.root * wider, (n, *shape.root.shape))
-    away = jax.random.normal(jax.random.fold_in(key, 2), places, jnp.float64)
-    starts, devices = jitter * np.asarray(away), job.sharding.devices
-    key = jax.random.fold_in(key, 3)
+    starts, key = chains.beginning(key, places, jitter)
+    begin, devices = (modes, roots, np.asarray(starts)), job.sharding.devices
     drawn = driver.sample(
-        parts, modes, roots, starts, key, sampler, devices=devices, progress=progress, saver=saver
+        parts, *begin, key, sampler, devices=devices, progress=progress, saver=saver
     )
     rival = _rival(job, fit)
     known = rival if posterior.adjustment is None else fit

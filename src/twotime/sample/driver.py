@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
@@ -108,7 +107,8 @@ def sample(
                     "The posterior is zero or not finite where a chain starts; move the start "
                     "inside bounds and priors, or start from a fit."
                 )
-            state = chains.next_state(state, position, averaging, trace, piece, sampler)
+            moved = state, modes, position, averaging, trace.position
+            state = chains.next_state(*moved, piece, sampler)
             if not piece.is_warmup:
                 traces.append(trace)
             if saver is not None:
@@ -189,9 +189,7 @@ class Program:
         once = {tuple(k): self._put(arrays, k) for k in self._owners}  # calls on the same share it
         self._arrays = [once[tuple(k)] for k in self._owners]
         self._impl = str(jax.random.key_impl(key))
-        fold = jax.vmap(jax.random.fold_in, (None, 0))
-        keys = jax.vmap(fold, (0, None))(fold(key, jnp.arange(n)), jnp.arange(c))
-        self._keys = np.asarray(jax.random.key_data(keys))
+        self._keys = np.asarray(chains.keys_of(key, n, c))
 
     def run(self, state: State, done: int, piece: Piece) -> tuple[np.ndarray, np.ndarray, Trace]:
         """Make the draws of a block, `done` draws after the first.

@@ -6,22 +6,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from twotime.compilation import check_is_outside, verb
+from twotime.compilation import check_is_outside, compiled, constant_by, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs
+from twotime.fit.implicit import constant
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import NLSQResult
-from twotime.sample import cmc, combine, density, inputs, shards
+from twotime.sample import chains, cmc, combine, density, inputs, shards
 from twotime.sample.coordinates import Coordinates, interval_to_real, logarithms
 from twotime.sample.width import WIDTHS, Independent
 
 Position = Float[Array, " coordinate"]
-_NOISE = "noise"
+_CONSTANT = (
+    "Draws have no derivatives by the density that they are of: sample "
+    "`jax.lax.stop_gradient(density)`, or differentiate the density itself."
+)
 
 
 class LogDensity(eqx.Module):
@@ -33,11 +37,13 @@ class LogDensity(eqx.Module):
     Attributes:
         posterior: What is evaluated.
         start: The position of the fit.
+        shape: The mode, and the shape about it, from which `sample` begins.
         names: Name of each coordinate: parameters, contrasts and offsets, noise.
     """
 
     posterior: density.Posterior
     start: Position
+    shape: shards.Shape
     names: tuple[str, ...] = eqx.field(static=True)
 
     @verb
@@ -86,6 +92,40 @@ class LogDensity(eqx.Module):
         if self.posterior.noise.size:
             parts.append(jnp.log(noise)[None])
         return jnp.concatenate(parts)
+
+    @verb
+    def sample(
+        self, key: PRNGKeyArray, sampler: chains.AbstractSampler = inputs.NUTS
+    ) -> tuple[dict[str, Float[Array, "chain draw"]], chains.Trace]:
+        """Draws of chains as `fit_cmc` makes them, adaptation included, as one traceable program.
+
+        Batch it over keys, and over densities of equal shape that are stacked. It looks at nothing
+        between draws: no judgement, no progress, nothing kept on disk.
+
+        Args:
+            key: Random key.
+            sampler: `Nuts` or `Hmc`, with the numbers of chains, warm-up draws and draws.
+
+        Returns:
+            Parameters by name [their units] of each draw that is kept, and facts about these.
+
+        Raises:
+            TypeError: If the draws are differentiated: they have no derivatives by the density.
+        """
+        with jax.ensure_compile_time_eval():
+            import blackjax  # noqa: F401  loading it computes what must not be traced
+        return _sample(self, key, sampler)
+
+
+@compiled
+def _sample(
+    density: LogDensity, key: PRNGKeyArray, sampler: chains.AbstractSampler
+) -> tuple[dict[str, Array], chains.Trace]:
+    known = constant(density)
+    mode, root = map(jnp.asarray, known.shape)
+    trace = chains.whole_run(known.posterior, mode, root, key, sampler)
+    trace = constant_by(trace, density, _CONSTANT)
+    return jax.vmap(jax.vmap(known.to_params))(trace.position), trace
 
 
 def _real(coordinates: Coordinates, values: Float[Array, " free"]) -> Float[Array, " free"]:
@@ -142,6 +182,7 @@ def log_density(
     )  # fmt: skip
     ready = cmc.prepare(job)
     names = cmc.coordinate_names(ready.posterior)
-    place, _ = shards.position_of_fit(ready.posterior, ready.fit)
-    arrays = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, ready.whole)
-    return LogDensity(arrays, jnp.asarray(place), names)
+    place, deviations = shards.position_of_fit(ready.posterior, ready.fit)
+    shape = shards.find_shape(ready.posterior, place, deviations)
+    known = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, ready.whole)
+    return LogDensity(known, jnp.asarray(place), shards.Shape(*map(jnp.asarray, shape)), names)

@@ -201,8 +201,8 @@ def _point_list(plane: Plane, points: list[Points], size: tuple[int, int]) -> Po
 class Shape(NamedTuple):
     """A Gaussian about the mode; columns of `root` are independent deviations."""
 
-    mode: Position
-    root: Float[np.ndarray, "coordinate coordinate"]
+    mode: Float[Any, " coordinate"]
+    root: Float[Any, "coordinate coordinate"]
 
 
 def make_guide(shape: Shape, n_shards: int) -> tuple[Guide | None, float]:
