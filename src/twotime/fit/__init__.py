@@ -24,7 +24,7 @@ from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
-from twotime.data.level import check_level
+from twotime.data.level import check_level, check_points
 from twotime.data.scales import check_kinds, check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
@@ -32,6 +32,7 @@ from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_de
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
+from twotime.models.arguments import axes
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
@@ -306,12 +307,10 @@ def alike(space: ParameterSpace, with_priors: bool) -> ParameterSpace:
 def _checked(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, mode: Individual
 ) -> ParameterSpace:
-    t = np.asarray(data.t)
-    if t.size < 2 or not np.all(np.diff(t) > 0) or not np.isfinite(t).all() or t[0] < 0:
-        raise ValueError(
-            f"t must be at least two finite, increasing times from 0 on [s]; got {t[:3]}…; "
-            "check dt and t0."
-        )
+    axes(data.t, data.q, data.phi)
+    if data.t.size < 2:
+        raise ValueError("t holds one time; a fit needs two frames at least; select more frames.")
+    check_points(data)
     space = space_for(model, data, space)
     x, low, high = (np.asarray(a) for a in (space.initial, space.lower, space.upper))
     for i in np.flatnonzero(np.asarray(space.varying) & ~((low <= x) & (x <= high))):
@@ -319,12 +318,6 @@ def _checked(
             f"Parameter {space.names[i]!r} starts at {x[i]:g}, outside its bounds "
             f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
         )
-    for k, phi in enumerate(np.asarray(data.phi)):
-        if not data.usable(k).any():
-            raise ValueError(
-                f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
-                "masked or not finite); leave this angle out with phi_filtering."
-            )
     n_scaling = 0 if mode.is_frozen else mode.basis(jnp.asarray(data.phi)).shape[1]
     check_level(data, space, sum(space.varying) + n_scaling * sum(space.scaling_varying))
     return space
@@ -359,6 +352,7 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
+    check_kinds(model, data, space)
     check_is_outside(
         "fit_sequential", (model, data, space),
         "The traceable part is fit_nlsq on `twotime.fit.one_angle(data, k)`.",
@@ -421,6 +415,7 @@ def profile(
     Raises:
         ValueError: If the parameter was not fitted, or the loss was not that of squares.
     """
+    check_kinds(model, data, space)
     if name not in fit.names:
         raise ValueError(
             f"Parameter {name!r} was not fitted; expected one of {', '.join(fit.names)}."
