@@ -13,6 +13,7 @@ import pytest
 from test_results import make, misfit
 
 import twotime as tt
+from twotime.fit import Profile
 from twotime.models.base import Curve
 from twotime.report import Description, between, error_text, fitted, with_error
 from twotime.results.storage import Provenance, describe
@@ -199,7 +200,14 @@ def public_values():
         (tt.REGISTRIES["static"], ("1000", "Å²/s", "0.5"), "<td>100000</td>"),
         (data, ("0.00341", "0, 40", "25 % of the points", "1, 2, 3, 4"), "<td>0.00341</td>"),
         (make(), ("1234.6",), "<td>1234.6</td>"),
-    ]
+        (tt.ParameterManager.from_config({"analysis_mode": "two_component"}),
+         ("ParameterManager", "D0_ref", "10000"), "<td>alpha_ref</td>"),
+        (Profile(jnp.arange(60.0), 7 + jnp.arange(60.0), jnp.arange(60.0)),
+         ("35", "rows more"), "<td>66</td>"),
+        (tt.OneTime(jnp.array([0.5]), jnp.full((1, 1, 1), 1.25), jnp.full((1, 1, 1), 0.01),
+                    np.ones((1, 2)), np.ones(1), np.ones(1)), ("τ [s]", "1.25"), "<td>0.01</td>"),
+        (misfit(), ("Structure: the ", "lags", "frames"), "<td>lags</td>"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "numbers", "cell"), public_values())

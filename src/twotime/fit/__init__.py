@@ -33,7 +33,7 @@ from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
 from twotime.models.arguments import axes
-from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
+from twotime.models.base import AbstractTwoTimeModel, are_known, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.judgement import UNCERTAINTIES
@@ -41,6 +41,7 @@ from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds
+from twotime.tables import Table, Tabled, number_table
 
 
 @verb
@@ -378,7 +379,7 @@ def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
     return select(data, (k,))
 
 
-class Profile(eqx.Module):
+class Profile(Tabled, eqx.Module):
     """The best fit with one parameter fixed at each of some values.
 
     Attributes:
@@ -391,6 +392,12 @@ class Profile(eqx.Module):
     values: Float[Array, " value"]
     chi2: Float[Array, " value"]
     height: Float[Array, " value"]
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.values) != 1:
+            return None
+        columns = {"value": self.values, "χ²": self.chi2, "rise [of one deviation]": self.height}
+        return number_table("Profile of one parameter", columns)
 
 
 @verb
