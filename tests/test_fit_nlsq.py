@@ -152,6 +152,7 @@ def test_what_the_data_do_not_determine_is_said():
     assert any("f0" in d and "f2" in d and "v0" not in d for d in fit.null_directions)
     assert np.isinf(fit.uncertainties_iid["f0"])
     assert np.isfinite(fit.uncertainties_iid["v0"])
+    assert np.isfinite(fit.scaling_uncertainties["contrast"]).all()  # f0 and f2 leave it alone
     assert fit_nlsq(model, data, space.with_vary({"f2": False})).null_directions == ()
 
 

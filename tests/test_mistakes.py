@@ -379,6 +379,13 @@ def test_starts_of_a_space_with_every_value_are_that_space():
     assert found.values == SPACE.values
 
 
+def test_frames_that_are_not_symmetric_are_seen_in_the_middle_of_a_matrix():
+    c2 = np.array(MADE.c2)
+    c2[1, 18:21, 25] += 0.1
+    with pytest.raises(ValueError, match="c2 of matrix 1 is not symmetric: .* at .20, 25."):
+        check_points(dataclasses.replace(MADE, c2=c2))
+
+
 def test_halves_of_which_one_is_empty_or_masked_may_differ():
     c2, below = np.asarray(MADE.c2), np.tril(np.ones((40, 40), bool), -1)
     for empty in (0.0, np.nan):
@@ -440,6 +447,9 @@ def test_a_configuration_for_a_data_file_is_ready(place, capsys):
 
 
 def test_what_a_data_file_does_not_give_is_named(place, capsys):
+    answer(capsys, ["init", "data.npz", "-o", "shear.yaml", "--model", "laminar_flow"], 0)
+    _, err = answer(capsys, ["validate", "shear.yaml"], 1)
+    assert err.count("\n") == 1 and "laminar_flow needs the gap of the shear cell" in err
     np.save("bare.npy", np.ones((3, 6, 6)))
     out, _ = answer(capsys, ["init", "bare.npy", "-o", "deep.yaml"], 0)
     missing = re.findall(r"missing: (\S+),", out)

@@ -255,4 +255,5 @@ def test_a_profile_is_drawn_with_the_intervals_that_it_reaches():
     ax = tt.plots.profile(found, "alpha", unit="s")
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts == ["68 %: 2.80 to 3.20 (half width 0.20)", "95 %: wider than the values profiled"]
+    assert [float(line.get_ydata()[0]) for line in ax.lines[:2]] == [1.0, pytest.approx(1.96**2)]
     assert ax.get_xlabel() == "alpha [s]" and ax.get_ylabel()
