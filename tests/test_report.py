@@ -258,7 +258,8 @@ def test_parameters_as_an_xarray_data_set_or_how_to_install_it(monkeypatch):
     given = {}
     fake = types.SimpleNamespace(Dataset=lambda columns, **rest: given.update(columns, **rest))
     monkeypatch.setitem(sys.modules, "xarray", fake)
-    make().to_xarray()
+    make(scaling_deviation=jnp.array([[0.02, 0.01], [0.03, 0.04]])).to_xarray()
+    assert given["contrast_uncertainty"][1].tolist() == pytest.approx([0.02, 0.03], nan_ok=True)
     assert given["value"][0] == "parameter" and given["value"][1][0] == 1234.567890123456
     assert np.isnan(given["uncertainty"][1][3]) and given["unit"][1][0] == "Å²/s^(1+α)"
     assert given["contrast"][0] == "matrix" and list(given["coords"]["phi"][1]) == [0.0, 60.0]
