@@ -111,6 +111,7 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[dev,docs]")
     session.run("pytest", "tests/test_docs.py", *session.posargs)
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "docs/notebooks.py", "site/notebooks")
 
 
 @nox.session

@@ -63,7 +63,7 @@ def setting(name, tau, frames):
         }  # fmt: skip
         free = ("D0", "alpha", "gamma_dot_t0", "beta", "phi0")
         functions = ("J", "strain", "shear_rate")
-        return tt.LaminarFlow(), values, free, q, [0.0, 60.0, 120.0], functions
+        return tt.LaminarFlow(gap=2e6), values, free, q, [0.0, 60.0, 120.0], functions
     q = 0.01
     values = {
         "D0_ref": 0.7 / (q**2 * tau * DT), "alpha_ref": 0.0, "D_offset_ref": 0.0,

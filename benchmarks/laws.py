@@ -80,7 +80,9 @@ def static(count: int) -> None:
         "laminar": (
             (tt.Component("moving", tt.Constant(), shear=tt.Constant()),),
             {"D0_moving": 2e4, "gamma_dot_t0_moving": 4e-4, "phi0_moving": 3.0} | share,
-            tt.LaminarFlow(transport=tt.Constant(), shear=tt.Constant()), (), [0.0, 40.0, 80.0],
+            tt.LaminarFlow(gap=2e6, transport=tt.Constant(), shear=tt.Constant()),
+            (),
+            [0.0, 40.0, 80.0],
         ),
         "two components": (
             (tt.Component("slow", tt.Constant()),

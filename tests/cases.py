@@ -47,7 +47,7 @@ class Case(_Problem):
 CASES = (
     Case("static", tt.StaticDiffusion(), (2e4, -0.2, 50.0), (0.0, 90.0), ("D_offset",)),
     Case(
-        "laminar_flow", tt.LaminarFlow(), (2e4, 0.2, 100.0, 4e-4, 0.2, 1e-5, 3.0),
+        "laminar_flow", tt.LaminarFlow(gap=2e6), (2e4, 0.2, 100.0, 4e-4, 0.2, 1e-5, 3.0),
         (0.0, 40.0, 80.0), ("D_offset", "gamma_dot_t_offset"),
     ),
     Case(

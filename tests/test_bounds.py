@@ -10,7 +10,7 @@ import twotime as tt
 T, PHI, Q = np.arange(1, 41) * 0.2, np.array([0.0, 30.0, 60.0]), 0.005
 CASES = {
     "static": (tt.StaticDiffusion(), [9000.0, -0.4, 500.0], {}),
-    "laminar_flow": (tt.LaminarFlow(), [9000.0, 0.2, 100.0, 3e-4, 0.3, 0.0, 4.0], {}),
+    "laminar_flow": (tt.LaminarFlow(gap=2e6), [9000.0, 0.2, 100.0, 3e-4, 0.3, 0.0, 4.0], {}),
     # Bounds as somebody gives them who knows the drift to 1.5 rad and that there are two parts.
     "two_component": (
         tt.TwoComponent(),

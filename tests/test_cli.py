@@ -371,6 +371,8 @@ def test_inspect_says_what_is_in_a_file(place, capsys):
     assert cli.main(["inspect", "data.h5"]) == 0
     out = capsys.readouterr().out
     assert "aps-u" in out and "0.01" in out and "60" in out
+    shown = tt.inspect_file("data.h5")
+    assert f"{shown!r}\n" == out and out[:20] in shown._repr_html_()
 
 
 def test_init_for_a_file_whose_name_is_no_text(place, data, capsys):

@@ -17,7 +17,7 @@ from twotime.errors import ResultError
 from twotime.gram import all_devices
 from twotime.models.base import Curve
 from twotime.plots import posterior as plots
-from twotime.plots.fit import save
+from twotime.plots.fit import COLOURS, save
 from twotime.results.cmc import CMCResult, Limits
 from twotime.results.storage import Provenance
 from twotime.sample.chains import Hmc, Nuts
@@ -175,7 +175,10 @@ def test_traces_hold_every_contrast_that_was_sampled():
     )
     rng = np.random.default_rng(2)
     own = dataclasses.replace(own, contrast=rng.normal(size=(2, 60, 2)))
-    labels = [ax.get_ylabel() for ax in plots.trace(own).axes]
+    figure = plots.trace(own)
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    colours = [line.get_color() for line in figure.axes[0].lines]
+    assert colours == list(COLOURS[: len(colours)])
     assert labels[:3] == ["D0\n[Å²/s]", "alpha", "D_offset\n[Å²/s]"]
     assert {"contrast[0]", "contrast[1]"} < set(labels)
 

@@ -89,7 +89,7 @@ def known_files(shared):
     truth = json.loads((shared / "data/laminar_truth.json").read_text())
     par, bins = truth["par"], np.asarray(truth["natural_bins"])
     own_names = ("D0", "alpha", "D_offset", "gamma_dot_0", "beta", "gamma_dot_offset", "phi0")
-    values = dict(zip(tt.LaminarFlow().names, (par[k] for k in own_names), strict=True))
+    values = dict(zip(tt.LaminarFlow(gap=2e6).names, (par[k] for k in own_names), strict=True))
     with h5py.File(shared / "data/laminar_boost_corr_results.hdf") as file:
         maps = file["xpcs/twotime/correlation_map"]
         planes = np.stack([maps[f"c2_{k + 1:05d}"][()] for k in range(bins.size)]).astype(float)
@@ -102,7 +102,7 @@ def known_files(shared):
 
 @pytest.mark.long
 def test_the_truth_of_a_known_file_lies_within_its_error_bars(shared):
-    model, missed = tt.LaminarFlow(), []
+    model, missed = tt.LaminarFlow(gap=2e6), []
     for values, data in known_files(shared):
         space = tt.ParameterSpace(values=values, vary=dict.fromkeys(values, True))
         fit = tt.fit_nlsq(model, data, space, per_angle_mode="individual")

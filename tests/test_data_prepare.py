@@ -31,12 +31,13 @@ def bare(tmp_path, count=1):
 
 
 def test_nearest_wavevector_and_all_its_angles(path):
-    data, report = load_file(path, Selection(q=0.01004))
+    data, report = load_file(path, Selection(q=0.0102))
     assert data.q == 0.01
     assert data.phi.tolist() == [0.0, 170.0, 210.0]
     assert np.array_equal(data.c2, C2[:3])
     assert (report.n_angles, report.n_points, report.n_masked) == (3, 3 * 15, 0)
-    assert "nearest to the selected 0.01004" in report.notes[0]
+    assert "nearest to the selected 0.0102" in report.notes[0]
+    assert load_file(path, Selection(q=0.01009))[1].notes == ()  # 1 % is not worth a word
 
 
 def test_a_wavevector_that_is_not_there_lists_those_that_are(path):
@@ -153,7 +154,8 @@ def test_bare_matrices_need_their_angles(tmp_path):
     data, _ = load_file(bare(tmp_path, 2), Selection(q=1.0, dt=1.0, phi_angles=(10.0, 80.0)))
     assert data.phi.tolist() == [10.0, 80.0]
     with pytest.raises(
-        DataError, match="angles of its 2 matrices and scattering.phi_angles gives none"
+        DataError,
+        match="angles of its 2 matrices and analyzer_parameters.scattering.phi_angles gives none",
     ):
         load_file(bare(tmp_path, 2), Selection(q=1.0, dt=1.0))
 

@@ -17,7 +17,7 @@ T = 0.05 * jnp.arange(1, 13.0)
 PHI = jnp.asarray([0.0, 70.0])
 Q = 0.005
 STATIC = StaticDiffusion(), jnp.asarray([4.0e4, -0.2, 1e3])
-LAMINAR = LaminarFlow(), jnp.asarray([2.0e4, 0.0, 10.0, 1.5e-3, 0.0, 0.0, -5.0])
+LAMINAR = LaminarFlow(gap=2e6), jnp.asarray([2.0e4, 0.0, 10.0, 1.5e-3, 0.0, 0.0, -5.0])
 TWO = (
     TwoComponent(),
     jnp.asarray([1e3, 0.0, 0.0, 3e4, 0.0, 0.0, 2e3, 0.0, 0.0, 0.3, 1.0, 0.0, 0.2, 5.0]),

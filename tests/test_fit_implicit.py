@@ -23,7 +23,7 @@ T, PHI, Q = np.arange(1, 17) * 0.6, np.array([0.0, 50.0]), 0.005
 CASES = {
     "static": (tt.StaticDiffusion(), [2e4, -0.3, 0.0], {"D0": 2e4, "alpha": 0.3}),
     "laminar_flow": (
-        tt.LaminarFlow(integration="exact"),
+        tt.LaminarFlow(gap=2e6, integration="exact"),
         [1e4, 0.1, 10.0, 1e-4, 0.1, 0.0, 3.0],
         {"D0": 1e4, "gamma_dot_t0": 1e-4, "phi0": 3.0},
     ),

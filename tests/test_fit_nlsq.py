@@ -152,6 +152,7 @@ def test_what_the_data_do_not_determine_is_said():
     assert any("f0" in d and "f2" in d and "v0" not in d for d in fit.null_directions)
     assert np.isinf(fit.uncertainties_iid["f0"])
     assert np.isfinite(fit.uncertainties_iid["v0"])
+    assert np.isfinite(fit.scaling_uncertainties["contrast"]).all()  # f0 and f2 leave it alone
     assert fit_nlsq(model, data, space.with_vary({"f2": False})).null_directions == ()
 
 
@@ -219,7 +220,7 @@ def test_masked_and_nan_pixels_change_nothing_but_their_count(static):
 
 @pytest.mark.long
 def test_laminar_flow_from_a_start_well_off():
-    model = LaminarFlow(integration="exact")
+    model = LaminarFlow(gap=2e6, integration="exact")
     data = data_of(model, LAMINAR)
     start = {**LAMINAR, "D0": 14000.0, "gamma_dot_t0": 3.6e-3, "phi0": 0.0, "beta": 0.0}
     fit = fit_nlsq(model, data, space_of("laminar_flow", start))
@@ -232,7 +233,7 @@ def test_laminar_flow_from_a_start_well_off():
 def test_bad_input_is_one_sentence(static):
     model, data, space = static
     with pytest.raises(ValueError, match="LaminarFlow needs D0"):
-        fit_nlsq(LaminarFlow(), data, space)
+        fit_nlsq(LaminarFlow(gap=2e6), data, space)
     nothing = TwoTimeData(data.c2.at[2].set(jnp.nan), data.t, data.q, data.phi)
     with pytest.raises(ValueError, match="phi = 100 degree has no usable pixel"):
         fit_nlsq(model, nothing, space)

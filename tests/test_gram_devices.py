@@ -26,7 +26,7 @@ import jax.numpy as jnp, numpy as np, twotime as tt
 t, found = np.arange(1, 42) * 0.1, {}
 model, truth, free, angles = {
     "static": (tt.StaticDiffusion(), [9e3, -0.4, 500.0], ("D0", "alpha"), 3),
-    "laminar_flow": (tt.LaminarFlow(), [9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0],
+    "laminar_flow": (tt.LaminarFlow(gap=2e6), [9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0],
         ("D0", "gamma_dot_t0"), 1),
 }[sys.argv[2]]
 space = tt.ParameterSpace.from_config({"analysis_mode": sys.argv[2]})
@@ -89,7 +89,7 @@ def test_two_processes_give_the_answer_of_one(tmp_path):
 
 
 def problem(angles):
-    model, params = tt.LaminarFlow(), jnp.asarray([9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0])
+    model, params = tt.LaminarFlow(gap=2e6), jnp.asarray([9e3, 0.2, 0.0, 2e-3, 0.3, 0.0, 4.0])
     data = tt.simulate(
         model, params, t=jnp.arange(1, 31) * 0.1, q=0.005, phi=jnp.linspace(0.0, 60.0, angles),
         contrast=0.3, offset=1.0, noise=0.01, key=jax.random.key(1),

@@ -29,9 +29,9 @@ def factored_gram(*settings, **shift):
 
 CASES = {
     "static": (StaticDiffusion(), [2000.0, 0.1, 10.0]),
-    "laminar": (LaminarFlow(), [2000.0, 0.1, 10.0, 3e-3, 0.1, 0.0, 3.0]),
+    "laminar": (LaminarFlow(gap=2e6), [2000.0, 0.1, 10.0, 3e-3, 0.1, 0.0, 3.0]),
     "homodyne": (
-        LaminarFlow(shear_convention="homodyne"),
+        LaminarFlow(gap=2e6, shear_convention="homodyne"),
         [2000.0, 0.1, 10.0, 3e-3, 0.1, 0.0, 3.0],
     ),
     "two": (

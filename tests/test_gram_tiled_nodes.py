@@ -13,9 +13,9 @@ from twotime.models.base import Terms
 TILE, FRAMES = 60, 300
 T = jnp.arange(1, FRAMES + 1) * 0.1
 SLOW = {
-    "laminar": (tt.LaminarFlow(), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]),
+    "laminar": (tt.LaminarFlow(gap=2e6), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]),
     "homodyne": (
-        tt.LaminarFlow(shear_convention="homodyne"), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]
+        tt.LaminarFlow(gap=2e6, shear_convention="homodyne"), [60.0, 0.3, 5.0, 4e-6, 0.4, 1e-6, 3.0]
     ),
     "two": (
         tt.TwoComponent(),

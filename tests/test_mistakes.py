@@ -1,15 +1,24 @@
 """Mistakes that people make, and the answer that each gets: one sentence that says what to do."""
 
+import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
 import yaml
+from cases import BY_NAME
 
+import twotime as tt
 from twotime import cli
+from twotime.data import load_with_report
+from twotime.data.level import check_points
 
 GOOD = """\
 analysis_mode: static
@@ -131,6 +140,65 @@ COMMANDS = {
     "negative noise": ("simulate run.yaml -o a.h5 --noise -1", 1, "--noise"),
 }  # fmt: skip
 
+LAG = np.abs(np.subtract.outer(np.arange(24.0), np.arange(24.0)))
+DECAY = 1 + 0.3 * np.exp(-LAG / 5)
+
+
+def array(values, **others):
+    """Named arrays in data.npz: matrices of one wavevector."""
+    count = len(np.atleast_1d(values))
+    axes = {"q": [0.01] * count, "phi": np.arange(count) * 45.0, "dt": 0.5}
+    return lambda: np.savez("data.npz", c2=values, **axes | others)
+
+
+def bare(values):
+    """An array without a name in data.npy."""
+    return lambda: np.save("data.npy", values, allow_pickle=True)
+
+
+def written(name, content):
+    return lambda: Path(name).write_bytes(content)
+
+
+SELECT = "scattering:\n    wavevector_q: 0.01"
+FROM_NPY = "{scattering: {wavevector_q: 0.01, phi_angles: [0.0]}, dt: 0.5}"
+NO_ANGLES = "{scattering: {wavevector_q: 0.01}, dt: 0.5}"
+NO_DT = "{scattering: {wavevector_q: 0.01, phi_angles: [0.0]}}"
+NAN = np.full_like(DECAY, np.nan)
+
+# What `fit` says of data: the file, how it is made, analyzer_parameters, and the answer.
+DATA = {
+    "csv": ("data.csv", written("data.csv", b"1.3, 1.2"), "", "data.csv: this is not a two-time"),
+    "empty": ("data.npz", written("data.npz", b""), "", "data.npz: the file is empty"),
+    "truncated": ("data.npz", written("data.npz", b"PK\3\4 and no more"), "", "is truncated"),
+    "pickled": ("data.npy", bare(np.array([DECAY, None], object)), FROM_NPY, "pickled objects"),
+    "complex": ("data.npy", bare(DECAY + 0j), FROM_NPY, "complex128; expected real numbers"),
+    "rectangular": ("data.npy", bare(DECAY[:, :20]), FROM_NPY, r"shape \(24, 20\); expected"),
+    "one axis": ("data.npy", bare(DECAY[0]), FROM_NPY, r"shape \(24,\); expected"),
+    "four axes": ("data.npy", bare(DECAY[None, None]), FROM_NPY, r"shape \(1, 1, 24, 24\)"),
+    "no angles": ("data.npy", bare(np.stack([DECAY] * 3)), NO_ANGLES,
+                  "angles of its 3 matrices and .*phi_angles gives none; expected one per matrix"),
+    "too few angles": ("data.npy", bare(np.stack([DECAY] * 3)), FROM_NPY, "phi_angles gives 1;"),
+    "no dt": ("data.npy", bare(DECAY), NO_DT, "time between frames; set analyzer_parameters.dt"),
+    "another dt": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.01}, dt: 0.7}",
+                   "dt is 0.7 s in the configuration and 0.5 s in the file"),
+    "another q": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.5}}",
+                  "no wavevector within 5.00% of q = 0.5 1/Å; the file holds 0.01"),
+    "only NaN": ("data.npz", array([NAN]), "", "no usable point.*; check the file"),
+    "one of two NaN": ("data.npz", array([DECAY, NAN]), "", "phi = 45 .*leave this angle out"),
+    "not symmetric": ("data.npz", array([DECAY + np.tril(LAG)]), "", "its halves differ by up to"),
+    "percent": ("data.npz", array([100 * DECAY]), "", "look like percent; .*scaling.offset: {min"),
+    "all ones": ("data.npz", array([np.ones_like(DECAY)]), "", "Nothing to fit: c2 is 1 on"),
+    "beyond the end": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.01}, "
+                       "end_frame: 25}", "end_frame is 25 but the file has 24 frames"),
+    "two frames": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.01}, "
+                   "start_frame: 20, end_frame: 21}", "Too few data: 1 usable .* 4 unknowns"),
+    "three points": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.01}, "
+                     "start_frame: 20, end_frame: 22}", "Too few data: 3 usable .* 4 unknowns"),
+    "nothing in it": ("empty.h5", lambda: h5py.File("empty.h5", "w").close(), "", "holds nothing"),
+    "a folder": (".", lambda: None, "", "expected a data file, got a folder"),
+}  # fmt: skip
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
@@ -171,6 +239,160 @@ def test_a_mistake_on_the_command_line_is_named(place, capsys, mistake):
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
     assert re.search(told, err), err
     assert {p.name for p in place.iterdir()} == before
+
+
+@pytest.mark.parametrize("mistake", DATA)
+def test_a_mistake_in_the_data_is_named_before_a_fit(place, capsys, mistake):
+    file, make, section, told = DATA[mistake]
+    make()
+    text = changed(("data.npz", file))
+    config = yaml.safe_load(text)
+    if section:
+        config["analyzer_parameters"] = yaml.safe_load(section)
+    Path("run.yaml").write_text(yaml.safe_dump(config))
+    out, err = answer(capsys, ["fit", "run.yaml"], 1)
+    assert out == "" and re.search(f"^error: .*{told}", err, re.MULTILINE), err
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("values", [DECAY - 1, np.exp(-LAG / 5)], ids=["c2 - 1", "g1"])
+def test_numbers_near_0_are_recognised_with_the_key_that_says_so(place, capsys, values):
+    array([values])()
+    _, report = load_with_report(tt.ConfigManager.from_yaml("run.yaml"))
+    assert any("taken as 0" in x and "experimental_data.baseline" in x for x in report.notes)
+
+
+@pytest.mark.parametrize(("q", "notes"), [(0.0100003, 0), (0.0103, 1)])
+def test_a_wavevector_is_remarked_upon_from_one_percent(place, q, notes):
+    array([DECAY])()
+    Path("run.yaml").write_text(changed(("0.01", str(q))))
+    _, report = load_with_report(tt.ConfigManager.from_yaml("run.yaml"))
+    assert len(report.notes) == notes
+
+
+def test_what_is_estimated_from_the_data_is_worth_no_warning(place, capsys):
+    Path("run.yaml").write_text(parameters("{D_offset: {value: 2.0e3, vary: false}}"))
+    assert answer(capsys, ["validate", "run.yaml"], 0)[1] == ""
+    given = "D0: 1.0e3, alpha: 0.0, D_offset: {value: 2.0e3, vary: false}"
+    Path("run.yaml").write_text(parameters(f"{{{given}}}"))
+    assert "D_offset / D0 = 2 is above 0.5" in answer(capsys, ["validate", "run.yaml"], 0)[1]
+
+
+def test_a_platform_that_is_not_there_is_one_sentence(place):
+    done = subprocess.run(
+        [sys.executable, "-m", "twotime", "doctor"], text=True, capture_output=True,
+        env=os.environ | {"JAX_PLATFORMS": "cuda"},
+    )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: JAX_PLATFORMS is 'cuda', which JAX does not find here")
+
+
+CASE = BY_NAME["static"]
+LAW, MADE, SPACE, KEY = CASE.model, CASE.data, CASE.space, jax.random.key(0)
+AXES = {"t": MADE.t, "q": 0.01, "phi": [0.0]}
+NOISE = {"contrast": 0.3, "offset": 1.0, "noise": 0.01, "key": KEY}
+
+
+def fitted(**changes):
+    return tt.fit_nlsq(LAW, dataclasses.replace(MADE, **changes), SPACE)
+
+
+# Calls from Python and the sentence that each raises.
+CALLS = {
+    "too few parameters": (lambda: tt.correlation(LAW, [2e4, 0.0], **AXES),
+                           "has 3 parameters, D0, alpha, D_offset; got an array of shape .2,"),
+    "nine parameters": (lambda: tt.correlation(tt.LaminarFlow(gap=2e6), np.ones(9), **AXES),
+                        "LaminarFlow has 7 parameters"),
+    "an angle that is no list": (lambda: tt.correlation(LAW, CASE.truth, **AXES | {"phi": 0.0}),
+                                 r"phi has shape \(\) .*phi=\[0.0\] for one"),
+    "a q too many": (lambda: tt.correlation(LAW, CASE.truth, **AXES | {"q": [0.01, 0.02]}),
+                     r"q \(2,\); expected one angle for each matrix"),
+    "times that are no pairs": (
+        lambda: tt.correlation_at(LAW, CASE.truth, 0.1, 0.2, **AXES | {"phi": 0.0}),
+        r"t1 and t2 have shapes \(\) and \(\); expected \(pair,\) both"),
+    "a class for a law": (lambda: tt.correlation(tt.StaticDiffusion, CASE.truth, **AXES),
+                          r"must be a law, StaticDiffusion\(\) say"),
+    "no gap": (lambda: tt.LaminarFlow(), r"gap of the shear cell is missing \[Å\]; .*gap=2e6"),
+    "a negative gap": (lambda: tt.LaminarFlow(gap=-1.0), r"gap must be positive \[Å\]; got -1"),
+    "a negative q": (lambda: fitted(q=-0.01), r"q must be positive \[1/Å\]; got -0.01"),
+    "not symmetric": (lambda: fitted(c2=np.asarray(MADE.c2) + 0.1 * np.tril(np.ones((40, 40)))),
+                      r"c2 of matrix 0 is not symmetric: .* at \(\d+, \d+\); expected the same"),
+    "a complex c2": (lambda: fitted(c2=np.asarray(MADE.c2) + 0j), "type complex128; expected real"),
+    "a negative sigma": (lambda: fitted(sigma=-1.0), "sigma is -1 at a used point of phi = 0"),
+    "times backwards": (lambda: fitted(t=MADE.t[::-1]), "t must be finite, increasing times"),
+    "one frame": (lambda: fitted(c2=MADE.c2[:, :1, :1], t=MADE.t[:1]), "t holds one time"),
+    "c2 - 1": (lambda: fitted(c2=MADE.c2 - 1), r"look like c2 - 1 .*TwoTimeData\(..., baseline=0"),
+    "another order": (lambda: tt.fit_nlsq(MADE, LAW, SPACE), "expected a law, TwoTimeData and a"),
+    "angles in another order": (lambda: tt.fit_sequential(MADE, LAW, SPACE), "in this order; got"),
+    "a profile in another order": (lambda: tt.profile(MADE, LAW, SPACE, None, "D0", [1.0]),
+                                   "in this order; got"),
+    "a dictionary for the space": (lambda: tt.fit_nlsq(LAW, MADE, {"D0": 1e4}), "got .*, dict"),
+    "a number for the key": (lambda: tt.fit_nlsq(LAW, MADE, SPACE, starts=3, key=0),
+                             r"key is 0; expected a random key: jax.random.key\(0\)"),
+    "the same in a simulation": (lambda: tt.simulate(LAW, CASE.truth, **AXES | NOISE | {"key": 0}),
+                                 "key is 0; expected a random key"),
+    "negative noise": (lambda: tt.simulate(LAW, CASE.truth, **AXES | NOISE | {"noise": -1.0}),
+                       "noise is -1.0; expected standard deviations"),
+    "a path for a configuration": (lambda: tt.load_data("run.yaml"),
+                                   r"load_data got str; expected a ConfigManager: .*from_yaml"),
+    "sections for a configuration": (lambda: tt.build_model({"analysis_mode": "static"}),
+                                     "build_model got dict; expected a ConfigManager"),
+    "fits without names": (lambda: tt.compare([1, 2]), "compare got list; expected fits by name"),
+    "a list of data": (lambda: tt.join([MADE, MADE]), r"join got list; .*join\(one, another\)"),
+}  # fmt: skip
+
+
+def answers_to_calls():
+    """What each call raises, by its name."""
+    found = {}
+    for name, (call, _) in CALLS.items():
+        try:
+            found[name] = f"no error: {call()}"
+        except (TypeError, ValueError) as error:
+            found[name] = str(error)
+    return found
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """The same from a process of its own, in which types are not checked at each call."""
+    code = "import json, test_mistakes as here; print(json.dumps(here.answers_to_calls()))"
+    env = os.environ | {"JAX_ENABLE_X64": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        text=True,
+        capture_output=True,
+        env=env,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mistake", CALLS)
+def test_a_mistake_in_a_call_is_one_sentence(answers, mistake):
+    assert re.search(CALLS[mistake][1], answers[mistake]) and "\n" not in answers[mistake]
+
+
+def test_starts_of_a_space_with_every_value_are_that_space():
+    (found,) = tt.estimate_starts(LAW, MADE, SPACE)
+    assert found.values == SPACE.values
+
+
+def test_frames_that_are_not_symmetric_are_seen_in_the_middle_of_a_matrix():
+    c2 = np.array(MADE.c2)
+    c2[1, 18:21, 25] += 0.1
+    with pytest.raises(ValueError, match="c2 of matrix 1 is not symmetric: .* at .20, 25."):
+        check_points(dataclasses.replace(MADE, c2=c2))
+
+
+def test_halves_of_which_one_is_empty_or_masked_may_differ():
+    c2, below = np.asarray(MADE.c2), np.tril(np.ones((40, 40), bool), -1)
+    for empty in (0.0, np.nan):
+        check_points(dataclasses.replace(MADE, c2=np.where(below, empty, c2)))
+    mask = np.broadcast_to(~below, c2.shape)
+    check_points(dataclasses.replace(MADE, c2=c2 + below, mask=mask))
+    check_points(dataclasses.replace(MADE, sigma=np.where(np.eye(40) > 0, 0.0, np.ones(c2.shape))))
 
 
 def test_hdf5_as_the_format_means_any(place, capsys):
@@ -225,6 +447,9 @@ def test_a_configuration_for_a_data_file_is_ready(place, capsys):
 
 
 def test_what_a_data_file_does_not_give_is_named(place, capsys):
+    answer(capsys, ["init", "data.npz", "-o", "shear.yaml", "--model", "laminar_flow"], 0)
+    _, err = answer(capsys, ["validate", "shear.yaml"], 1)
+    assert err.count("\n") == 1 and "laminar_flow needs the gap of the shear cell" in err
     np.save("bare.npy", np.ones((3, 6, 6)))
     out, _ = answer(capsys, ["init", "bare.npy", "-o", "deep.yaml"], 0)
     missing = re.findall(r"missing: (\S+),", out)

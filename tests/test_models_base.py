@@ -24,9 +24,9 @@ LAG = np.abs(T[:, None] - T)
 ALL = [
     tt.StaticDiffusion(),
     tt.StaticDiffusion(integration="exact"),
-    tt.LaminarFlow(),
-    tt.LaminarFlow(integration="exact"),
-    tt.LaminarFlow(shear_convention="homodyne"),
+    tt.LaminarFlow(gap=2e6),
+    tt.LaminarFlow(gap=2e6, integration="exact"),
+    tt.LaminarFlow(gap=2e6, shear_convention="homodyne"),
     tt.TwoComponent(),
     tt.TwoComponent(integration="exact"),
 ]
@@ -155,7 +155,7 @@ def test_sinc_and_its_derivative(x):
 
 @pytest.mark.parametrize("integration", ["trapezoid", "exact"])
 def test_without_shear_the_flow_stands_still(integration):
-    flow = c_of(tt.LaminarFlow(integration=integration), [*STATIC, 0.0, 0.3, 0.0, 5.0])
+    flow = c_of(tt.LaminarFlow(gap=2e6, integration=integration), [*STATIC, 0.0, 0.3, 0.0, 5.0])
     static = c_of(tt.StaticDiffusion(integration=integration), STATIC)
     np.testing.assert_allclose(flow, static, rtol=1e-9)
 
@@ -180,7 +180,7 @@ def test_f0_and_f2_are_one_parameter():
     )
 
 
-@pytest.mark.parametrize("model", [tt.LaminarFlow(), tt.TwoComponent()], ids=repr)
+@pytest.mark.parametrize("model", [tt.LaminarFlow(gap=2e6), tt.TwoComponent()], ids=repr)
 def test_only_the_angle_to_the_flow_counts(model):
     theta = np.array(typical(model))
     turned = theta + 25.0 * np.eye(len(theta))[-1]
@@ -262,7 +262,7 @@ def test_unknown_choices_are_refused():
     with pytest.raises((ValueError, TypeError), match="integration"):
         tt.TwoComponent(integration="euler")
     with pytest.raises((ValueError, TypeError), match="shear_convention"):
-        tt.LaminarFlow(shear_convention="mine")
+        tt.LaminarFlow(gap=2e6, shear_convention="mine")
 
 
 @pytest.mark.slow

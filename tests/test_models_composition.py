@@ -81,7 +81,8 @@ def test_named_laws_are_their_formulas(name):
 def test_named_laws_keep_their_names_and_orders():
     assert tt.StaticDiffusion.names == tt.StaticDiffusion().names == ("D0", "alpha", "D_offset")
     for law in LAWS.values():
-        assert law.names == law().names and law.parameters == law().parameters
+        made = law(**({"gap": 2e6} if law is tt.LaminarFlow else {}))
+        assert law.names == made.names and law.parameters == made.parameters
     assert tt.LaminarFlow.names[3:] == ("gamma_dot_t0", "beta", "gamma_dot_t_offset", "phi0")
     assert tt.TwoComponent.names[6:] == (
         "v0", "beta", "v_offset", "f0", "f1", "f2", "f3", "phi0",

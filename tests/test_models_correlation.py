@@ -12,7 +12,7 @@ Q = 0.003
 T = jnp.asarray(0.1 * np.arange(1, 9))
 PHI = jnp.asarray([10.0, 65.0])
 FLOW = jnp.asarray([2e4, 0.3, 1e3, 1e-3, -0.4, 2e-4, 6.0])
-EXACT = tt.LaminarFlow(integration="exact")
+EXACT = tt.LaminarFlow(gap=2e6, integration="exact")
 
 
 def test_plane_is_symmetric_with_the_angles_in_order():
@@ -26,7 +26,7 @@ def test_plane_is_symmetric_with_the_angles_in_order():
 
 @pytest.mark.parametrize("integration", ["trapezoid", "exact"])
 def test_pairs_are_the_plane_in_either_order(integration):
-    model = tt.LaminarFlow(integration=integration)
+    model = tt.LaminarFlow(gap=2e6, integration=integration)
     c = tt.correlation(model, FLOW, t=T, q=Q, phi=PHI)[1]
     row, column = np.indices((8, 8)).reshape(2, -1)
     pairs = tt.correlation_at(model, FLOW, T[row], T[column], t=T, q=Q, phi=PHI[1])

@@ -101,7 +101,7 @@ def test_with_the_components_exchanged_velocities_may_also_be_steady():
 
 
 def test_models_without_a_fraction_change_their_rates_alone():
-    flow = tt.LaminarFlow()
+    flow = tt.LaminarFlow(gap=2e6)
     scene = Scene(flow.names, T, 0.005, {}, {})
     kinds = Alternatives(scene, flow.composition.rates)(PARAMS[:7])
     assert len(kinds) == 2 and all(np.isfinite(kind).all() for kind in kinds)

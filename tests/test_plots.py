@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BY_NAME
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from test_results import make
 
@@ -120,9 +121,28 @@ def test_an_angle_without_pixels_is_drawn_empty():
     plots.cuts(arrays(1, mask=mask)).canvas.draw()
 
 
-def test_scaling_marks_bounds():
-    figure = plots.scaling(make())
+DEUTERANOPIA = np.array(  # Machado, Oliveira and Fernandes 2009, complete
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+)
+
+
+def test_colours_are_apart_for_readers_without_red_and_green():
+    rgb = np.array([to_rgb(colour) for colour in plots.COLOURS])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    for seen in (linear, linear @ DEUTERANOPIA.T):
+        xyz = seen @ [[0.434, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1899, 0.0722, 0.8730]]
+        root = np.cbrt(np.clip(xyz, 0, None))
+        red, green, blue = root.T
+        lab = np.stack([116 * green - 16, 500 * (red - green), 200 * (green - blue)], axis=1)
+        apart = np.linalg.norm(lab[:, None] - lab, axis=2) + 1e3 * np.eye(len(lab))
+        assert apart.min() > 15
+
+
+def test_scaling_marks_bounds_and_has_error_bars():
+    figure = plots.scaling(make(scaling_deviation=jnp.array([[0.02, 0.01], [jnp.inf, 0.03]])))
     contrast, offset = figure.axes
+    (bar,) = contrast.collections[0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [0.28, 0.32])
     assert contrast.get_ylabel() == "contrast" and offset.get_xlabel() == "φ [degree]"
     np.testing.assert_allclose(contrast.lines[0].get_ydata(), [0.3, 0.25])
     np.testing.assert_allclose(contrast.lines[2].get_xdata(), [60.0])
@@ -235,4 +255,5 @@ def test_a_profile_is_drawn_with_the_intervals_that_it_reaches():
     ax = tt.plots.profile(found, "alpha", unit="s")
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
     assert texts == ["68 %: 2.80 to 3.20 (half width 0.20)", "95 %: wider than the values profiled"]
+    assert [float(line.get_ydata()[0]) for line in ax.lines[:2]] == [1.0, pytest.approx(1.96**2)]
     assert ax.get_xlabel() == "alpha [s]" and ax.get_ylabel()

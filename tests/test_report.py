@@ -13,6 +13,7 @@ import pytest
 from test_results import make, misfit
 
 import twotime as tt
+from twotime.fit import Profile
 from twotime.models.base import Curve
 from twotime.report import Description, between, error_text, fitted, with_error
 from twotime.results.storage import Provenance, describe
@@ -199,7 +200,14 @@ def public_values():
         (tt.REGISTRIES["static"], ("1000", "Å²/s", "0.5"), "<td>100000</td>"),
         (data, ("0.00341", "0, 40", "25 % of the points", "1, 2, 3, 4"), "<td>0.00341</td>"),
         (make(), ("1234.6",), "<td>1234.6</td>"),
-    ]
+        (tt.ParameterManager.from_config({"analysis_mode": "two_component"}),
+         ("ParameterManager", "D0_ref", "10000"), "<td>alpha_ref</td>"),
+        (Profile(jnp.arange(60.0), 7 + jnp.arange(60.0), jnp.arange(60.0)),
+         ("35", "rows more"), "<td>66</td>"),
+        (tt.OneTime(jnp.array([0.5]), jnp.full((1, 1, 1), 1.25), jnp.full((1, 1, 1), 0.01),
+                    np.ones((1, 2)), np.ones(1), np.ones(1)), ("τ [s]", "1.25"), "<td>0.01</td>"),
+        (misfit(), ("Structure: the ", "lags", "frames"), "<td>lags</td>"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("value", "numbers", "cell"), public_values())
@@ -250,7 +258,8 @@ def test_parameters_as_an_xarray_data_set_or_how_to_install_it(monkeypatch):
     given = {}
     fake = types.SimpleNamespace(Dataset=lambda columns, **rest: given.update(columns, **rest))
     monkeypatch.setitem(sys.modules, "xarray", fake)
-    make().to_xarray()
+    make(scaling_deviation=jnp.array([[0.02, 0.01], [0.03, 0.04]])).to_xarray()
+    assert given["contrast_uncertainty"][1].tolist() == pytest.approx([0.02, 0.03], nan_ok=True)
     assert given["value"][0] == "parameter" and given["value"][1][0] == 1234.567890123456
     assert np.isnan(given["uncertainty"][1][3]) and given["unit"][1][0] == "Å²/s^(1+α)"
     assert given["contrast"][0] == "matrix" and list(given["coords"]["phi"][1]) == [0.0, 60.0]

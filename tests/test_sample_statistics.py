@@ -243,7 +243,7 @@ def laminar_case():
     }  # fmt: skip
     space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"}).with_values(values)
     space = space.with_vary(dict.fromkeys(values, True))
-    return tt.LaminarFlow(), values, space, 0.003, [0.0, 60.0, 120.0]
+    return tt.LaminarFlow(gap=2e6), values, space, 0.003, [0.0, 60.0, 120.0]
 
 
 def two_component_case():

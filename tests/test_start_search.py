@@ -14,7 +14,7 @@ from twotime.start.coarse import coarse_grain
 T, PHI, Q = np.arange(1, 81) * 0.1, np.array([0.0, 30.0, 60.0]), 0.005
 CASES = {
     "static": (tt.StaticDiffusion(), [9000.0, -0.4, 500.0]),
-    "laminar_flow": (tt.LaminarFlow(), [9000.0, 0.2, 100.0, 2e-3, 0.3, 0.0, 4.0]),
+    "laminar_flow": (tt.LaminarFlow(gap=2e6), [9000.0, 0.2, 100.0, 2e-3, 0.3, 0.0, 4.0]),
     "two_component": (
         tt.TwoComponent(),
         [4e3, 0.1, 0.0, 8e3, -0.2, 0.0, 700.0, 0.2, 0.0, 0.4, 0.02, 0.0, 0.0, 0.0],

@@ -18,7 +18,7 @@ PHI = np.array([-45.0, 0.0, 45.0, 90.0])
 def sheared():
     """Laminar flow with a gap of 0.2 mm, dt 0.1 s, q 0.005 1/Å, flow at 45 degrees."""
     data = tt.simulate(
-        tt.LaminarFlow(), np.array([1e4, 0.0, 0.0, 4e-4, 0.0, 0.0, 45.0]),
+        tt.LaminarFlow(gap=2e6), np.array([1e4, 0.0, 0.0, 4e-4, 0.0, 0.0, 45.0]),
         t=0.1 * np.arange(1, 81.0), q=0.005, phi=PHI, contrast=0.25, offset=1.0, noise=0.01,
         key=jax.random.key(0),
     )  # fmt: skip
@@ -85,7 +85,7 @@ def test_right_units_have_no_note(sheared):
     assert told(dataclasses.replace(narrow, c2=same)) == ()
     water = changed(sheared, t=1e-4, q=0.4)
     free = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"})
-    assert units.unit_notes(tt.LaminarFlow(), water, free) == ()
+    assert units.unit_notes(tt.LaminarFlow(gap=2e6), water, free) == ()
 
 
 def test_a_wavevector_that_is_told_as_large_is_told_once(sheared):

@@ -42,11 +42,14 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function that users call under JAX's usual rules, whatever those of the host program.
 
     A host may have promotion of ranks or types raise, or disallow implicit transfers, to find slips
-    in its own code. These hold again when the function returns.
+    in its own code. These hold again when the function returns. A `key` must be a random key.
     """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        key = kwargs.get("key")
+        if key is not None and not hasattr(key, "dtype"):
+            raise TypeError(f"key is {key!r}; expected a random key: jax.random.key(0).")
         with (
             jax.numpy_rank_promotion("allow"),
             jax.numpy_dtype_promotion("standard"),

@@ -1,7 +1,8 @@
 """Tables of texts, as plain text and HTML: what values show of themselves in a notebook."""
 
+from collections.abc import Mapping
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LINES = 36
 """Lines of a table that are printed: with title and rest, a value takes no more than 40."""
@@ -13,6 +14,15 @@ class Table(NamedTuple):
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+
+def number_table(title: str, columns: Mapping[str, Any]) -> Table:
+    """A table of numbers with six digits, and texts; columns are of the same length."""
+    cells = [
+        [x if isinstance(x, str) else f"{float(x):.6g}" for x in column]
+        for column in columns.values()
+    ]
+    return Table(title, tuple(columns), tuple(zip(*cells, strict=True)))
 
 
 def text_table(table: Table) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from twotime.config.files import template, yaml_text
@@ -12,6 +13,8 @@ from twotime.data.selection import Selection
 from twotime.data.source import TwoTimeFile
 from twotime.disk import replacing, write_text
 from twotime.errors import DataError
+from twotime.models.laws import find_law
+from twotime.models.parameters import Setting
 from twotime.results.folder import writing
 from twotime.scaffold import check_new
 
@@ -41,21 +44,31 @@ def configuration_for(
         if abs(chosen - q) > 0.1 * chosen:
             listed = ", ".join(f"{x:.6g}" for x in found)
             raise DataError(f"{data}: holds no matrix near q = {q:g} 1/Å; it holds {listed}.")
-    text, missing = _filled(template(model), data, output, file, chosen, found)
+    needed = [setting for setting in find_law(model).settings if setting.needed]
+    text, missing = _filled(template(model), needed, data, output, file, chosen, found)
     with writing(output), replacing(output) as temporary:
         write_text(temporary, text)
     return missing
 
 
 def _filled(
-    text: str, data: Path, output: Path, file: TwoTimeFile, q: float | None, found: list[float]
+    text: str,
+    needed: Sequence[Setting],
+    data: Path,
+    output: Path,
+    file: TwoTimeFile,
+    q: float | None,
+    found: list[float],
 ) -> tuple[str, tuple[str, ...]]:
-    """A template with the facts of a file, and the keys that it does not give."""
+    """A template with the facts of a file, and the keys that it does not give.
+
+    Settings that a law needs are never in a file: their examples are left out.
+    """
     name = os.path.relpath(data.absolute(), output.absolute().parent)
     law = text.split("# Runs as written")[0]
     missing, facts = [], [f"# {line}" for line in _facts(file, q, found)]
     lines = [*facts, "", *text[text.index("analysis_mode:") :].rstrip().split("\n")]
-    is_parameter = False
+    is_parameter, by_key = False, {setting.path[-1]: setting for setting in needed}
     for k, line in enumerate(lines):
         margin = line[: len(line) - len(line.lstrip())]
         if line.startswith("  file_path:"):
@@ -72,6 +85,10 @@ def _filled(
         elif re.match(r"\s*# dt:", line) and file.times is None:
             missing.append("analyzer_parameters.dt")
             lines[k] = f"{margin}dt:                     # s: not in the file"
+        elif (setting := by_key.get(line.strip().partition(":")[0])) is not None:
+            missing.append(".".join(setting.path))
+            example = f"for example {yaml_text(setting.example)}"
+            lines[k] = f"{margin}{setting.path[-1]}:       # {setting.unit}: your own, {example}"
         is_parameter = line.startswith("parameters:") or (is_parameter and line.startswith(" "))
         if is_parameter:  # what is left out starts at estimates from the data
             lines[k] = f"# {line}"

@@ -76,6 +76,8 @@ def make_law(
     converters = {f.name: f.metadata.get("converter") for f in dataclasses.fields(kind)}
     for setting in settings_of(kind):
         value = lookup(config, setting.path)
+        if value is None and setting.needed:  # a whole configuration without it is refused
+            value = setting.example
         if value is None or found.is_wrong(setting.path):
             continue
         try:

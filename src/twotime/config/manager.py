@@ -38,6 +38,19 @@ class _Setting(property, Generic[Value]):
         def __get__(self, instance: Any, owner: type | None = None, /) -> Value: ...  # type: ignore[override]
 
 
+def check_configuration(verb: str, config: object) -> None:
+    """Refuse what is no configuration, in a function called `verb`.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(config, ConfigManager):
+        raise TypeError(
+            f"{verb} got {type(config).__name__}; expected a ConfigManager: "
+            "ConfigManager.from_yaml(path) or .from_dict(sections)."
+        )
+
+
 @final
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class ConfigManager(Tabled):
@@ -367,9 +380,13 @@ def build_model(config: ConfigManager) -> AbstractTwoTimeModel:
 
     Returns:
         The model of its `analysis_mode`, with the settings that the configuration gives.
+
+    Raises:
+        TypeError: If it is no configuration.
     """
     from twotime.config.laws import make_law
 
+    check_configuration("build_model", config)
     law = make_law(config.get_config(), find_law(config.analysis_mode))
     assert law is not None  # a configuration that exists is valid
     return law

@@ -13,6 +13,7 @@ from twotime.config.parameter_names import SCALING_PARAMS, unknown_name
 from twotime.config.parameter_space import ParameterSpace, check_count
 from twotime.models import findings
 from twotime.models.base import Severity, is_concrete
+from twotime.tables import Table, Tabled
 
 Numbers = Float[Array | np.ndarray, " parameter"]
 Varying = Float[Array | np.ndarray, " varying"]
@@ -73,7 +74,7 @@ def validate_parameters(
 
 
 @final
-class ParameterManager(eqx.Module):
+class ParameterManager(Tabled, eqx.Module):
     """Which parameters vary, and how arrays of those become arrays of all.
 
     Arrays hold physics parameters in canonical order; contrast and offset are never in them.
@@ -105,6 +106,10 @@ class ParameterManager(eqx.Module):
             ConfigurationError: If there are mistakes in it; all are reported at once.
         """
         return cls(ParameterSpace.from_config(config))
+
+    def _shown(self) -> Table | None:
+        table = self.space._shown()
+        return table and table._replace(title=table.title.replace("Space", "Manager"))
 
     # Counts and names
 

@@ -156,11 +156,19 @@ def check_space(
             found.add(paths[name], *faults)
     if found.is_wrong(("parameters",)):
         return False
-    for severity, sentence in findings(space.values, _known_times(config), type(law)):
-        if severity == "error":
-            found.add(("parameters",), sentence)
-        elif severity == "warning":
-            found.remark(("parameters",), sentence)
+    # What is fitted and has no value is estimated from the data: its default is worth no warning.
+    told = {
+        name: x
+        for (name, x), given in zip(space.values.items(), space.own_values, strict=True)
+        if given or not space.vary[name]
+    }
+    for note, severity, values in (
+        (found.add, "error", space.values),
+        (found.remark, "warning", told),
+    ):
+        for is_found, sentence in findings(values, _known_times(config), type(law)):
+            if is_found == severity:
+                note(("parameters",), sentence)
     return True
 
 

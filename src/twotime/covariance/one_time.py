@@ -19,6 +19,8 @@ from twotime.covariance.blocks import single
 from twotime.covariance.noise import Link, Moments, moments_of_frames, photon_powers, solve_noise
 from twotime.covariance.speckle import of_whole_matrices
 from twotime.data.dataset import TwoTimeData
+from twotime.models.base import are_known
+from twotime.tables import Table, Tabled, number_table
 
 _PER_DECADE = 8
 _LONG = 0.7
@@ -26,7 +28,7 @@ _LONG = 0.7
 Lags = Int[np.ndarray, " end"]
 
 
-class OneTime(eqx.Module):
+class OneTime(Tabled, eqx.Module):
     """g2(τ) of each matrix in each period.
 
     Attributes:
@@ -44,6 +46,13 @@ class OneTime(eqx.Module):
     periods: Float[np.ndarray, "period 2"]
     q: Float[np.ndarray, " angle"]
     phi: Float[np.ndarray, " angle"]
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.g2) != 3:
+            return None
+        title = f"OneTime: g2 of {len(self.phi)} matrices in {len(self.periods)} periods; the first"
+        columns = {"τ [s]": self.tau, "g2": self.g2[0, 0], "±": self.error[0, 0]}
+        return number_table(title, columns)
 
     def to_csv(self) -> str:
         """A table with a row for each matrix, period and lag."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from twotime.config.manager import ConfigManager
+from twotime.config.manager import ConfigManager, check_configuration
 from twotime.data.containers import about, array_in, container, open_arrays
 from twotime.data.dataset import TwoTimeData, join, one_if_same
 from twotime.data.level import baseline_of, level_of
@@ -99,12 +99,14 @@ def load_data(config: ConfigManager) -> TwoTimeData:
     Raises:
         DataNotFoundError: If there is no such file.
         DataError: If the file is damaged or does not hold what is selected.
+        TypeError: If it is no configuration.
     """
     return load_with_report(config)[0]
 
 
 def load_with_report(config: ConfigManager) -> Loaded:
     """As `load_data`, with a report of the source and of what was left out."""
+    check_configuration("load_data", config)
     paths, selection = config.data_file_paths, Selection.from_config(config)
     if config.q_mode == "each" and not isinstance(selection.q, float):
         raise ConfigurationError(
@@ -282,7 +284,8 @@ def _baseline(
     if said == 1:
         return said, ()
     source = f"{level}" if file.baseline is None else "the file says so"
-    return said, (f"the baseline of c2 is taken as 0 ({source}); its offset is fitted near 0",)
+    note = f"the baseline of c2 is taken as 0 ({source}); its offset is fitted near 0; to choose"
+    return said, (f"{note}, set experimental_data.baseline",)
 
 
 def _notes(file: TwoTimeFile, selection: Selection, data: TwoTimeData) -> tuple[str, ...]:

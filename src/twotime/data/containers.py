@@ -422,6 +422,8 @@ def _foreign(path: Path, head: bytes) -> str:
     for start, kind, fix in _FOREIGN:
         if head.startswith(start):
             return f"this is {kind}; expected HDF5, npz or npy content; {fix}."
+    if not head:
+        return "the file is empty; expected HDF5, npz or npy content; copy it again."
     if path.suffix in (".yaml", ".yml", ".json"):
         return "this is a configuration; expected a data file; check it by `twotime validate`."
     return (

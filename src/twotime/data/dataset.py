@@ -89,6 +89,11 @@ class TwoTimeData(Tabled, eqx.Module):
 
     def __check_init__(self) -> None:
         shape = self.c2.shape
+        if not jnp.issubdtype(self.c2.dtype, jnp.floating):
+            raise ValueError(
+                f"c2 is of type {self.c2.dtype}; expected real numbers; give the real part, or "
+                "np.asarray(c2, float)."
+            )
         if len(shape) != 3 or shape[1] != shape[2]:
             raise ValueError(
                 f"c2 has shape {shape}; expected (angle, time, time); "
@@ -310,8 +315,9 @@ def join(*data: TwoTimeData) -> TwoTimeData:
     Raises:
         ValueError: If there are none, or their times, baselines or kinds of sigma differ.
     """
-    if not data:
-        raise ValueError("join got no data; expected at least one TwoTimeData.")
+    if not data or not all(isinstance(x, TwoTimeData) for x in data):
+        got = ", ".join(type(x).__name__ for x in data) or "nothing"
+        raise ValueError(f"join got {got}; expected values of TwoTimeData: join(one, another).")
     first = data[0]
     for k, other in enumerate(data[1:], start=2):
         check_alike("join", first, other, k)

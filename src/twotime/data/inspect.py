@@ -1,6 +1,7 @@
 """What a two-time file holds, told without a configuration."""
 
 import contextlib
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from twotime.data.readers import open_source
 from twotime.data.source import Bin, TwoTimeFile
 from twotime.data.stripes import stripe_notes
 from twotime.errors import DataError
+from twotime.tables import LINES
 
 _WHOLE = 1500
 """Frames up to which matrices are read whole; of longer ones a few rows."""
@@ -79,6 +81,14 @@ class FileSummary(NamedTuple):
     def phi(self, q: float) -> tuple[float, ...]:
         """Angles of the bins at one of the wavevectors `q`, in the file's order [degree]."""
         return tuple(b.phi for b in self.file.bins if b.q == q and b.phi is not None)
+
+    def __repr__(self) -> str:
+        lines = str(self).split("\n")
+        left = len(lines) - LINES
+        return "\n".join([*lines[:LINES], *([f"… and {left} lines more"] if left > 0 else [])])
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(repr(self))}</pre>"
 
     def __str__(self) -> str:
         file = self.file

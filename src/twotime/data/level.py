@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
+from twotime.data.matrices import ASYMMETRY
 
 _LAGS = 48
 _LONG = 0.7
@@ -24,6 +25,8 @@ _SLACK = 0.05
 _PERCENT = 20.0
 """A baseline from here to 500 is one in percent."""
 _ROUNDING = 16
+_ROWS = 16
+"""Rows that are held against their columns."""
 
 AtLags = Float[np.ndarray, "angle lag"]
 
@@ -122,6 +125,48 @@ def _evidence(
 def baseline_of(level: Level) -> float:
     """The baseline that data have: 0 or 1, whichever is nearer to their long lags."""
     return 0.0 if level.long < 0.5 else 1.0
+
+
+def check_points(data: TwoTimeData) -> None:
+    """Refuse matrices without a usable point or not symmetric, and a sigma that is no deviation.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    sigma = None if data.sigma is None else np.broadcast_to(data.sigma, data.c2.shape)
+    for k, phi in enumerate(np.asarray(data.phi)):
+        used = np.asarray(data.usable(k))
+        if not used.any():
+            raise ValueError(
+                f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
+                "masked or not finite); leave this angle out with phi_filtering."
+            )
+        if sigma is not None and not np.all(sigma[k][used] > 0):
+            raise ValueError(
+                f"sigma is {np.min(sigma[k][used]):g} at a used point of phi = {phi:g} degree; "
+                "expected positive standard deviations; mask such points or leave sigma out."
+            )
+    _check_symmetry(data)
+
+
+def _check_symmetry(data: TwoTimeData) -> None:
+    """Refuse matrices whose halves differ in a few rows; one may hold nothing (0, NaN, masked)."""
+    n = data.t.shape[0]
+    rows = np.unique(np.linspace(0, n - 1, _ROWS).astype(int))
+    c2, mask = np.asarray(data.c2), data.mask if data.mask is None else np.asarray(data.mask)
+    halves = c2[:, rows], c2[:, :, rows].swapaxes(1, 2)
+    known = np.logical_and(*(np.isfinite(half) & (half != 0) for half in halves))
+    if mask is not None:
+        known &= mask[:, rows] & mask[:, :, rows].swapaxes(1, 2)
+    difference = np.abs(np.subtract(*halves, where=known, out=np.zeros(known.shape)))
+    k, i, j = np.unravel_index(np.argmax(difference), difference.shape)
+    if difference[k, i, j] > ASYMMETRY * np.max(np.abs(halves[0]), where=known, initial=0.0):
+        i = rows[i]
+        raise ValueError(
+            f"c2 of matrix {k} is not symmetric: {c2[k, i, j]:.6g} at frames ({i}, {j}), "
+            f"{c2[k, j, i]:.6g} at ({j}, {i}); expected the same. Only t1 < t2 is fitted: give the "
+            "mean of both halves, (c2 + c2.swapaxes(1, 2)) / 2, or NaN below the diagonal."
+        )
 
 
 def check_level(data: TwoTimeData, space: ParameterSpace, n_unknown: int) -> None:

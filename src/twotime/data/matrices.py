@@ -14,7 +14,7 @@ from twotime.errors import DataError
 Side = Literal["upper", "lower", "mean"]
 Bins = tuple[PlacedBin, ...]
 
-_ASYMMETRY = 1e-5
+ASYMMETRY = 1e-5
 _FEW_ZEROS = 1e-3
 _NORMALISED = 0.9
 _AT_ONCE, _ALIGNMENT = 512, 64
@@ -80,7 +80,8 @@ def read_matrices(
             side = _side(b, c2[k], average_triangles)
             _complete(c2[k], side)
             stored = b.cut(arrays, frames, frames, file.mask) != 0 if file.mask else None
-            mask[k] = _usable(b, c2[k], stored, side)
+            fix = "leave this angle out with phi_filtering" if len(bins) > 1 else "check the file"
+            mask[k] = _usable(b, c2[k], stored, side, fix)
             if all(is_empty(c2[k, rows][mask[k, rows]]) for rows in _strips(count)):
                 empty.append(b)
                 continue
@@ -201,7 +202,7 @@ def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
         return "upper"
     if not has_above:
         return "lower"
-    if largest <= _ASYMMETRY * scale:
+    if largest <= ASYMMETRY * scale:
         return "upper"
     turned, slack = matrix[::-1], _ASYMMETRY * scale
     if np.allclose(turned, turned.T, rtol=0, atol=slack, equal_nan=True):
@@ -253,7 +254,7 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
+def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side, fix: str) -> Mask:
     """Points off the diagonal that are finite and not masked in the file."""
     used = np.isfinite(matrix)
     np.fill_diagonal(used, False)
@@ -262,7 +263,7 @@ def _usable(b: Bin, matrix: Matrix, stored: Mask | None, side: Side) -> Mask:
     if not used.any():
         raise DataError(
             f"the matrix of {b} has no usable point, all are NaN or masked; "
-            "expected finite correlations; leave this angle out with phi_filtering."
+            f"expected finite correlations; {fix}."
         )
     return used
 

@@ -25,6 +25,8 @@ _DT_TOLERANCE = 1e-6
 _ANGLE_SLACK = 1e-6
 _LONGEST_STEP = 1e9  # [s]
 _SHOWN = 40
+_NEAR_Q = 1e-2
+"""Relative distance of a wavevector up to which it is what was asked for, without a word."""
 """Wavevectors that a message lists."""
 
 
@@ -218,7 +220,7 @@ def select_rings(file: TwoTimeFile, selection: Selection) -> tuple[list[Ring], t
     for q in wanted:
         ring = _nearest(rings, q, selection.q_tolerance)
         found += [] if ring in found else [ring]
-        if abs(ring.q - q) > max(SAME_Q * abs(q), max(b.q for b in ring.bins) - ring.q):
+        if abs(ring.q - q) > max(_NEAR_Q * abs(q), max(b.q for b in ring.bins) - ring.q):
             notes.append(f"q = {ring.q:.6g} 1/Å is the file's nearest to the selected {q:.6g}")
     beside = _left_out(rings, found, wanted, selection.q_tolerance)
     notes += [beside] if beside else []
@@ -409,7 +411,8 @@ def _with_axes(file: TwoTimeFile, selection: Selection) -> tuple[PlacedBin, ...]
     if len(angles) != len(bins):
         raise DataError(
             f"the file does not give the angles of its {len(bins)} matrices and "
-            f"scattering.phi_angles gives {len(angles) or 'none'}; expected one per matrix."
+            "analyzer_parameters.scattering.phi_angles gives "
+            f"{len(angles) or 'none'}; expected one per matrix [degree]."
         )
     q = selection.q
     if any(b.q is None for b in bins) and not isinstance(q, float | int):

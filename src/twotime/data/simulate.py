@@ -13,8 +13,8 @@ from jaxtyping import Array, Complex, Float, Key, Num
 
 from twotime.compilation import verb
 from twotime.data.dataset import TwoTimeData
-from twotime.models.arguments import axes
-from twotime.models.base import AbstractTwoTimeModel, floating
+from twotime.models.arguments import axes_of_matrices
+from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 from twotime.models.correlation import Given, correlation, field
 from twotime.models.rates import AnyArray, GivenTimes, Scalar
 
@@ -55,8 +55,13 @@ def simulate(
 
     Returns:
         Data without mask and without sigma.
+
+    Raises:
+        ValueError: If a number cannot be used.
     """
-    t, q, phi = axes(t, q, phi)
+    t, q, phi = axes_of_matrices(t, q, phi)
+    if is_concrete(noise) and not np.all(np.asarray(noise) >= 0):
+        raise ValueError(f"noise is {noise}; expected standard deviations, 0 or more.")
     shape = (phi.shape[0], t.shape[0], t.shape[0])
     upper = jnp.triu(jax.random.normal(key, shape, t.dtype))
     white = upper + jnp.swapaxes(jnp.triu(upper, 1), 1, 2)
@@ -111,7 +116,7 @@ def simulate_speckle(
         ValueError: If `contrast` is not in (0, 1] or `n_pixels` is below 1.
         TypeError: If the model has no field correlation.
     """
-    t, q, phi = axes(t, q, phi)
+    t, q, phi = axes_of_matrices(t, q, phi)
     weights = jnp.asarray(mode_weights(contrast), t.dtype)
     if n_pixels < 1:
         raise ValueError(f"n_pixels is {n_pixels}; expected at least one pixel to average.")

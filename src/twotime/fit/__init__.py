@@ -24,7 +24,7 @@ from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
-from twotime.data.level import check_level
+from twotime.data.level import check_level, check_points
 from twotime.data.scales import check_kinds, check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
@@ -32,7 +32,8 @@ from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_de
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
-from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
+from twotime.models.arguments import axes
+from twotime.models.base import AbstractTwoTimeModel, are_known, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.judgement import UNCERTAINTIES, without_derivatives
@@ -40,6 +41,7 @@ from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.solver import BoxLevenbergMarquardt
 from twotime.start import make_starts, off_bounds
+from twotime.tables import Table, Tabled, number_table
 
 
 @verb
@@ -308,12 +310,10 @@ def alike(space: ParameterSpace, with_priors: bool) -> ParameterSpace:
 def _checked(
     model: AbstractTwoTimeModel, data: TwoTimeData, space: ParameterSpace, mode: Individual
 ) -> ParameterSpace:
-    t = np.asarray(data.t)
-    if t.size < 2 or not np.all(np.diff(t) > 0) or not np.isfinite(t).all() or t[0] < 0:
-        raise ValueError(
-            f"t must be at least two finite, increasing times from 0 on [s]; got {t[:3]}…; "
-            "check dt and t0."
-        )
+    axes(data.t, data.q, data.phi)
+    if data.t.size < 2:
+        raise ValueError("t holds one time; a fit needs two frames at least; select more frames.")
+    check_points(data)
     space = space_for(model, data, space)
     x, low, high = (np.asarray(a) for a in (space.initial, space.lower, space.upper))
     for i in np.flatnonzero(np.asarray(space.varying) & ~((low <= x) & (x <= high))):
@@ -321,12 +321,6 @@ def _checked(
             f"Parameter {space.names[i]!r} starts at {x[i]:g}, outside its bounds "
             f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
         )
-    for k, phi in enumerate(np.asarray(data.phi)):
-        if not data.usable(k).any():
-            raise ValueError(
-                f"The matrix at phi = {phi:g} degree has no usable pixel with t1 < t2 (all are "
-                "masked or not finite); leave this angle out with phi_filtering."
-            )
     n_scaling = 0 if mode.is_frozen else mode.basis(jnp.asarray(data.phi)).shape[1]
     check_level(data, space, sum(space.varying) + n_scaling * sum(space.scaling_varying))
     return space
@@ -361,6 +355,7 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
+    check_kinds(model, data, space)
     check_is_outside(
         "fit_sequential", (model, data, space),
         "The traceable part is fit_nlsq on `twotime.fit.one_angle(data, k)`.",
@@ -386,7 +381,7 @@ def one_angle(data: TwoTimeData, k: int) -> TwoTimeData:
     return select(data, (k,))
 
 
-class Profile(eqx.Module):
+class Profile(Tabled, eqx.Module):
     """The best fit with one parameter fixed at each of some values.
 
     Attributes:
@@ -399,6 +394,12 @@ class Profile(eqx.Module):
     values: Float[Array, " value"]
     chi2: Float[Array, " value"]
     height: Float[Array, " value"]
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.values) != 1:
+            return None
+        columns = {"value": self.values, "χ²": self.chi2, "rise [of one deviation]": self.height}
+        return number_table("Profile of one parameter", columns)
 
 
 @verb
@@ -424,6 +425,7 @@ def profile(
         ValueError: If the parameter was not fitted, or the loss was not that of squares.
         TypeError: If derivatives by what was fitted are taken: error bars have none.
     """
+    check_kinds(model, data, space)
     if name not in fit.names:
         raise ValueError(
             f"Parameter {name!r} was not fitted; expected one of {', '.join(fit.names)}."

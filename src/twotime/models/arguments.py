@@ -37,6 +37,22 @@ def parameters_of(model: Any, params: Any) -> Any:
     return params
 
 
+def axes_of_matrices(t: Any, q: Any, phi: Any) -> tuple[Any, Any, Any]:
+    """As `axes`, of matrices with an angle each.
+
+    Raises:
+        ValueError: If there is not one angle, and one wavevector or one in all, for each.
+    """
+    found = axes(t, q, phi)
+    shape = found[2].shape
+    if len(shape) != 1 or found[1].shape not in ((), shape):
+        raise ValueError(
+            f"phi has shape {shape} and q {found[1].shape}; expected one angle for each matrix "
+            "[degree], phi=[0.0] for one, and one wavevector or one for each [1/Å]."
+        )
+    return found
+
+
 def axes(t: Any, q: Any, phi: Any) -> tuple[Any, Any, Any]:
     """Times, wavevectors and angles as floating-point numbers, checked where they are known.
 
@@ -56,6 +72,7 @@ def axes(t: Any, q: Any, phi: Any) -> tuple[Any, Any, Any]:
     is_right = times.ndim == 1 and np.isfinite(times).all() and (np.diff(times) > 0).all()
     if not is_right or (times.size and times[0] < 0):
         raise ValueError(
-            f"t must be finite, increasing times from 0 on [s]; got {times[:3]}…; sort the frames."
+            f"t must be finite, increasing times from 0 on [s]; got {times[:3]}…; sort the "
+            "frames, check dt and t0."
         )
     return found

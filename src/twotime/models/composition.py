@@ -116,7 +116,10 @@ class Composition(NamedTuple):
 
 
 class OfDefault:
-    """A fact of a composed law: of the law itself, or of its class as it is made by default."""
+    """A fact of a composed law: of the law itself, or of its class as it is made by default.
+
+    Settings that have no default are those of the law's example then.
+    """
 
     def __init__(self, fact: Callable[[Any], Any]):
         self.fact = fact
@@ -124,7 +127,9 @@ class OfDefault:
     def __get__(self, law: Any, kind: Any) -> Any:
         if law is None and kind.__abstractmethods__:
             return self
-        return self.fact(kind() if law is None else law)
+        if law is None:
+            law = kind(**{s.argument: s.example for s in kind.settings if s.needed})
+        return self.fact(law)
 
 
 def _parameters(law: "AbstractComposition") -> tuple[ParameterInfo, ...]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Num
 
 from twotime.compilation import verb
-from twotime.models.arguments import axes, parameters_of
+from twotime.models.arguments import axes, axes_of_matrices, parameters_of
 from twotime.models.base import AbstractTwoTimeModel, Channels, Pair, Params, floating
 from twotime.models.rates import AnyArray, GivenTimes, Scalar, Times
 
@@ -38,7 +38,7 @@ def correlation(
         ValueError: If parameters, t or q cannot be used.
         TypeError: If `model` is no law.
     """
-    at = axes(t, q, phi)
+    at = axes_of_matrices(t, q, phi)
     return _correlation(model, parameters_of(model, params), *at)
 
 
@@ -61,7 +61,7 @@ def field(
     Raises:
         TypeError: If the model has no field correlation.
     """
-    at = axes(t, q, phi)
+    at = axes_of_matrices(t, q, phi)
     return _field(model, parameters_of(model, params), *at)
 
 
@@ -90,8 +90,10 @@ def correlation_at(
     Returns:
         C at each pair; the order within a pair does not matter.
     """
-    at = axes(t, q, phi)
-    return _correlation_at(model, parameters_of(model, params), floating(t1), floating(t2), *at)
+    at, (t1, t2) = axes(t, q, phi), (floating(t1), floating(t2))
+    if t1.ndim != 1 or t1.shape != t2.shape:
+        raise ValueError(f"t1 and t2 have shapes {t1.shape} and {t2.shape}; expected (pair,) both.")
+    return _correlation_at(model, parameters_of(model, params), t1, t2, *at)
 
 
 @eqx.filter_jit

@@ -36,8 +36,12 @@ def shear_quantity(suffix: str, of: str, group: str) -> Quantity:
     return Quantity("gamma_dot", "1/s", f"Shear rate{of}", group, rows, suffix, is_flow=True)
 
 
-def check_gap(gap: Scalar) -> None:
-    """Refuse a gap that is known and not positive."""
+def check_gap(gap: Scalar | None) -> None:
+    """Refuse a gap that is missing, or known and not positive."""
+    if gap is None:
+        raise ValueError(
+            "The gap of the shear cell is missing [Å]; give it, LaminarFlow(gap=2e6) for 0.2 mm."
+        )
     if base.is_concrete(gap) and not np.all(np.asarray(gap) > 0):
         raise ValueError(f"gap must be positive [Å]; got {np.asarray(gap)}.")
 
@@ -99,7 +103,7 @@ class LaminarFlow(AbstractComposition):
         },
     )
 
-    gap: Scalar = eqx.field(default=2.0e6, converter=base.number)
+    gap: Scalar = eqx.field(default=None, converter=optional_number)
     shear_convention: ShearConvention = eqx.field(default="published", static=True)
     integration: Integration = eqx.field(
         default="trapezoid", static=True, converter=rates.check_integration

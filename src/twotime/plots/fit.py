@@ -32,9 +32,10 @@ MAPS_ON_PAGE = 4
 CUTS_ON_PAGE = 6
 DPI = 150
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""One colour for each age, distinguishable for colour-blind readers; markers in print."""
-MARKERS = ("o", "s", "^")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7")
+"""Colours that colour-blind readers distinguish (Okabe and Ito); markers and styles in print."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLES = ("-", "--", "-.")
 FORMATS = ("png", "pdf", "svg")
 
 
@@ -172,8 +173,10 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     figure.subplots_adjust(**edges, top=1 - 0.65 / height, wspace=0.18, hspace=0.3)
     for ax, k in zip(axes, chosen, strict=True):
         lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium")
-    heading = "data as points, model as lines"
-    axes[0].legend(title=heading, title_fontsize="small", fontsize="small", frameon=False)
+    look: Any = {"title_fontsize": "small", "fontsize": "small", "frameon": False}
+    both = list(zip(axes[0].lines[::2], axes[0].lines[1::2], strict=True))
+    ages = [str(line.get_label()) for _, line in both]
+    axes[0].legend(both, ages, title="data as points, model as lines", **look)
     figure.supxlabel("lag $t_2 - t_1$ [s]", fontsize="medium")
     figure.supylabel("$c_2$", fontsize="medium")
     return figure
@@ -243,10 +246,11 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     ax = Figure(layout="constrained").subplots() if ax is None else ax
     arrays = _shown(arrays, (k,))
     of_ages = [arrays["cut_ages"], *(arrays[f"cut_{x}"][k] for x in ("lag", "c2", "model"))]
-    for age, lag, data, line, colour, marker in zip(*of_ages, COLOURS, MARKERS, strict=True):
+    looks = COLOURS, MARKERS, STYLES
+    for age, lag, data, line, colour, marker, style in zip(*of_ages, *looks, strict=False):
         kept = np.isfinite(lag)
         ax.plot(lag[kept], data[kept], marker, ms=3.5, alpha=0.6, mew=0, color=colour)
-        ax.plot(lag[kept], line[kept], "-", lw=1.4, color=colour, label=f"age {age:.3g} s")
+        ax.plot(lag[kept], line[kept], style, lw=1.4, color=colour, label=f"age {age:.3g} s")
     ax.set_xscale("log")
     return ax
 
@@ -282,10 +286,14 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
 
 
 def scaling(fit: NLSQResult) -> Figure:
-    """Contrast and offset of each angle, a line for each wavevector; open symbols: on a bound."""
+    """Contrast and offset of each angle with error bars, open symbols where they are on a bound.
+
+    A line for each wavevector.
+    """
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
     phi, bound = np.asarray(fit.phi), np.asarray(fit.scaling_at_bound)
+    errors = np.asarray(fit.scaling_deviation if fit.scaling_deviation is not None else 0 * bound)
     rings = np.asarray(fit.rings or (0,) * phi.size)
     lines = [np.flatnonzero(rings == k) for k in range(rings.max() + 1)]
     for ax, name, column in zip(axes, ("contrast", "offset"), (0, 1), strict=True):
@@ -298,7 +306,8 @@ def scaling(fit: NLSQResult) -> Figure:
                 name = f" q = {np.mean(np.asarray(fit.q)[line]):.4g} Å⁻¹"
                 place = (phi[order[-1]], values[order[-1]])
                 ax.annotate(name, place, fontsize="x-small", va="center")
-        ax.plot(phi[~on], values[~on], "o", ms=5, color=COLOURS[0])
+        error = np.where(np.isfinite(errors[:, column]), errors[:, column], 0.0)
+        ax.errorbar(phi[~on], values[~on], error[~on], fmt="o", ms=5, lw=1, color=COLOURS[0])
         ax.plot(phi[on], values[on], "o", ms=6, mfc="white", color=COLOURS[1], label="on a bound")
         ax.set_ylabel(name)
         ax.margins(y=0.2)

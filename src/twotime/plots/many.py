@@ -1,17 +1,18 @@
 """Figures of many fits: rates against q², parameters against q."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twotime.plots.fit import panels, save
+from twotime.plots.fit import COLOURS, MARKERS, panels, save
 
 Values = Float[np.ndarray, " wavevector"]
 
@@ -75,10 +76,10 @@ def rates(series: Sequence[Series]) -> Figure:
     names = list(dict.fromkeys(s.name for s in series))
     figure, axes = panels(len(names), 2, 4.8, 3.6, "rates in the middle of the record")
     for ax, name in zip(axes, names, strict=True):
-        for s in (s for s in series if s.name == name):
+        for s, look in _looks(s for s in series if s.name == name):
             found, error = slope(s)
             label = f"{s.file}: slope {found:.3g} ± {error:.2g}"
-            ax.errorbar(s.q**2, s.value, yerr=s.error, fmt="o", ms=4, lw=1, label=label)
+            ax.errorbar(s.q**2, s.value, yerr=s.error, label=label, **look)
         ax.set_xscale("log")
         ax.set_yscale("log")
         _labels(ax, "$q^2$ [Å⁻²]", f"{name} [1/s]")
@@ -90,11 +91,17 @@ def parameters(series: Sequence[Series]) -> Figure:
     names = list(dict.fromkeys(s.name for s in series))
     figure, axes = panels(len(names), 2, 4.8, 2.8)
     for ax, name in zip(axes, names, strict=True):
-        for s in (s for s in series if s.name == name):
-            ax.errorbar(s.q, s.value, yerr=s.error, fmt="o", ms=4, lw=1, label=s.file)
+        for s, look in _looks(s for s in series if s.name == name):
+            ax.errorbar(s.q, s.value, yerr=s.error, label=s.file, **look)
             unit = f" [{s.unit}]" if s.unit else ""
         _labels(ax, "q [Å⁻¹]", f"{name}{unit}")
     return figure
+
+
+def _looks(series: Iterable[Series]) -> Iterator[tuple[Series, dict[str, Any]]]:
+    """Each file with a colour and a marker of its own."""
+    for s, colour, marker in zip(series, cycle(COLOURS), cycle(MARKERS), strict=False):
+        yield s, {"fmt": marker, "ms": 4, "lw": 1, "color": colour}
 
 
 def _labels(ax: Axes, x: str, y: str) -> None:

@@ -1,6 +1,7 @@
 """Figures of the one-time correlation g2(τ): for looking at data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -25,9 +26,10 @@ def g2(found: Sequence[OneTime], title: str = WARNING) -> Figure:
     for k, ax in enumerate(axes):
         for i, (x, p) in enumerate(curves):
             first, last = x.periods[p]
-            colour = colours(0.9 * (i - 1) / max(len(curves) - 2, 1)) if i else "black"
+            colour = colours(0.15 + 0.75 * (i - 1) / max(len(curves) - 2, 1)) if i else "black"
+            style: Any = {"fmt": "o-" if i else "s--", "ms": 3, "lw": 1, "color": colour}
             y, error, label = x.g2[p, k], x.error[p, k], f"{first:.4g} to {last:.4g} s"
-            ax.errorbar(x.tau, y, error, fmt="o-", ms=3, lw=1, color=colour, label=label)
+            ax.errorbar(x.tau, y, error, label=label, **style)
         ax.set_xscale("log")
         ax.set_title(f"q = {q[k]:.5g} Å⁻¹, φ = {phi[k]:.4g}°", fontsize="medium")
         ax.set_xlabel("τ [s]")

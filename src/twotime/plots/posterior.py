@@ -4,8 +4,10 @@
 freely, `shards` whether parts of the data agree, `predictive_maps` what the posterior predicts.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from twotime.results.cmc import CMCResult
 from twotime.results.shown import shown_of
 from twotime.sample.result import predictive
 
-_BLUE, _RED, _ = fit_plots.COLOURS
+_BLUE, _RED, *_ = fit_plots.COLOURS
 _QUANTILES = (0.16, 0.5, 0.84)
 _RANK_BINS = 20
 _PREDICTIVE_DRAWS = 100
@@ -117,7 +119,8 @@ def _interval(name: str, draws: np.ndarray) -> str:
     low, middle, high = np.quantile(draws, _QUANTILES)
     text = with_error(middle, min(high - middle, middle - low))
     above, below = (error_text(x) for x in (high - middle, middle - low))
-    return f"{name}\n${text}^{{+{above}}}_{{-{below}}}$"
+    shown = re.sub(r"e([+-]?)0*(\d+)", r"\\times10^{\1\2}", f"{text}^{{+{above}}}_{{-{below}}}")
+    return f"{name}\n${shown}$"
 
 
 def _histogram(ax: Axes, draws: np.ndarray, edges: np.ndarray) -> None:
@@ -153,8 +156,8 @@ def trace(post: CMCResult) -> Figure:
     shown = _quantities(post, scaling=True)
     figure, axes = fit_plots.panels(len(shown), 1, 8.4, 1.1)
     for ax, (name, (unit, draws)) in zip(axes, shown.items(), strict=True):
-        for chain in draws:
-            ax.plot(chain, lw=0.4, alpha=0.8)
+        for chain, colour in zip(draws, cycle(fit_plots.COLOURS), strict=False):
+            ax.plot(chain, lw=0.4, alpha=0.8, color=colour)
         ax.set_ylabel(_label(name, unit), fontsize=8)
         ax.tick_params(labelsize=7, labelbottom=ax is axes[-1])
         ax.margins(x=0)
@@ -167,11 +170,14 @@ def rank(post: CMCResult) -> Figure:
     figure, axes = fit_plots.panels(len(post.names), 3, 3.0, 2.0)
     for ax, (name, x) in zip(axes, post.samples.items(), strict=True):
         order = np.argsort(np.argsort(x.ravel())).reshape(x.shape) / x.size
-        for chain in order:
-            ax.hist(chain, bins=_RANK_BINS, range=(0, 1), histtype="step", lw=1.0)
+        for chain, colour in zip(order, cycle(fit_plots.COLOURS), strict=False):
+            style: Any = {"histtype": "step", "lw": 1.0, "color": colour}
+            ax.hist(chain, bins=_RANK_BINS, range=(0, 1), **style)
         ax.axhline(x.shape[1] / _RANK_BINS, color="0.3", lw=0.8, ls="--")
         ax.set_ylim(bottom=0)
         _small(ax, name)
+    figure.supxlabel("rank among all draws, from 0 to 1", fontsize="small")
+    figure.supylabel("draws", fontsize="small")
     figure.suptitle(f"ranks of the draws of each of {len(post.draws)} chains", fontsize="medium")
     return figure
 
@@ -194,7 +200,7 @@ def energy(post: CMCResult) -> Figure:
 def shards(post: CMCResult) -> Figure:
     """68 % intervals of each shard and of their combination."""
     figure, axes = fit_plots.panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
-    place = np.arange(post.n_shards)
+    place, units = np.arange(post.n_shards), dict(zip(post.all_names, post.units, strict=True))
     left_out = np.isin(place, post.excluded)
     for i, (ax, (name, x)) in enumerate(zip(axes, post.samples.items(), strict=True)):
         low, middle, high = np.quantile(post.shard_draws[..., i], _QUANTILES, axis=1)
@@ -206,7 +212,7 @@ def shards(post: CMCResult) -> Figure:
         ax.axvline(middle, color=_RED, lw=1)
         ax.set_yticks([])
         ax.xaxis.set_major_locator(MaxNLocator(4))
-        _small(ax, name)
+        _small(ax, f"{name} [{units[name]}]" if units[name] else name)
     figure.suptitle("68 % intervals: shards (points), combination (band)", fontsize="medium")
     return figure
 

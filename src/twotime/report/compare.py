@@ -72,8 +72,13 @@ def compare(fits: Mapping[str, NLSQResult]) -> Comparison:
 
     Raises:
         ValueError: If there are fewer than two, or their data or losses differ.
-        TypeError: If one is not a least-squares fit.
+        TypeError: If they have no names, or one is not a least-squares fit.
     """
+    if not isinstance(fits, Mapping):
+        got = type(fits).__name__
+        raise TypeError(
+            f'compare got {got}; expected fits by name: {{"free": fit, "fixed": other}}.'
+        )
     if len(fits) < 2:
         raise ValueError(f"A comparison needs two fits or more; got {len(fits)}.")
     for name, fit in fits.items():

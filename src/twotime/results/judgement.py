@@ -7,7 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from twotime.compilation import constant_by
+from twotime.models.base import are_known
 from twotime.models.rates import AnyArray
+from twotime.tables import Table, Tabled, number_table
 
 FALSE_ALARMS = 0.01
 """Part of the fits of right models that are said not to describe the data."""
@@ -38,7 +40,7 @@ def where(q: AnyArray | None, phi: AnyArray, k: int) -> str:
     return angle if q is None or not np.ndim(q) else f"q = {float(q[k]):.5g} Å⁻¹, {angle}"
 
 
-class Structure(eqx.Module):
+class Structure(Tabled, eqx.Module):
     """Mean residuals of groups of points, and how far noise alone would move them.
 
     Attributes:
@@ -73,6 +75,17 @@ class Structure(eqx.Module):
     q: Float[AnyArray, ""] | Float[AnyArray, " angle"] | None = None
     of_means: Float[AnyArray, ""] | None = None
     common: Float[AnyArray, ""] | None = None
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.by_lag) != 2:
+            return None
+        largest = (by.max(axis=0) for by in self.deviations)
+        columns = {
+            "group": ["lags"] * len(self.lag) + ["frames"] * len(self.age),
+            "from [s]": np.concatenate([self.lag, self.age]),
+            "largest mean [deviations]": np.concatenate([*largest]),
+        }
+        return number_table(f"Structure: {self.sentence}", columns)
 
     @property
     def deviations(self) -> tuple[np.ndarray, np.ndarray]:

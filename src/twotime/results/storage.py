@@ -209,6 +209,8 @@ class AbstractModelResult(AbstractResult):
         names = dict.fromkeys(key for row in rows.values() for key in row)
         columns = {name: ("parameter", column(name)) for name in names}
         columns |= {name: ("matrix", np.asarray(found[name])) for name in ("contrast", "offset")}
+        for name, errors in (found.get("scaling_uncertainties") or {}).items():
+            columns[f"{name}_uncertainty"] = "matrix", np.asarray(errors)
         places = {"parameter": list(rows), "phi": ("matrix", np.asarray(found["phi_degree"]))}
         return xarray.Dataset(columns, coords=places, attrs={"model": self.model})
 

@@ -14,12 +14,13 @@ from twotime.data.dataset import TwoTimeData
 from twotime.data.scales import check_kinds
 from twotime.fit import check_inputs
 from twotime.fit.implicit import constant
-from twotime.models.base import AbstractTwoTimeModel
+from twotime.models.base import AbstractTwoTimeModel, are_known
 from twotime.models.scaling import Individual, resolve_mode
 from twotime.results.nlsq import NLSQResult
 from twotime.sample import chains, cmc, combine, density, inputs, shards
 from twotime.sample.coordinates import Coordinates, interval_to_real, logarithms
 from twotime.sample.width import WIDTHS, Independent
+from twotime.tables import Table, Tabled, number_table
 
 Position = Float[Array, " coordinate"]
 _CONSTANT = (
@@ -28,7 +29,7 @@ _CONSTANT = (
 )
 
 
-class LogDensity(eqx.Module):
+class LogDensity(Tabled, eqx.Module):
     """A posterior density on the whole of space: a function of a position, and its bijection.
 
     A PyTree of arrays: pass it through `jit`, differentiate it, batch it over positions. Contrast
@@ -45,6 +46,13 @@ class LogDensity(eqx.Module):
     start: Position
     shape: shards.Shape
     names: tuple[str, ...] = eqx.field(static=True)
+
+    def _shown(self) -> Table | None:
+        if not are_known(self) or np.ndim(self.start) != 1:
+            return None
+        values = self.to_params(self.start).values()
+        columns = {"name": self.names, "position of the fit": self.start, "value": values}
+        return number_table(f"LogDensity of {len(self.names)} coordinates", columns)
 
     @verb
     def __call__(self, position: Position) -> Float[Array, ""]:

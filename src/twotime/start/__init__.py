@@ -207,7 +207,8 @@ class _Search(NamedTuple):
         family = np.zeros(1, int)
         for stage in stages:
             found, family = _expand(found, family, stage)
-            values = self.plan.params(found)
+            values = dict(zip(self.space.names, self.space.initial, strict=True))
+            values |= self.plan.params(found)  # what is not proposed starts at its value
             columns = [np.broadcast_to(values[name], family.shape) for name in self.space.names]
             params = self.inside(np.stack(columns, axis=1))
             order = np.argsort(score(self.looking(stage), params), kind="stable")
