@@ -127,13 +127,8 @@ def judged(at: LinearisedFit) -> Judged:
     heights = jax.lax.map(lambda x: Modes.heights(*x), (modes, spread))
     deviation = spread * jnp.sqrt(size)[:, None] / means.weight
     largest = jnp.max(jnp.abs(means.residual) / deviation)
-    # Angles are independent but for what they share through the parameters.
-    below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
-    chance = of_means = jnp.maximum(1.0 - jnp.prod(below), 0.0)
     alike = common(means.by_frame[:, -1])
-    if angles.size > 1:  # the smaller of two chances
-        smaller = jnp.minimum(of_means, 0.5 * erfc(alike / jnp.sqrt(2.0)))
-        chance = 1.0 - (1.0 - smaller) ** 2
+    of_means, chance = _chances(heights, largest, alike)
     n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
@@ -158,6 +153,19 @@ def judged(at: LinearisedFit) -> Judged:
         common=alike,
     )
     return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
+
+
+def _chances(
+    heights: Float[Array, "angle draw"], largest: Array, alike: Array
+) -> tuple[Array, Array]:
+    """Probability of as large a mean by noise, and of that or as much alike at all angles."""
+    # Angles are independent but for what they share through the parameters.
+    below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
+    of_means = jnp.maximum(1.0 - jnp.prod(below), 0.0)
+    if len(heights) == 1:
+        return of_means, of_means
+    smaller = jnp.minimum(of_means, 0.5 * erfc(alike / jnp.sqrt(2.0)))
+    return of_means, 1.0 - (1.0 - smaller) ** 2
 
 
 def _at_least(covariance: Array, least: Array) -> Array:

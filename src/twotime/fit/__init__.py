@@ -4,8 +4,7 @@ Contrast and offset of each angle are solved in closed form inside their bounds 
 Bounds of the parameters are an active set: an optimum on a bound is found and flagged. A start on
 a bound, where it could stick, is first moved off it (`twotime.start`).
 
-`fit_sequential` fits one angle after the other; `profile` shows where a parameter's interval is
-not symmetric, as near a bound.
+`fit_sequential` fits angle by angle; `profile` shows intervals that are not symmetric.
 """
 
 import dataclasses
@@ -240,8 +239,7 @@ def _in_rounds(
         weight = known.weight if is_weighed else None
         return _Round(found, known.size, is_shared, weight, last.rounds + 1)
 
-    # Nothing is found before the first round, which begins at the starts. It is one of the loop:
-    # compiled once, it costs half of what two would.
+    # The first round, which begins at the starts, is one of the loop: compiled once for both.
     count, yes = starts.shape[0], jnp.asarray(True) if is_decided else None
     alike = jnp.ones(problem.data.phi.shape) if is_weighed else None
     shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts)
