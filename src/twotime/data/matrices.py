@@ -101,8 +101,7 @@ def read_matrices(
         if dark.any():
             listed = ", ".join(str(frames.start + 1 + i) for i in np.flatnonzero(dark))
             notes.append(f"frames without light (every correlation 0) are masked: {listed}")
-        mask = mask[: len(kept)]
-        sigma = None
+        mask, sigma = mask[: len(kept)], None
         if file.sigma:
             array, read = array_in(arrays, file.sigma), (arrays, frames, frames, file.sigma)
             cuts = None if array.ndim < 2 else [b.cut(*read) for b in kept]
