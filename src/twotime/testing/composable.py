@@ -28,7 +28,7 @@ def check_composable(
 ) -> dict[str, str]:
     """Hold a function under every transformation of JAX against the plain call.
 
-    Values must be equal to the tolerance of their size, derivatives to central differences to 1e-4. A
+    Values must be equal to `tolerance` of their size, derivatives to central differences to 1e-4. A
     function that cannot be transformed must say so in one sentence of its own, and not by an error
     of JAX about tracers: `refusals` are what it may raise.
 
