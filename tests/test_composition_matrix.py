@@ -47,7 +47,6 @@ def of_two_wavevectors(q, c2, weight=None):
 
 
 def profiled(q, c2):
-    """Far from the optimum: rounding moves that by 1e-11, and the height near it by more."""
     there, start, found = fitted(q, c2)
     return tt.profile(LAW, there, start, found, "D0", np.array([1e4, 4e4])).height
 
@@ -100,9 +99,9 @@ def show(name, table):
         print(f"  {transformation:12} {cell}")
 
 
-def check(name, verb, args, refused="", cells=()):
+def check(name, verb, args, refused="", cells=(), tolerance=1e-10):
     """Every cell is equal; those of the cells that are named, refused in the sentence."""
-    table = check_composable(verb, args)
+    table = check_composable(verb, args, tolerance=tolerance)
     show(name, table)
     for transformation, cell in table.items():
         assert cell.startswith(refused) if transformation in cells else cell == "equal"
@@ -142,7 +141,9 @@ def test_fits_compose_with_batches_of_compiled_loops(data):  # noqa: F811
 @pytest.mark.parametrize("name", FITS)
 def test_fits_compose_with_every_transformation(name, data):  # noqa: F811
     refused = REFUSED.get(name, "")
-    check(name, FITS[name], (Q, data.c2), refused, DERIVATIVES if refused else ())
+    # The size of the noise, on which heights of a profile rest, amplifies rounding a million times.
+    tolerance = 1e-9 if name == "profile" else 1e-10
+    check(name, FITS[name], (Q, data.c2), refused, DERIVATIVES if refused else (), tolerance)
 
 
 @pytest.mark.statistics

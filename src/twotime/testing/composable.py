@@ -24,10 +24,11 @@ def check_composable(
     only: Sequence[str] = (),
     refusals: tuple[type[Exception], ...] = (TypeError, ValueError),
     step: float = _STEP,
+    tolerance: float = VALUE,
 ) -> dict[str, str]:
     """Hold a function under every transformation of JAX against the plain call.
 
-    Values must be equal to 1e-10 of their size, derivatives to central differences to 1e-4. A
+    Values must be equal to `tolerance` of their size, derivatives to central differences to 1e-4. A
     function that cannot be transformed must say so in one sentence of its own, and not by an error
     of JAX about tracers: `refusals` are what it may raise.
 
@@ -37,6 +38,7 @@ def check_composable(
         only: Names of the transformations to try; left out: all of `TRANSFORMATIONS`.
         refusals: Errors by which it may refuse.
         step: Step of the differences, relative to the size of the first argument.
+        tolerance: Largest relative difference of values, 1e-10 if nothing amplifies rounding.
 
     Returns:
         What came of each transformation: "equal", or the sentence of the refusal.
@@ -61,7 +63,7 @@ def check_composable(
             found[name] = str(exc)
             continue
         want = _differences(flat, args, name, step) if is_derivative else plain
-        _compare(name, got, want, SLOPE if is_derivative else VALUE)
+        _compare(name, got, want, SLOPE if is_derivative else tolerance)
         found[name] = "equal"
     return found
 
