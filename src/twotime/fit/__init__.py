@@ -100,8 +100,7 @@ def fit_nlsq(
     kind, chosen = _uncertainty(uncertainty), robust.make_loss(loss, loss_scale, evaluator, priors)
     data, evaluator = choose_evaluator(model, data, chosen.evaluated_by(evaluator), tile)
     points = make_starts(model, data, space, mode, starts, key)
-    space = alike(space, priors)
-    mesh = device_mesh(devices)
+    space, mesh = alike(space, priors), device_mesh(devices)
     data, (model, space, points, chosen) = place(mesh, data, (model, space, points, chosen))
     settings = mode, evaluator, mesh, *_limits(max_steps, tolerance), progress, judge, priors
     return _or_raise(fetch(mesh, _fit(data, model, space, points, chosen, *settings, kind)), throw)
