@@ -203,7 +203,7 @@ def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
         return "lower"
     if largest <= ASYMMETRY * scale:
         return "upper"
-    turned, slack = matrix[::-1], _ASYMMETRY * scale
+    turned, slack = matrix[::-1], ASYMMETRY * scale
     if np.allclose(turned, turned.T, rtol=0, atol=slack, equal_nan=True):
         raise DataError(
             f"the matrix of {b} is symmetric about its other diagonal; expected the first frame "
