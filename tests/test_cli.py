@@ -285,6 +285,7 @@ def test_what_cannot_be_shown_changes_no_exit_code(place, monkeypatch, encoding)
     assert cli.main(["fit", "run.yaml"]) == 0
     text = seen.getvalue().decode(encoding)
     assert "D0" in text and "?" in text and "converged" in text
+    assert "----" in text and "????" not in text  # lines of tables
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(full, encoding, write_through=True))
     assert cli.main(["fit", "run.yaml", "--overwrite"]) == 0
     monkeypatch.setattr(sys, "stdout", None)  # closed

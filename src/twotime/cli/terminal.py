@@ -1,5 +1,6 @@
 """What is shown in a terminal: messages, tables, and streams that never fail."""
 
+import codecs
 import contextlib
 import enum
 import io
@@ -24,13 +25,24 @@ _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "DEBUG": "dim"}
 _log = logging.getLogger(__name__)
 
 
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that a stream cannot encode: - for lines, ? for the others."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join("-" if x in "─−" else "?" for x in found), error.end
+
+
+codecs.register_error("plain", _plain)
+
+
 class _Stream:
-    """A stream that never fails: it writes ? for what it cannot encode, and nothing once full."""
+    """A stream that never fails: it writes plainly what it cannot encode, and nothing once full."""
 
     def __init__(self, stream: Any):
         self._stream, self._is_full = stream or io.StringIO(), False
         if hasattr(self._stream, "reconfigure"):
-            self._stream.reconfigure(errors="replace")
+            self._stream.reconfigure(errors="plain")
 
     def write(self, text: str) -> int:
         """Write as far as possible."""
