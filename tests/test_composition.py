@@ -354,8 +354,12 @@ def test_the_density_is_what_fit_cmc_samples(data, space, fit):
     with pytest.raises(ValueError, match="of those given noise is missing"):
         density.log_likelihood({"D0": 1e4, "alpha": 0.0})
     sampler = tt.Nuts(n_chains=1, n_warmup=10, n_samples=10)
-    for call in (density.sample, jax.jit(density.sample, static_argnums=1)):
-        drawn, facts = call(jax.random.key(0), sampler)
+
+    def sample(key):
+        return density.sample(key, sampler)
+
+    for call in (sample, jax.jit(sample)):
+        drawn, facts = call(KEY)
         np.testing.assert_allclose(drawn["D0"], post.samples["D0"].reshape(1, 10), rtol=1e-6)
         np.testing.assert_allclose(facts.log_density, post.log_density[0], rtol=1e-6)
 
