@@ -122,6 +122,15 @@ def test_blocks_without_their_mark_are_refused(tmp_path):
     assert (tmp_path / "block-000000.npz").exists()
 
 
+def test_blocks_of_an_earlier_version_are_not_gone_on_with(tmp_path):
+    blocks(tmp_path, 1)
+    mark = tmp_path / "fingerprint.txt"
+    assert mark.read_text().startswith("blocks of form 2: ")
+    mark.write_text(mark.read_text().partition(": ")[2])  # as they had it
+    with pytest.raises(ResultError, match="or of another version"):
+        Checkpoint(tmp_path, "run", resume=True)
+
+
 def test_fingerprints_tell_values_shapes_types_and_keys_apart():
     key = jax.random.key(0)
     marks = [fingerprint(x) for x in (

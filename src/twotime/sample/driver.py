@@ -253,6 +253,8 @@ def slots(
 
 
 _FINGERPRINT = "fingerprint.txt"
+_FORM = "blocks of form 2: "
+"""What blocks hold; another number where this changes, so that no run goes on from others."""
 _BLOCK, _BLOCK_FILES = "block-{:06d}.npz", "block-*.npz"
 
 
@@ -270,7 +272,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path, identity: Any, *, resume: bool):
         self._folder = folder
-        from_first(lambda: self._open(fingerprint(identity), resume))
+        from_first(lambda: self._open(_FORM + fingerprint(identity), resume))
 
     def load(self) -> list[tuple[State, Trace | None]]:
         """Blocks that were saved, in order, up to the first that is damaged."""
@@ -306,8 +308,8 @@ class Checkpoint:
         check_mark(self._folder)
         if path.exists() and path.read_bytes() != mark.encode():
             raise ResultError(
-                f"{self._folder}: keeps a run with other data, settings or key; go on with the "
-                "same, or name another folder."
+                f"{self._folder}: keeps a run with other data, settings or key, or of another "
+                "version; go on with the same, or name another folder."
             )
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
