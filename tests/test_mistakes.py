@@ -165,11 +165,12 @@ FROM_NPY = "{scattering: {wavevector_q: 0.01, phi_angles: [0.0]}, dt: 0.5}"
 NO_ANGLES = "{scattering: {wavevector_q: 0.01}, dt: 0.5}"
 NO_DT = "{scattering: {wavevector_q: 0.01, phi_angles: [0.0]}}"
 NAN = np.full_like(DECAY, np.nan)
+LOPSIDED = DECAY + np.tril(LAG) * np.arange(24)
 
 # What `fit` says of data: the file, how it is made, analyzer_parameters, and the answer.
 DATA = {
     "csv": ("data.csv", written("data.csv", b"1.3, 1.2"), "", "data.csv: this is not a two-time"),
-    "empty": ("data.npz", written("data.npz", b""), "", "data.npz: the file is empty"),
+    "empty": ("data.npz", written("data.npz", b""), "", "data.npz: this file is empty"),
     "truncated": ("data.npz", written("data.npz", b"PK\3\4 and no more"), "", "is truncated"),
     "pickled": ("data.npy", bare(np.array([DECAY, None], object)), FROM_NPY, "pickled objects"),
     "complex": ("data.npy", bare(DECAY + 0j), FROM_NPY, "complex128; expected real numbers"),
@@ -186,7 +187,7 @@ DATA = {
                   "no wavevector within 5.00% of q = 0.5 1/Å; the file holds 0.01"),
     "only NaN": ("data.npz", array([NAN]), "", "no usable point.*; check the file"),
     "one of two NaN": ("data.npz", array([DECAY, NAN]), "", "phi = 45 .*leave this angle out"),
-    "not symmetric": ("data.npz", array([DECAY + np.tril(LAG)]), "", "its halves differ by up to"),
+    "not symmetric": ("data.npz", array([LOPSIDED]), "", "its halves differ by up to"),
     "percent": ("data.npz", array([100 * DECAY]), "", "look like percent; .*scaling.offset: {min"),
     "all ones": ("data.npz", array([np.ones_like(DECAY)]), "", "Nothing to fit: c2 is 1 on"),
     "beyond the end": ("data.npz", array([DECAY]), "{scattering: {wavevector_q: 0.01}, "

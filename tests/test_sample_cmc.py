@@ -318,7 +318,7 @@ def test_data_that_cannot_be_used_are_refused():
     no_angle = tt.TwoTimeData(data.c2, data.t, data.q, np.array([np.nan]))
     refuse("phi is not finite", data=no_angle)
     no_sigma = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, sigma=np.nan)
-    refuse("sigma is not finite and positive", data=no_sigma)
+    refuse("sigma is nan at a used point", data=no_sigma)
 
 
 @pytest.mark.long

@@ -190,7 +190,7 @@ def test_parameters_that_the_fit_holds_on_a_bound_are_corrected_too(case, fit, f
 @pytest.mark.parametrize("mode", [Averaged(), Frozen(), Fourier()], ids=lambda m: m.word)
 def test_every_way_to_share_contrast_and_offset_is_corrected(mode):
     model, data, space = speckle(angles=3, frames=24)
-    fit = tt.fit_nlsq(model, data, space, per_angle_mode=mode)
+    fit = tt.fit_nlsq(model, data, space, per_angle_mode=mode, uncertainty="speckle")
     found = information((model, data, space), fit, mode)
     expected = [fit.uncertainties["D0"] / fit.params["D0"], fit.uncertainties["alpha"]]
     np.testing.assert_allclose(found.deviations[:2], expected, rtol=1e-4)
