@@ -319,6 +319,8 @@ def test_data_that_cannot_be_used_are_refused():
     refuse("phi is not finite", data=no_angle)
     no_sigma = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, sigma=np.nan)
     refuse("sigma is nan at a used point", data=no_sigma)
+    no_limit = tt.TwoTimeData(data.c2, data.t, data.q, data.phi, sigma=np.inf)
+    refuse("sigma is infinite at points that count", data=no_limit)
 
 
 @pytest.mark.long

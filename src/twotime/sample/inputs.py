@@ -40,12 +40,11 @@ def check_space(data: TwoTimeData, space: ParameterSpace) -> None:
         if not np.isfinite(np.asarray(getattr(data, name))).all():
             raise ValueError(f"The data's {name} is not finite everywhere; repair it.")
     if data.sigma is not None:
-        sigma = np.asarray(data.sigma)
-        good = np.broadcast_to(np.isfinite(sigma) & (sigma > 0), data.c2.shape)
+        # Fits look at the sign; they take an infinite deviation as a point without weight.
+        good = np.broadcast_to(np.isfinite(data.sigma), data.c2.shape)
         if not all(np.all(good[k] | ~np.asarray(data.usable(k))) for k in range(len(good))):
             raise ValueError(
-                "The data's sigma is not finite and positive everywhere that counts; mask those "
-                "points or repair it."
+                "The data's sigma is infinite at points that count; mask those points or repair it."
             )
 
 
