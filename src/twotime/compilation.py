@@ -8,6 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from twotime import programs
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,7 +25,8 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function like `equinox.filter_jit`, on CPUs with less memory and time.
 
     Inside a transformation it is `equinox.filter_jit`, because JAX takes options
-    of compilation from the outermost function alone.
+    of compilation from the outermost function alone. A command takes the program
+    from the disk where an earlier one left it, see `twotime.programs`.
     """
     filter_jit: Callable[..., Any] = eqx.filter_jit
     inside = filter_jit(function)
@@ -32,8 +35,11 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         leaves = jax.tree.leaves((args, kwargs, jnp.zeros(())))
-        is_inside = any(isinstance(x, jax.core.Tracer) for x in leaves)
-        return (inside if is_inside else outside())(*args, **kwargs)
+        if any(isinstance(x, jax.core.Tracer) for x in leaves):
+            return inside(*args, **kwargs)
+        if (key := programs.key_of(function, (args, kwargs))) is not None:
+            return programs.call(key, function, (args, kwargs), _options)
+        return outside()(*args, **kwargs)
 
     return call
 

@@ -24,12 +24,15 @@ def set_up(device: str) -> None:
     """
     import jax
 
+    from twotime import programs
+
     jax.config.update("jax_enable_x64", True)
     cache = jax.config.values["jax_compilation_cache_dir"]
     if cache is None:
         cache = _cache_folder()
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        programs.keep(cache / "programs")
     _log.debug("compiled code is kept in %s", cache)
     try:
         found = jax.devices()[0] if device == "auto" else jax.devices(device)[0]

@@ -318,7 +318,8 @@ def _checked(
             f"Parameter {space.names[i]!r} starts at {x[i]:g}, outside its bounds "
             f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
         )
-    n_scaling = 0 if mode.is_frozen else mode.basis(jnp.asarray(data.phi)).shape[1]
+    basis = jax.eval_shape(mode.basis, jax.ShapeDtypeStruct(data.phi.shape, float))
+    n_scaling = 0 if mode.is_frozen else basis.shape[1]
     check_level(data, space, sum(space.varying) + n_scaling * sum(space.scaling_varying))
     return space
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from twotime.disk import DAMAGED, write_text
@@ -439,4 +438,4 @@ def _unpacked(value: Any) -> Any:
             "Restoring a result needs float64, which JAX has switched off; call "
             'jax.config.update("jax_enable_x64", True) first, or set JAX_ENABLE_X64=1.'
         )
-    return jnp.asarray(array)
+    return jax.device_put(array)
