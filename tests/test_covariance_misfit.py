@@ -51,11 +51,12 @@ def test_a_model_is_wrong_where_noise_would_do_it_once_in_a_hundred_fits(chance,
 
 
 def test_what_frames_of_all_angles_share_is_told_where_it_is_what_noise_does_not_do():
-    alike = {"common": np.asarray(3.5), "of_means": np.asarray(0.5)}
-    assert structure(0.001, **alike).place == "frames of all angles"
-    assert structure(0.001, **alike).causes.startswith("a beam whose intensity varies")
+    said = {"common": np.asarray(3.5), "leanings": np.zeros(7)}
+    alike = structure(0.001, chances=np.array([0.5, 1.0, 2e-4]), **said)
+    assert alike.place == "frames of all angles"
+    assert alike.causes.startswith("a beam whose intensity varies")
     far = np.full((2, 3), 9.0)
-    known = structure(0.001, common=np.asarray(3.5), of_means=np.asarray(1e-4), by_lag=far)
+    known = structure(0.001, chances=np.array([1e-4, 1.0, 2e-4]), by_lag=far, **said)
     assert "9.0 standard deviations" in known.sentence
 
 

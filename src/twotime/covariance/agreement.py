@@ -86,6 +86,21 @@ def _safe(turned: Float[Array, "angle 2 2"]) -> Float[Array, "angle 2 2"]:
     return turned.at[:, 0, 0].set(jnp.where(turned[:, 0, 0] > 0, turned[:, 0, 0], 1.0))
 
 
+def lost_to_fit(
+    taken: Float[Array, "angle sum fitted"], followed: Followed
+) -> Float[Array, "angle angle sum fitted"]:
+    """What sums over the residuals of an angle lose of each score of another.
+
+    Args:
+        taken: Sums of the derivatives by parameters, contrast and offset, in unit directions.
+        followed: How contrast and offset follow the scores.
+    """
+    of_theta, of_scaling = taken[:, None, :, :-2], taken[:, :, -2:]
+    by_scaling = jnp.einsum("agi,aibj->abgj", of_scaling, followed)
+    shape = *by_scaling.shape[:3], of_theta.shape[3]
+    return jnp.concatenate([jnp.broadcast_to(of_theta, shape), by_scaling], axis=3)
+
+
 def left_by_fit(
     scores: Float[Array, "angle score score"],
     chosen: slice,
@@ -100,11 +115,7 @@ def left_by_fit(
         taken: Sums of the derivatives by parameters, contrast and offset, in unit directions.
         followed: How contrast and offset follow the scores.
     """
-    fitted = slice(-taken.shape[2], None)
-    of_theta, of_scaling = taken[:, None, :, :-2], taken[:, :, -2:]
-    by_scaling = jnp.einsum("agi,aibj->abgj", of_scaling, followed)
-    shape = *by_scaling.shape[:3], of_theta.shape[3]
-    lost = jnp.concatenate([jnp.broadcast_to(of_theta, shape), by_scaling], axis=3)
+    fitted, lost = slice(-taken.shape[2], None), lost_to_fit(taken, followed)
     angle = jnp.arange(scores.shape[0])
     both = jnp.einsum("aps,ags->apg", scores[:, chosen, fitted], lost[angle, angle])
     total = jnp.einsum("abgs,bst,abht->agh", lost, scores[:, fitted, fitted], lost)

@@ -3,8 +3,9 @@
 Means of groups of points, of some lags or of some frames, are taken over all data. Their covariance
 is that of scores: the noise of the group, less what the fit takes out of it through parameters,
 contrast and offset. The largest of all means, in its standard deviations, is held against the
-largest that noise alone brings about, and frames of different angles must know nothing of each
-other: 1 in 100 right fits is called wrong, however many groups and angles are looked at.
+largest that noise alone brings about; residuals must not lean towards faults that laws usually
+have, and frames of different angles must know nothing of each other: 1 in 100 right fits is called
+wrong, however many groups, faults and angles are looked at.
 """
 
 from typing import NamedTuple
@@ -30,13 +31,14 @@ from twotime.covariance import (
 )
 from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
 from twotime.covariance.blocks import Planes, planes_between
+from twotime.covariance.leanings import chance_of, leanings, of_faults
 from twotime.covariance.modes import Modes
 from twotime.covariance.residuals import common, jackknife
 from twotime.data.dataset import TwoTimeData
 from twotime.gram.pairs import ONE
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.rates import AnyArray
-from twotime.results.judgement import Structure
+from twotime.results.judgement import FAULTS, LOOKS, Structure
 from twotime.results.nlsq import NLSQResult
 
 _GROUPS = 12
@@ -67,6 +69,8 @@ class _Means(NamedTuple):
         residual: Mean residual.
         signal: Mean of the fitted contrast times correlation.
         taken: Means of the derivatives that scores take.
+        towards: Sum of residuals times what each fault changes.
+        shared: Sums of what each fault changes times the derivatives that scores take.
         neighbours: Correlation of residuals one frame apart, of all points.
         by_frame: Score of each frame along each direction, then for contrast and offset.
     """
@@ -75,6 +79,8 @@ class _Means(NamedTuple):
     residual: Array
     signal: Array
     taken: Array
+    towards: Array
+    shared: Array
     neighbours: Array
     by_frame: Array
 
@@ -107,14 +113,15 @@ def judged(at: LinearisedFit) -> Judged:
 
         def jacobian(planes: Planes, first: Array, second: Array) -> Array:
             group = groups.of_pairs(first, second) / means.weight[:, None, None]
-            return jnp.concatenate([group, angle.jacobian(planes)])
+            faults = of_faults(planes.value, first, second, data, k)
+            return jnp.concatenate([group, faults, angle.jacobian(planes)])
 
         return angle_noise(at, angle, k, jacobian), means
 
     noise, means = jax.lax.map(one, angles)
     found = sandwich(at, root, noise)
-    chosen = slice(0, groups.n_groups)
-    covariance = left_by_fit(found.scores, chosen, means.taken, followed_scaling(at))
+    chosen, followed = slice(0, groups.n_groups), followed_scaling(at)
+    covariance = left_by_fit(found.scores, chosen, means.taken, followed)
     of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
     mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
     normal = mean_weight[:, None, None] * groups.products()
@@ -127,8 +134,10 @@ def judged(at: LinearisedFit) -> Judged:
     heights = jax.lax.map(lambda x: Modes.heights(*x), (modes, spread))
     deviation = spread * jnp.sqrt(size)[:, None] / means.weight
     largest = jnp.max(jnp.abs(means.residual) / deviation)
+    of_fault = slice(groups.n_groups, groups.n_groups + len(FAULTS))
+    leaning = leanings(means.towards, found.scores, of_fault, means.shared, followed)
     alike = common(means.by_frame[:, -1])
-    of_means, chance = _chances(heights, largest, alike)
+    chances = _chances(heights, largest, leaning, alike)
     n_lags, t = groups.lags.size - 1, jnp.asarray(data.t)
     excess = means.residual**2 - jnp.where(jnp.isinf(deviation), 0, deviation) ** 2
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
@@ -147,25 +156,25 @@ def judged(at: LinearisedFit) -> Judged:
         q=jnp.asarray(data.q),
         phi=jnp.asarray(data.phi),
         neighbours=means.neighbours,
-        chance=chance,
+        chance=1.0
+        - (1.0 - jnp.min(chances)) ** (len(LOOKS) if len(angles) > 1 else len(LOOKS) - 1),
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
-        of_means=of_means,
+        chances=chances,
+        leanings=leaning,
         common=alike,
     )
     return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
 
 
 def _chances(
-    heights: Float[Array, "angle draw"], largest: Array, alike: Array
-) -> tuple[Array, Array]:
-    """Probability of as large a mean by noise, and of that or as much alike at all angles."""
+    heights: Float[Array, "angle draw"], largest: Array, leaning: Array, alike: Array
+) -> Float[Array, " look"]:
+    """Probability by noise alone of what each of `LOOKS` finds."""
     # Angles are independent but for what they share through the parameters.
     below = (jnp.sum(heights < largest, axis=1) + 1) / (heights.shape[1] + 1)
     of_means = jnp.maximum(1.0 - jnp.prod(below), 0.0)
-    if len(heights) == 1:
-        return of_means, of_means
-    smaller = jnp.minimum(of_means, 0.5 * erfc(alike / jnp.sqrt(2.0)))
-    return of_means, 1.0 - (1.0 - smaller) ** 2
+    of_common = 0.5 * erfc(alike / jnp.sqrt(2.0)) if len(heights) > 1 else jnp.ones(())
+    return jnp.stack([of_means, chance_of(leaning), of_common])
 
 
 def _at_least(covariance: Array, least: Array) -> Array:
@@ -249,7 +258,7 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
     data, n = at.problem.data, at.problem.data.t.shape[0]
     contrast, offset = angle.scaling
 
-    def of_rows(first: Array) -> tuple[Array, Array, Array]:
+    def of_rows(first: Array) -> tuple[Array, ...]:
         rows = first + jnp.arange(min(_ROWS, n))
         early, late = jnp.broadcast_arrays(jnp.minimum(rows, n - 1)[:, None], jnp.arange(n))
         weight = data.weights_at(k, early, late)  # 0 in rows beyond the last frame
@@ -267,12 +276,14 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
         by_frame = jnp.zeros((len(scores), n)).at[:, rows].add(jnp.sum(scores, axis=2), mode="drop")
         by_frame += jnp.sum(scores, axis=1)
         beside = jnp.stack([jnp.sum(residual[:, 1:] * residual[:, :-1]), jnp.sum(residual**2)])
-        return groups.sums(kinds * weight, first), beside, by_frame
+        faults = of_faults(planes.value, early, late, data, k) * weight
+        with_faults = jnp.einsum("frt,krt->fk", faults, jnp.stack([residual, *jacobian]))
+        return groups.sums(kinds * weight, first), beside, by_frame, with_faults
 
-    sums, beside, by_frame = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
-    sums, beside = jnp.sum(sums, axis=0), jnp.sum(beside, axis=0)
+    found = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
+    sums, beside, by_frame, with_faults = (jnp.sum(x, axis=0) for x in found)
     weight = jnp.maximum(sums[:, 0], 1e-300)
     means = sums[:, 1:] / weight[:, None]
     neighbours = beside[0] / jnp.maximum(beside[1], 1e-300)
-    by_frame = jnp.sum(by_frame, axis=0)
-    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], neighbours, by_frame)
+    faults = with_faults[:, 0], with_faults[:, 1:]
+    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], *faults, neighbours, by_frame)

@@ -19,6 +19,20 @@ UNCERTAINTIES = {
     "residuals": "from the residuals frame by frame, at least that of speckle and photon noise",
 }
 PRIORS = "; priors of the parameters are included"
+_SHAPE = "static scattering, a further component, or a decay of another shape"
+_DIRECTION = "shear or flow that the law does not have, or has in another direction"
+FAULTS = {
+    "static scattering": _SHAPE,
+    "another shape": _SHAPE,
+    "contrast with age": "a drift of the beam or the detector, or a sample that leaves the beam",
+    "rates with age": "a law that ages otherwise",
+    "rates with direction": _DIRECTION,
+    "rates with direction, oblique": _DIRECTION,
+    "rates with wavevector": "another power of q, or a law that holds at some wavevectors alone",
+}
+"""What laws usually lack, and what leaves it."""
+LOOKS = "means", "faults", "frames"
+"""What residuals are judged by: means of groups, leanings towards faults, frames of all angles."""
 _CONSTANT = (
     "Error bars of a fit, and bands and profiles that rest on them, have no derivatives by what "
     "was fitted: take them from `jax.lax.stop_gradient(fit)`, where they are constants."
@@ -53,11 +67,13 @@ class Structure(Tabled, eqx.Module):
         phi: Detector angles [degree].
         q: Wavevector, one or one per angle [1/Å]; None in folders of earlier versions.
         neighbours: Correlation of residuals one frame apart in a row, of each angle.
-        chance: Probability that noise alone leaves a mean as far from zero as the largest, or
-            frames of different angles as alike.
+        chance: Probability that noise alone leaves a mean as far from zero as the largest, leans
+            as far towards one of `FAULTS`, or makes frames of different angles as alike.
         share: Variance of the means by lag beyond their noise, as part of the variance of the
             fitted correlation by lag.
-        of_means: That probability for the means alone; None in folders of earlier versions.
+        chances: That probability for each of `LOOKS`; None in folders of earlier versions.
+        leanings: How far the residuals lean towards each of `FAULTS` [standard deviations], 0
+            where the data cannot tell; None in folders of earlier versions.
         common: How far frames of different angles are alike beyond noise [standard deviations];
             None in folders of earlier versions.
     """
@@ -73,7 +89,8 @@ class Structure(Tabled, eqx.Module):
     chance: Float[AnyArray, ""]
     share: Float[AnyArray, ""]
     q: Float[AnyArray, ""] | Float[AnyArray, " angle"] | None = None
-    of_means: Float[AnyArray, ""] | None = None
+    chances: Float[AnyArray, " look"] | None = None
+    leanings: Float[AnyArray, " fault"] | None = None
     common: Float[AnyArray, ""] | None = None
 
     def _shown(self) -> Table | None:
@@ -105,18 +122,27 @@ class Structure(Tabled, eqx.Module):
         return bool(self.chance >= FALSE_ALARMS)
 
     @property
-    def is_common(self) -> bool:
-        """Whether frames of different angles are alike, rather than means far from zero."""
-        if self.common is None or self.of_means is None:
-            return False
-        is_larger = bool(self.common > max(self.worst))
-        return is_larger or bool(self.of_means > FALSE_ALARMS > self.chance)
+    def found_by(self) -> str:
+        """Which of `LOOKS` finds what noise is the least likely to leave."""
+        if self.chances is None or self.leanings is None or self.common is None:
+            return LOOKS[0]
+        far = max(self.worst), float(np.abs(self.leanings).max()), float(self.common)
+        # Of means no chances are known below one in thousands.
+        order = [(max(float(p), 1e-3), -x) for p, x in zip(self.chances, far, strict=True)]
+        return LOOKS[order.index(min(order))]
+
+    @property
+    def fault(self) -> str:
+        """The one of `FAULTS` that the residuals lean towards most."""
+        return list(FAULTS)[int(np.argmax(np.abs(np.asarray(self.leanings))))]
 
     @property
     def place(self) -> str:
-        """Where the largest mean residual is, in words."""
-        if self.is_common:
+        """Where the largest mean residual is, or what the residuals are alike to, in words."""
+        if self.found_by == "frames":
             return "frames of all angles"
+        if self.found_by == "faults":
+            return self.fault
         lags, ages = self.deviations
         is_lag = lags.max() >= ages.max()
         found, starts, kind = (
@@ -129,8 +155,10 @@ class Structure(Tabled, eqx.Module):
     def causes(self) -> str:
         """What usually leaves residuals as these, in words."""
         lags, ages = self.deviations
-        if self.is_common:
+        if self.found_by == "frames":
             return "a beam whose intensity varies, or a law that ages otherwise"
+        if self.found_by == "faults":
+            return FAULTS[self.fault]
         if ages.max() > lags.max():
             # Of one period alone, or rising and falling along the record.
             others = np.sort(ages.max(axis=0))[:-1]
@@ -142,7 +170,7 @@ class Structure(Tabled, eqx.Module):
         common = np.abs(signed[:, group].mean())
         if len(signed) > 1 and signed[:, group].std() > common:
             return "contrast that varies with the angle, or a law with another direction of flow"
-        return "static scattering, a further component, or a decay of another shape"
+        return _SHAPE
 
     @property
     def sentence(self) -> str:
@@ -153,22 +181,29 @@ class Structure(Tabled, eqx.Module):
                 f"the residuals are no larger than noise explains (lags within {lags:.1f}, frames "
                 f"within {ages:.1f} standard deviations)"
             )
-        if self.common is not None and self.is_common:
-            return (
-                f"the model does not describe the data: frames of different angles are alike by "
-                f"{self.common:.1f} standard deviations more than noise makes them. Usual causes: "
-                f"{self.causes}. Error bars from the residuals include what a beam does"
+        if self.found_by == "frames":
+            said = (
+                f"frames of different angles are alike by {self.common:.1f} standard deviations "
+                "more than noise makes them"
             )
-        return (
-            f"the model does not describe the data: the mean residual is {max(lags, ages):.1f} "
-            f"standard deviations of the noise from zero ({self.place}); {self.share:.2%} of the "
-            f"signal's variance is left. Usual causes: {self.causes}. The error bars do not "
-            "include this misfit"
-        )
+            bars = "Error bars from the residuals include what a beam does"
+        elif self.found_by == "faults":
+            far = np.abs(np.asarray(self.leanings)).max()
+            said = f"the residuals lean towards {self.fault} by {far:.1f} standard deviations"
+            bars = "The error bars do not include this misfit"
+        else:
+            said = (
+                f"the mean residual is {max(lags, ages):.1f} standard deviations of the noise from "
+                f"zero ({self.place}); {self.share:.2%} of the signal's variance is left"
+            )
+            bars = "The error bars do not include this misfit"
+        return f"the model does not describe the data: {said}. Usual causes: {self.causes}. {bars}"
 
     def summary(self) -> dict[str, Any]:
         """The findings by name, for other programs to read."""
         names = "sentence", "is_right", "chance", "share", "place", "causes"
         found = {name: getattr(self, name) for name in names}
         found |= dict(zip(("worst_by_lag", "worst_by_age"), self.worst, strict=True))
+        if self.leanings is not None:
+            found["leanings"] = dict(zip(FAULTS, map(float, self.leanings), strict=True))
         return found if self.common is None else found | {"common": float(self.common)}
