@@ -1,15 +1,11 @@
 """Arguments that laws cannot be evaluated at are refused in a sentence."""
 
-import inspect
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import BY_NAME
 
 import twotime as tt
-from twotime.data.scales import check_kinds
 from twotime.models.arguments import axes
 
 STATIC = tt.StaticDiffusion()
@@ -37,11 +33,3 @@ def test_every_evaluation_checks_them():
             STATIC, jnp.ones(3), t=t[::-1], q=0.01, phi=phi, contrast=0.5, n_pixels=2,
             key=jax.random.key(0),
         )  # fmt: skip
-
-
-def test_arguments_in_another_order_are_told():
-    case = BY_NAME["static"]
-    check_kinds(case.model, case.data, case.space)
-    with pytest.raises(TypeError, match="in this order; got TwoTimeData, StaticDiffusion, Param"):
-        check_kinds(case.data, case.model, case.space)
-    assert "check_kinds(model, data, space)" in inspect.getsource(inspect.unwrap(tt.fit_nlsq))

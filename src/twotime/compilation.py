@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from twotime import programs
+from twotime.kinds import checked
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,8 +49,10 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
     """Run a function that users call under JAX's usual rules, whatever those of the host program.
 
     A host may have promotion of ranks or types raise, or disallow implicit transfers, to find slips
-    in its own code. These hold again when the function returns. A `key` must be a random key.
+    in its own code. These hold again when the function returns. Arguments must be of the kinds that
+    the function's annotations name, see `twotime.kinds`, and a `key` a random key.
     """
+    told = checked(function)
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,7 +64,7 @@ def verb(function: Callable[P, T]) -> Callable[P, T]:
             jax.numpy_dtype_promotion("standard"),
             jax.transfer_guard("allow"),
         ):
-            return function(*args, **kwargs)
+            return told(*args, **kwargs)
 
     return call
 

@@ -31,6 +31,7 @@ from twotime.config.space_parts import (
 )
 from twotime.config.space_parts import check_count as check_count
 from twotime.errors import ConfigurationError, Mistakes
+from twotime.kinds import checked
 from twotime.models.base import (
     AbstractTwoTimeModel,
     ParameterInfo,
@@ -279,6 +280,7 @@ class ParameterSpace(Tabled, eqx.Module):
 
     # New spaces made from it
 
+    @checked
     def with_values(self, values: Named) -> "ParameterSpace":
         """A new space with other values; `validate` says whether they lie in the bounds."""
         return ParameterSpace(values, base=self)
@@ -287,10 +289,12 @@ class ParameterSpace(Tabled, eqx.Module):
         """A new space with these values: the same as `with_values`."""
         return self.with_values(params)
 
+    @checked
     def with_vary(self, vary: Named) -> "ParameterSpace":
         """A new space with other parameters varying."""
         return ParameterSpace(vary=vary, base=self)
 
+    @checked
     def with_bounds(self, bounds: Named) -> "ParameterSpace":
         """A new space with other bounds; default priors are cut to them.
 
@@ -304,6 +308,7 @@ class ParameterSpace(Tabled, eqx.Module):
                 raise ValueError(f"Parameter {name!r}: need lower < upper bound; {got}.")
         return changed
 
+    @checked
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
         """A new space with other priors; these stay as they are when bounds change."""
         return ParameterSpace(priors=priors, base=self)

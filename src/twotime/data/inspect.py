@@ -15,6 +15,7 @@ from twotime.data.readers import open_source
 from twotime.data.source import Bin, TwoTimeFile
 from twotime.data.stripes import stripe_notes
 from twotime.errors import DataError
+from twotime.kinds import checked
 from twotime.tables import LINES
 
 _WHOLE = 1500
@@ -118,6 +119,7 @@ def _step(file: TwoTimeFile) -> str:
     return "not in the file" if file.times is None else "frames are not equally spaced"
 
 
+@checked
 def inspect_file(path: Path | str, *, angle_last: bool = False) -> FileSummary:
     """Summarise a two-time file: its layout and axes, and what each matrix looks like.
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from twotime.data.dataset import TwoTimeData, check_alike
+from twotime.kinds import checked
 
 _SAME_BIN = 1e-3
 """Relative difference of the wavevectors of one bin in several files."""
@@ -14,6 +15,7 @@ _SAME_PHI = 0.1  # [degree]
 _LEAST = 0.1  # noise of a file relative to that of all, below which it counts no more
 
 
+@checked
 def average(*data: TwoTimeData) -> TwoTimeData:
     r"""Mean of repeats of a measurement, matrix by matrix, each file weighed by its noise.
 

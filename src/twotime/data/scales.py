@@ -21,23 +21,6 @@ _BEYOND = 10.0
 """Amplitudes may be so many times faster than a frame, and slower than the record."""
 
 
-def check_kinds(model: Any, data: Any, space: Any) -> None:
-    """Refuse arguments that are not a law, data and a space of the law, in this order.
-
-    Raises:
-        TypeError: If they are not.
-        ValueError: If the space is one of other parameters.
-    """
-    kinds = AbstractTwoTimeModel, TwoTimeData, ParameterSpace
-    given = model, data, space
-    if not all(isinstance(x, kind) for x, kind in zip(given, kinds, strict=True)):
-        got = ", ".join(type(x).__name__ for x in given)
-        raise TypeError(
-            f"expected a law, TwoTimeData and a ParameterSpace in this order; got {got}."
-        )
-    check_names(model, space)
-
-
 def check_names(model: AbstractTwoTimeModel, space: ParameterSpace) -> None:
     """Refuse a space of other parameters than those of the law.
 

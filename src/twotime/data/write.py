@@ -19,12 +19,14 @@ from twotime.data.readers.aps import MEAN_IMAGE, RELATIVE
 from twotime.data.selection import Selection
 from twotime.disk import DAMAGED, replacing
 from twotime.errors import DataError
+from twotime.kinds import checked
 
 _CACHE_FORMAT = 4
 _ARRAYS = ("c2", "t", "q", "phi", "mask", "sigma", "baseline")
 _RINGS = "rings"
 
 
+@checked
 def write_apsu(
     path: Path | str, data: TwoTimeData, *, dt: float | None = None, overwrite: bool = False
 ) -> None:

@@ -24,13 +24,14 @@ from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
 from twotime.data.level import check_level, check_points
-from twotime.data.scales import check_kinds, check_names, space_for
+from twotime.data.scales import check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
 from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
+from twotime.kinds import checked
 from twotime.models.arguments import axes
 from twotime.models.base import AbstractTwoTimeModel, are_known, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
@@ -94,7 +95,7 @@ def fit_nlsq(
         RuntimeError: If `throw` and the fit did not converge.
         TypeError: If a fit that finds weights of rings is differentiated; it says what to give.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)
     kind, chosen = _uncertainty(uncertainty), robust.make_loss(loss, loss_scale, evaluator, priors)
@@ -324,6 +325,7 @@ def _checked(
     return space
 
 
+@checked
 def fit_sequential(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,
@@ -353,7 +355,7 @@ def fit_sequential(
         ValueError: If the settings cannot be used for one angle alone, and as `fit_nlsq`.
         RuntimeError: If `throw` and an angle did not converge.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     check_is_outside(
         "fit_sequential", (model, data, space),
         "The traceable part is fit_nlsq on `twotime.fit.one_angle(data, k)`.",
@@ -423,7 +425,7 @@ def profile(
         ValueError: If the parameter was not fitted, or the loss was not that of squares.
         TypeError: If derivatives by what was fitted are taken: error bars have none.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     if name not in fit.names:
         raise ValueError(
             f"Parameter {name!r} was not fitted; expected one of {', '.join(fit.names)}."

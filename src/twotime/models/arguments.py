@@ -9,16 +9,12 @@ import numpy as np
 from twotime.models.base import AbstractTwoTimeModel, floating, is_concrete
 
 
-def parameters_of(model: Any, params: Any) -> Any:
+def parameters_of(model: AbstractTwoTimeModel, params: Any) -> Any:
     """The array of a law's parameters, in its order; given as such or by name.
 
     Raises:
-        TypeError: If `model` is no law.
         ValueError: If names or numbers are missing or too many.
     """
-    if not isinstance(model, AbstractTwoTimeModel):
-        got = type(model).__name__
-        raise TypeError(f"The first argument must be a law, StaticDiffusion() say; got {got}.")
     names, law = model.names, type(model).__name__
     if isinstance(params, Mapping):
         wrong = [*(n for n in params if n not in names), *(n for n in names if n not in params)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from twotime.kinds import checked
 from twotime.models.base import AbstractTwoTimeModel
 from twotime.models.parameters import Setting
 
@@ -140,6 +141,7 @@ def _own(field: Any) -> Setting:
     )  # fmt: skip
 
 
+@checked
 def law_config(law: AbstractTwoTimeModel) -> dict[str, Any]:
     """The part of a configuration that asks for a law: its word or path, and its arguments."""
     kind = type(law)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from twotime.kinds import checked
 from twotime.models.base import Curve
 from twotime.results.nlsq import NLSQResult
 from twotime.results.shown import shown_of
@@ -57,6 +58,7 @@ def figures_of(
     return found | {"scaling": partial(scaling, fit)}
 
 
+@checked
 def save_figures(
     folder: Path, fit: NLSQResult, arrays: Arrays, curves: Mapping[str, Curve]
 ) -> tuple[str, ...]:
@@ -111,6 +113,7 @@ def panels(
     return figure, [figure.add_subplot(rows, columns, k + 1) for k in range(count)]
 
 
+@checked
 def maps(
     arrays: Arrays, *, angles: Angles | None = None, title: str = "", label: str = "data − model"
 ) -> Figure:
@@ -156,6 +159,7 @@ def maps(
     return figure
 
 
+@checked
 def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Figure:
     """Cuts at fixed age (t1 + t2)/2 against the lag t2 - t1: data as points, the model as lines.
 
@@ -182,6 +186,7 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     return figure
 
 
+@checked
 def two_time(
     c2: Matrix,
     t: Times,
@@ -232,6 +237,7 @@ def _image(
     return image
 
 
+@checked
 def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     """Draw c2 of one angle against the lag at three ages: points, and the model as lines.
 
@@ -255,6 +261,7 @@ def lag_cuts(arrays: Arrays, k: int, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@checked
 def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figure:
     """Functions of time behind the parameters, with their bands.
 
@@ -285,6 +292,7 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
     return figure
 
 
+@checked
 def scaling(fit: NLSQResult) -> Figure:
     """Contrast and offset of each angle with error bars, open symbols where they are on a bound.
 

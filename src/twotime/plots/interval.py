@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from twotime.fit import Profile
+from twotime.kinds import checked
 from twotime.plots.fit import COLOURS, Points
 from twotime.report import error_text, with_error
 
@@ -12,6 +13,7 @@ LEVELS = {"68 %": 1.0, "95 %": 1.96}
 """Half widths of the intervals, in standard deviations of a parabola."""
 
 
+@checked
 def profile(found: Profile, name: str, *, unit: str = "", ax: Axes | None = None) -> Axes:
     """Draw the profile of a parameter, and its intervals of 68 and 95 % where it reaches them.
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twotime.data.dataset import TwoTimeData
+from twotime.kinds import checked
 from twotime.models.base import AbstractTwoTimeModel, Curve
 from twotime.plots import fit as fit_plots
 from twotime.plots.fit import Angles, Arrays
@@ -56,6 +57,7 @@ def figures_of(
     return found
 
 
+@checked
 def corner(post: CMCResult, *, max_points: int = 20_000) -> Figure:
     """Every pair of sampled quantities with 68 and 95 % regions, each with its 68 % interval.
 
@@ -151,6 +153,7 @@ def _regions(ax: Axes, draws: np.ndarray, edges: np.ndarray) -> None:
     ax.contour(*centres, density.T, levels=levels, colors=[_BLUE], linewidths=0.9)
 
 
+@checked
 def trace(post: CMCResult) -> Figure:
     """Draws of everything sampled in order, one line for each chain."""
     shown = _quantities(post, scaling=True)
@@ -165,6 +168,7 @@ def trace(post: CMCResult) -> Figure:
     return figure
 
 
+@checked
 def rank(post: CMCResult) -> Figure:
     """Ranks of each chain's draws among all draws: uniform if chains agree."""
     figure, axes = fit_plots.panels(len(post.names), 3, 3.0, 2.0)
@@ -182,6 +186,7 @@ def rank(post: CMCResult) -> Figure:
     return figure
 
 
+@checked
 def energy(post: CMCResult) -> Figure:
     """Distributions of the energy and of its changes: of similar width if chains move freely."""
     figure, (ax,) = fit_plots.panels(1, 1, 5.8, 3.0)
@@ -197,6 +202,7 @@ def energy(post: CMCResult) -> Figure:
     return figure
 
 
+@checked
 def shards(post: CMCResult) -> Figure:
     """68 % intervals of each shard and of their combination."""
     figure, axes = fit_plots.panels(len(post.names), 3, 3.2, 0.7 + 0.14 * (post.n_shards + 1))
@@ -217,6 +223,7 @@ def shards(post: CMCResult) -> Figure:
     return figure
 
 
+@checked
 def predictive_maps(
     post: CMCResult, model: AbstractTwoTimeModel, data: TwoTimeData, angles: Angles | None = None
 ) -> Figure:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from twotime.errors import ResultError
+from twotime.kinds import checked
 from twotime.results import storage
 from twotime.results.cmc import CMCResult
 from twotime.results.folder import read_result_json
@@ -13,6 +14,7 @@ from twotime.results.sequential import SequentialResult
 _KINDS: dict[str, Any] = {"NLSQResult": NLSQResult, "CMCResult": CMCResult}
 
 
+@checked
 def load_result(folder: str | Path) -> NLSQResult | SequentialResult | CMCResult:
     """Restore a saved fit or posterior, every number bit for bit.
 

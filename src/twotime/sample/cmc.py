@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from twotime.compilation import check_is_outside, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.data.scales import check_kinds
+from twotime.data.scales import check_names
 from twotime.fit import check_inputs, fit_nlsq
 from twotime.gram import Tiled, choose_evaluator
 from twotime.gram.problem import make_problem
@@ -92,7 +92,7 @@ def fit_cmc(
         ValueError: If float64 is off, names do not match, or a value cannot be used.
         KeyboardInterrupt: If interrupted before any draw was kept.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     check_is_outside("fit_cmc", (model, data, space, key), _TRACEABLE)
     names = inspect.signature(fit_cmc).parameters
     sampler, sharding, limits = gathered(sampler, sharding, limits, short, names)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from twotime.compilation import check_is_outside, compiled, constant_by, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData
-from twotime.data.scales import check_kinds
+from twotime.data.scales import check_names
 from twotime.fit import check_inputs
 from twotime.fit.implicit import constant
 from twotime.models.base import AbstractTwoTimeModel, are_known
@@ -177,7 +177,7 @@ def log_density(
         TypeError: If values are traced by JAX.
         ValueError: If a value cannot be used.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     check_is_outside("log_density", (model, data, space), "The density it returns is traceable.")
     mode = resolve_mode(per_angle_mode, data.ring)
     space = check_inputs(model, data, space, mode)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 from twotime.compilation import check_is_outside, verb
 from twotime.config.parameter_space import ParameterSpace
 from twotime.data.dataset import TwoTimeData, on_device
-from twotime.data.scales import check_kinds, space_for
+from twotime.data.scales import check_names, space_for
 from twotime.gram.pairs import channel_slopes
 from twotime.gram.problem import Problem
 from twotime.models.base import AbstractTwoTimeModel, Params
@@ -162,7 +162,7 @@ def estimate_starts(
         per_angle_mode: As in `fit_nlsq`.
         count: How many starts at most; optima of coarse data before other candidates.
     """
-    check_kinds(model, data, space)
+    check_names(model, space)
     check_is_outside(
         "estimate_starts", (model, data, space),
         "The traceable part is fit_nlsq, whose `starts` may be an array.",

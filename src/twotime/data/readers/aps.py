@@ -21,6 +21,7 @@ from twotime.data.source import (
     in_per_angstrom,
 )
 from twotime.errors import DataError
+from twotime.kinds import checked
 
 _MAPS = "xpcs/twotime/correlation_map"
 _BINS = "xpcs/twotime/processed_bins"
@@ -225,6 +226,7 @@ class DetectorCounts(NamedTuple):
     photons: Float[np.ndarray, " bin"]
 
 
+@checked
 def read_counts(path: str | Path) -> DetectorCounts:
     """Read pixels and photons of an APS-U file from its map of bins and its mean image.
 
