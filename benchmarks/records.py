@@ -6,7 +6,8 @@
 Static diffusion with D0 and alpha free: a detector pixel is the mean of four Gaussian fields that
 decay as exp(-t / 2 tau), frame by frame; photons are drawn from it; c2 is the mean over pixels,
 normalised by the mean images. Movies in which no decay is seen are refused and only counted. Cells
-that the file already holds are not repeated.
+that the file already holds are not repeated. Prints the table of docs/uncertainty.md and draws
+docs/records.png.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 import twotime as tt
 
@@ -23,6 +25,8 @@ jax.config.update("jax_enable_x64", True)
 MODES, Q = 4, 0.01
 PIXELS, COUNTS = 1000, 100  # more pixels where a frame would hold fewer photons than this
 CONTRAST = 1 / MODES
+HERE = Path(__file__).resolve().parent
+FEW = 50  # fitted movies below this give no shares
 
 
 def movie(rng: np.random.Generator, frames: int, tau: float, photons: float) -> np.ndarray:
@@ -75,6 +79,43 @@ def cell(frames: int, tau: float, photons: float, movies: int) -> dict[str, obje
     }  # fmt: skip
 
 
+def table(found: dict[str, dict[str, object]]) -> None:
+    """Print the shares of all cells, of D0 and of alpha, as Markdown."""
+    print("| frames | τ [frame] | photons | fitted | 68 % | 95 % | scatter/reported |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for x in found.values():
+        light = "∞" if np.isinf(x["photons"]) else f"{x['photons']:g}"
+        cells = ["–"] * 3
+        if x["fitted"] >= FEW:
+            shares = x["covered_68"], x["covered_95"]
+            cells = [", ".join(f"{value:.0%}" for value in share) for share in shares]
+            cells.append(", ".join(f"{value:.2f}" for value in x["scatter_over_reported"]))
+        fitted = f"{x['fitted']} of {x['movies']}"
+        print("|", " | ".join([str(x["frames"]), f"{x['tau']:g}", light, fitted, *cells]), "|")
+
+
+def draw(found: dict[str, dict[str, object]]) -> None:
+    """Shares of intervals of one deviation that hold the truth, by the length of the record."""
+    figure = Figure(figsize=(8.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    kinds = {np.inf: ("o", "#0072B2", "no shot noise"), 0.1: ("s", "#D55E00", "0.1 photons"),
+             0.01: ("^", "#009E73", "0.01 photons")}  # fmt: skip
+    for k, (ax, name) in enumerate(zip(axes, ("D0", "alpha"), strict=True)):
+        ax.axhspan(0.60, 0.76, color="0.9")
+        ax.axhline(0.683, color="0.6", lw=1)
+        for photons, (marker, colour, label) in kinds.items():
+            of = [x for x in found.values() if x["photons"] == photons and x["fitted"] >= FEW]
+            times = [x["frames"] / x["tau"] for x in of]
+            shares = [x["covered_68"][k] for x in of]
+            ax.semilogx(times, shares, marker, color=colour, mfc="none", label=label)
+        ax.set_xlabel("correlation times in the record")
+        ax.set_title(name)
+    axes[0].set_ylabel("68 % intervals that hold the truth")
+    axes[0].set_ylim(0, 1)
+    axes[1].legend(loc="lower right")
+    figure.savefig(HERE.parent / "docs" / "records.png", dpi=110)
+
+
 def main() -> None:
     """Run the cells that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -96,6 +137,8 @@ def main() -> None:
                     found[name] = cell(frames, tau, photons, asked.movies)
                     asked.output.write_text(json.dumps(found, indent=1) + "\n")
                 print(name, found[name], flush=True)
+    table(found)
+    draw(found)
 
 
 if __name__ == "__main__":
