@@ -78,9 +78,11 @@ def places(result: RESULTS) -> Int[Array, "*batch"]:
     return sum(k * (result == getattr(RESULTS, name)) for k, name in enumerate(ENDS))
 
 
-def results_at(places: Int[np.ndarray, "*batch"]) -> RESULTS:
-    """The results at places of `ENDS`, known numbers."""
+def results_at(places: Int[Array | np.ndarray, "*batch"]) -> RESULTS:
+    """The results at places of `ENDS`."""
     known = [getattr(RESULTS, name) for name in ENDS]
+    if isinstance(places, jax.Array):
+        return jax.tree.map(lambda *values: jnp.stack(values)[places], *known)
     return jax.tree.map(lambda *values: jax.device_put(np.stack(values)[places]), *known)
 
 
