@@ -9,6 +9,7 @@ import pytest
 
 import twotime as tt
 from twotime.covariance import misfit
+from twotime.covariance.blocks import Span
 from twotime.covariance.modes import Modes
 from twotime.results.judgement import FALSE_ALARMS, Structure
 
@@ -130,7 +131,8 @@ def test_the_largest_mean_of_noise_is_exceeded_as_often_as_is_said():
 def test_sums_and_products_of_groups_are_those_of_all_pairs(n):
     groups, rng = misfit.Groups.of(n), np.random.default_rng(0)
     index = np.arange(n)
-    member = np.asarray(groups.of_pairs(jnp.asarray(index[:, None]), jnp.asarray(index)))
+    frames = Span(jnp.asarray(index), jnp.ones(n))
+    member = np.asarray(groups.of_pairs(frames.at((slice(None), None)), frames))
     used = np.triu(np.ones((n, n)), 1)
     np.testing.assert_allclose(groups.products(), np.einsum("gij,hij,ij->gh", member, member, used))
     planes = rng.normal(size=(2, n, n)) * used
@@ -140,6 +142,24 @@ def test_sums_and_products_of_groups_are_those_of_all_pairs(n):
         for part, start in ((slice(0, first), 0), (slice(first, n), first))
     )
     np.testing.assert_allclose(found, np.einsum("gij,kij->gk", member, planes), atol=1e-12)
+
+
+def test_frames_taken_together_count_as_their_pairs_do_on_average():
+    groups, index = misfit.Groups.of(60), np.arange(60)
+    ends = np.array([0, 1, 2, 4, 7, 12, 20, 33, 60])
+    frames = Span(jnp.asarray(index), jnp.ones(60))
+    member = np.asarray(groups.of_pairs(frames.at((slice(None), None)), frames))
+    spans = Span(jnp.asarray(ends[:-1]), jnp.asarray(np.diff(ends), float))
+    found = np.asarray(groups.of_pairs(spans.at((slice(None), None)), spans))
+    apart = (index[:, None] != index).astype(float)
+    for i, j in np.ndindex(8, 8):
+        rows, columns = slice(*ends[i : i + 2]), slice(*ends[j : j + 2])
+        pairs = np.maximum(apart[rows, columns].sum(), 1.0)
+        want = (member * apart)[:, rows, columns].sum(axis=(1, 2)) / pairs
+        lags = groups.lags.size - 1
+        np.testing.assert_allclose(found[:lags, i, j], want[:lags], atol=1e-12)
+        if i != j:  # a single frame has no pair, but belongs to its period
+            np.testing.assert_allclose(found[lags:, i, j], want[lags:], atol=1e-12)
 
 
 @pytest.mark.parametrize("masked", [False, True])

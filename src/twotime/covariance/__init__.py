@@ -23,6 +23,7 @@ from twotime.covariance.blocks import (
     WHOLE,
     Planes,
     Slopes,
+    Span,
     cut_blocks,
     pairs_between,
     planes_between,
@@ -305,7 +306,8 @@ def angle_noise(
     # In double precision, for residuals may be small.
     fitted = model.correlation(pairs_between(first[0], second[0], ahead))
     c2, weight = data.stripes(k, index)
-    scores = 0.5 * weight * jacobian(planes, index[:, None], index)
+    alone = Span(index, jnp.ones(n))
+    scores = 0.5 * weight * jacobian(planes, alone.at((slice(None), None)), alone)
     residual = c2 - problem.shift - angle.scaling[0] * fitted - angle.scaling[1]
     residual = jnp.where(weight > 0, residual, 0.0)
     moments = moments_of_frames(residual, weight, Link(planes.value, planes.field), beta)

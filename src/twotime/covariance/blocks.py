@@ -5,7 +5,7 @@ few: blocks follow the correlation time along the record. Their places are numbe
 compiled program serves all parameters.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,6 +30,35 @@ _ANCHORS, _LAGS = 64, 24
 
 Slopes = tuple[Channels, Channels]
 """Channels of an angle and, along a first axis, their derivatives."""
+
+
+class Span(NamedTuple):
+    """Consecutive frames, an array of such: the first of each and how many they are."""
+
+    first: Array
+    size: Array
+
+    @property
+    def middle(self) -> Array:
+        """Mean place of the frames [frame]."""
+        return self.first + 0.5 * (self.size - 1.0)
+
+    def at(self, index: Any) -> "Span":
+        """Some of them."""
+        return Span(self.first[index], self.size[index])
+
+    def pairs_within(self, other: "Span", lag: int) -> Array:
+        """How many pairs of a frame of each are at most so many frames apart."""
+
+        def ramp(x: Array) -> Array:
+            return 0.5 * jnp.maximum(x, 0.0) * (jnp.maximum(x, 0.0) + 1.0)
+
+        def ahead_by(most: int) -> Array:
+            d = most - (other.first - self.first)
+            more = ramp(d + self.size - other.size) - ramp(d - other.size)
+            return ramp(d + self.size) - ramp(d) - more
+
+        return ahead_by(lag) - ahead_by(-lag - 1)
 
 
 class Blocks(eqx.Module):

@@ -30,7 +30,7 @@ from twotime.covariance import (
     unit_directions,
 )
 from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
-from twotime.covariance.blocks import Planes, planes_between
+from twotime.covariance.blocks import Planes, Span, planes_between
 from twotime.covariance.leanings import chance_of, leanings, of_faults
 from twotime.covariance.modes import Modes
 from twotime.covariance.residuals import common, jackknife
@@ -111,9 +111,9 @@ def judged(at: LinearisedFit) -> Judged:
         angle = angle_of_fit(at, root, k)
         means = _means(at, angle, k, groups)
 
-        def jacobian(planes: Planes, first: Array, second: Array) -> Array:
+        def jacobian(planes: Planes, first: Span, second: Span) -> Array:
             group = groups.of_pairs(first, second) / means.weight[:, None, None]
-            faults = of_faults(planes.value, first, second, data, k)
+            faults = of_faults(planes.value, first.middle, second.middle, data, k)
             return jnp.concatenate([group, faults, angle.jacobian(planes)])
 
         return angle_noise(at, angle, k, jacobian), means
@@ -212,23 +212,27 @@ class Groups(NamedTuple):
         lag = jnp.asarray(lag)[..., None]
         return ((lag >= self.lags[:-1]) & (lag < self.lags[1:])).astype(float)
 
-    def of_age(self, frame: AnyArray) -> Float[Array, "*frame period"]:
-        """Half of whether each frame belongs to each group: a point has two."""
-        frame = jnp.asarray(frame)[..., None]
-        return 0.5 * ((frame >= self.ages[:-1]) & (frame < self.ages[1:]))
+    def of_age(self, frames: Span) -> Float[Array, "*span period"]:
+        """Half of how much of some frames belongs to each group: a point has two."""
+        first, size = (jnp.asarray(x)[..., None] for x in frames)
+        ends = jnp.minimum(first + size, self.ages[1:]), jnp.maximum(first, self.ages[:-1])
+        return 0.5 * jnp.maximum(ends[0] - ends[1], 0.0) / jnp.maximum(size, 1.0)
 
-    def of_pairs(self, first: Array, second: Array) -> Float[Array, "group *pair"]:
-        """How much each pair of frames counts in each group."""
-        first, second = jnp.broadcast_arrays(first, second)
-        by_lag, by_age = self.of_lag(jnp.abs(first - second)), self.of_age(first)
-        return jnp.moveaxis(jnp.concatenate([by_lag, by_age + self.of_age(second)], -1), -1, 0)
+    def of_pairs(self, first: Span, second: Span) -> Float[Array, "group *pair"]:
+        """How much the pairs of frames of two spans count in each group, on average."""
+        within = jnp.stack([first.pairs_within(second, lag - 1) for lag in self.lags.tolist()])
+        same = jnp.where(first.first == second.first, first.size, 0.0)
+        by_lag = jnp.diff(within, axis=0) / jnp.maximum(first.size * second.size - same, 1.0)
+        by_age = self.of_age(first) + self.of_age(second)
+        return jnp.concatenate([by_lag, jnp.moveaxis(by_age, -1, 0)])
 
     def sums(self, planes: Float[Array, "kind row time"], first: Array) -> Float[Array, "group k"]:
         """Sums of planes over each group; their rows are consecutive, `first` the first of them."""
         n_rows, n = planes.shape[1:]
         by_row, by_column = planes.sum(axis=2).T, planes.sum(axis=1).T
-        by_age = self.of_age(first + jnp.arange(n_rows)).T @ by_row
-        by_age += self.of_age(jnp.arange(n)).T @ by_column
+        one = jnp.ones(())
+        by_age = self.of_age(Span(first + jnp.arange(n_rows), one)).T @ by_row
+        by_age += self.of_age(Span(jnp.arange(n), one)).T @ by_column
         # Each row is moved by one more place, so that equal lags stand below each other.
         moved = jnp.pad(planes[..., ::-1], ((0, 0), (0, 0), (0, n_rows)))
         moved = moved.reshape(-1, n_rows * (n + n_rows))[:, :-n_rows]

@@ -30,6 +30,7 @@ from twotime.covariance.blocks import (
     Blocks,
     Planes,
     Slopes,
+    Span,
     planes_between,
     pooled,
     pooled_planes,
@@ -42,7 +43,7 @@ from twotime.models.rates import Scalar
 
 Scores = Float[Array, "score score"]
 Smooth = Num[Array, "*score group group"]
-Jacobian = Callable[[Planes, Array, Array], Float[Array, "score *pair"]]
+Jacobian = Callable[[Planes, Span, Span], Float[Array, "score *pair"]]
 """Scores' derivatives of c2 from a model at pairs, and the first and second frame of these."""
 _FAR = 1.25
 """Least lag at which smooth parts are read, in tiles; at smaller lags they continue from there."""
@@ -190,9 +191,8 @@ def split_matrices(
     blocks, and the derivatives of c2 that scores take.
     """
     blocks = frames.blocks
-    places = jnp.pad(blocks.points, ((TILE, TILE), (0, 0)))
-    middle = jnp.round(places.mean(axis=1)).astype(int)
-    places = places.reshape(-1)
+    places = jnp.pad(blocks.points, ((TILE, TILE), (0, 0))).reshape(-1)
+    spans = Span(*(jnp.pad(x, (TILE, TILE)) for x in (blocks.first, blocks.size)))
     here, nearest = read_at(slopes, places), jnp.round(places).astype(int)
     far, smooth_jacobian = _smooth_parts(model, slopes, blocks, jacobian)
     kept = single((smooth_jacobian, far.value, far.field))
@@ -202,8 +202,8 @@ def split_matrices(
         rows = columns[2 * TILE : 4 * TILE]
         first, second = (jax.tree.map(lambda x, i=i: x[..., i], here) for i in (rows, columns))
         planes = pooled_planes(model, first, second, rows[:, None] <= columns)
-        of_rows, of_columns = (middle[x[::2] // 2] for x in (rows, columns))
-        jac = jacobian(planes, of_rows[:, None], of_columns)
+        of_rows, of_columns = (spans.at(x[::2] // 2) for x in (rows, columns))
+        jac = jacobian(planes, of_rows.at((slice(None), None)), of_columns)
         count = _points_in_strip(data, k, frames, r, nearest[rows], nearest[columns])
         is_real = frames.tile(frames.size, r, 0, 1)[:, None] * frames.tile(frames.size, r, 1, 3) > 0
         lift = [frames.lifted(x, r, 3) for x in kept]
@@ -263,7 +263,7 @@ def _smooth_parts(
     places = [read_at(blocks.points.mean(axis=1), x) for x in (early, early + gap)]
     first, second = (read_at(slopes, x) for x in places)
     far = planes_between(model, first, second, jnp.ones(gap.shape, bool))
-    taken = jacobian(far, *(jnp.round(x).astype(int) for x in places))
+    taken = jacobian(far, *(Span(jnp.round(x), jnp.ones(())) for x in places))
     field = jnp.where(middle[:, None] <= middle, far.field, jnp.conj(far.field))
     far = Planes(far.value, far.derivative, field)
     return jax.tree.map(lambda x: jnp.where(blocks.count > 2 * TILE, x, 0.0), (far, taken))
