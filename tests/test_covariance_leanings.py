@@ -74,6 +74,7 @@ def test_what_the_fit_follows_is_not_judged():
     found = looked_at(speckle(jax.random.key(2), phi=PHI[:1]))
     unknown = [name for name, x in zip(NAMES, found.leanings, strict=True) if x == 0]
     assert unknown == [name for name in NAMES if "direction" in name or "wavevector" in name]
+    assert found.chance == pytest.approx(1 - (1 - min(found.chances)) ** 2)  # of two looks
 
 
 def test_a_drift_of_contrast_is_noticed_and_named_before_it_biases_much():

@@ -41,6 +41,12 @@ def key(*arguments, function=tt.fit_nlsq.__wrapped__, **named):
     return programs.key_of(function, (arguments, named))
 
 
+def of_twotime(function):
+    """A function as if it stood in this package."""
+    function.__module__ = "twotime.somewhere"
+    return function
+
+
 class OfSomeoneElse(tt.StaticDiffusion):
     """A law whose source is not among those that the key holds."""
 
@@ -67,7 +73,7 @@ def test_words_of_a_type_are_told_apart(folder):
 
 @pytest.mark.parametrize(
     "unknown",
-    [OfSomeoneElse(), lambda x: x, {1}, key, Individual().basis],
+    [OfSomeoneElse(), of_twotime(lambda x: x), {1}, key, Individual().basis],
     ids=["law", "lambda", "set", "function", "method"],
 )
 def test_what_is_not_known_has_no_key(folder, unknown):
@@ -120,11 +126,9 @@ def test_a_fit_is_found_untraced_and_is_the_same(folder, monkeypatch):
         tt.fit_nlsq(LAW, data(frames=11), tt.ParameterSpace.of(LAW))
 
 
+@of_twotime
 def _twice(x):
     return 2 * x, "twice"
-
-
-_twice.__module__ = "twotime.somewhere"
 
 
 @pytest.mark.parametrize("harm", [lambda x: x[:-1], lambda x: b"", lambda x: x + b"!"])

@@ -146,6 +146,7 @@ def judged(at: LinearisedFit) -> Judged:
     response = Response.of(at)
     of_frames = response.variance_of_frames(means.by_frame)
     of_scaling = jnp.maximum(of_frames, response.variance(found.scores))
+    n_looks = len(LOOKS) if len(angles) > 1 else len(LOOKS) - 1  # one has nothing in common
     structure = Structure(
         lag=t[groups.lags[:-1]] - t[0],
         by_lag=means.residual[:, :n_lags],
@@ -156,8 +157,7 @@ def judged(at: LinearisedFit) -> Judged:
         q=jnp.asarray(data.q),
         phi=jnp.asarray(data.phi),
         neighbours=means.neighbours,
-        chance=1.0
-        - (1.0 - jnp.min(chances)) ** (len(LOOKS) if len(angles) > 1 else len(LOOKS) - 1),
+        chance=1.0 - (1.0 - jnp.min(chances)) ** n_looks,
         share=jnp.maximum(jnp.mean(excess[:, :n_lags]), 0.0) / signal,
         chances=chances,
         leanings=leaning,
