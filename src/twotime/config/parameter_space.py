@@ -127,8 +127,6 @@ class ParameterSpace(Tabled, eqx.Module):
         self.all_varying = tuple(map(bool, map(vary.get, names, flags)))
         self.own_priors = tuple(map(priors.get, names, own))
 
-    # What is in it
-
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the physics parameters in canonical order."""
@@ -278,8 +276,6 @@ class ParameterSpace(Tabled, eqx.Module):
     def _by_name(self, array: Any) -> dict[str, Any]:
         return {name: plain(array[..., i]) for i, name in enumerate(self.all_names)}
 
-    # New spaces made from it
-
     @checked
     def with_values(self, values: Named) -> "ParameterSpace":
         """A new space with other values; `validate` says whether they lie in the bounds."""
@@ -308,7 +304,6 @@ class ParameterSpace(Tabled, eqx.Module):
                 raise ValueError(f"Parameter {name!r}: need lower < upper bound; {got}.")
         return changed
 
-    @checked
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
         """A new space with other priors; these stay as they are when bounds change."""
         return ParameterSpace(priors=priors, base=self)

@@ -104,8 +104,7 @@ class Judged(NamedTuple):
 def judged(at: LinearisedFit) -> Judged:
     """The covariance of a fit, and the judgement of its residuals under the same noise."""
     data, root = at.problem.data, unit_directions(at.inverse)
-    n, angles = data.t.shape[0], jnp.arange(data.phi.shape[0])
-    groups = Groups.of(n)
+    groups, angles = Groups.of(data.t.shape[0]), jnp.arange(data.phi.shape[0])
 
     def one(k: Array) -> tuple[AngleNoise, _Means]:
         angle = angle_of_fit(at, root, k)
@@ -122,17 +121,7 @@ def judged(at: LinearisedFit) -> Judged:
     found = sandwich(at, root, noise)
     chosen, followed = slice(0, groups.n_groups), followed_scaling(at)
     covariance = left_by_fit(found.scores, chosen, means.taken, followed)
-    of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
-    mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
-    normal = mean_weight[:, None, None] * groups.products()
-    modes = jax.vmap(Modes.of)(normal, of_sums, found.squares)
-    sums = means.weight * means.residual
-    size = jax.vmap(lambda m, x: m.size(m.inverse @ x))(modes, sums)
-    variance = jnp.diagonal(of_sums, axis1=1, axis2=2)
-    # A group without usable points has no deviation and cannot be judged.
-    spread = jnp.where(variance > 0, jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)
-    heights = jax.lax.map(lambda x: Modes.heights(*x), (modes, spread))
-    deviation = spread * jnp.sqrt(size)[:, None] / means.weight
+    deviation, heights = _deviations(at, groups, covariance, means, found.squares)
     largest = jnp.max(jnp.abs(means.residual) / deviation)
     of_fault = slice(groups.n_groups, groups.n_groups + len(FAULTS))
     leaning = leanings(means.towards, found.scores, of_fault, means.shared, followed)
@@ -164,6 +153,25 @@ def judged(at: LinearisedFit) -> Judged:
         common=alike,
     )
     return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
+
+
+def _deviations(
+    at: LinearisedFit, groups: "Groups", covariance: Array, means: _Means, squares: Array
+) -> tuple[Float[Array, "angle group"], Float[Array, "angle draw"]]:
+    """Standard deviations of means, and the largest of all in many draws of noise, in these."""
+    n = groups.ages[-1]
+    of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
+    mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
+    normal = mean_weight[:, None, None] * groups.products()
+    modes = jax.vmap(Modes.of)(normal, of_sums, squares)
+    sums = means.weight * means.residual
+    size = jax.vmap(lambda m, x: m.size(m.inverse @ x))(modes, sums)
+    variance = jnp.diagonal(of_sums, axis1=1, axis2=2)
+    # A group without usable points has no deviation and cannot be judged.
+    spread = jnp.where(variance > 0, jnp.sqrt(jnp.maximum(variance, 0.0)), jnp.inf)
+    heights = jax.lax.map(lambda x: Modes.heights(*x), (modes, spread))
+    deviation = spread * jnp.sqrt(size)[:, None] / means.weight
+    return deviation, heights
 
 
 def _chances(

@@ -31,7 +31,6 @@ from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_de
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
-from twotime.kinds import checked
 from twotime.models.arguments import axes
 from twotime.models.base import AbstractTwoTimeModel, are_known, floating, is_concrete
 from twotime.models.rates import AnyArray, Scalar
@@ -319,13 +318,12 @@ def _checked(
             f"Parameter {space.names[i]!r} starts at {x[i]:g}, outside its bounds "
             f"[{low[i]:g}, {high[i]:g}] {space.units[i]}; move the value or the bounds."
         )
-    basis = jax.eval_shape(mode.basis, jax.ShapeDtypeStruct(data.phi.shape, float))
-    n_scaling = 0 if mode.is_frozen else basis.shape[1]
+    n_scaling = 0 if mode.is_frozen else mode.basis(jnp.asarray(data.phi)).shape[1]
     check_level(data, space, sum(space.varying) + n_scaling * sum(space.scaling_varying))
     return space
 
 
-@checked
+@verb
 def fit_sequential(
     model: AbstractTwoTimeModel,
     data: TwoTimeData,

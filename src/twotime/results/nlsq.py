@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
-from twotime.kinds import checked
 from twotime.models.base import AbstractTwoTimeModel, Curve, numpy_of
 from twotime.models.correlation import correlation
 from twotime.models.rates import AnyArray
@@ -371,7 +370,6 @@ class NLSQResult(storage.AbstractModelResult):
             for value, vector in pairs
         )
 
-    @checked
     def save(
         self,
         folder: str | Path,
