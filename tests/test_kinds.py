@@ -74,6 +74,13 @@ def test_what_is_asked_for_is_let_through(given):
     assert len(asked(None, 1, True, "a", None, (), "x", "y", 1.0, 2.0)) == 11
 
 
+def test_values_of_packages_that_are_named_after_this_one_are_not_of_it():
+    class Watch:
+        __module__ = "twotime_gels.watch"
+
+    assert asked(rest=Watch())
+
+
 def test_traced_values_are_let_through():
     def number(x):
         return asked(number=x, flag=x > 0)[1]

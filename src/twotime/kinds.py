@@ -5,10 +5,10 @@ name; shapes and numbers are the function's own business.
 """
 
 import functools
-import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from inspect import Parameter, signature
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -38,7 +38,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     Raises:
         TypeError: On a call with such an argument.
     """
-    parameters = inspect.signature(function).parameters
+    parameters = signature(function).parameters
     kinds = {name: tuple(_classes(x.annotation)) for name, x in parameters.items()}
 
     @functools.wraps(function)
@@ -54,8 +54,12 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
 def _is_of(value: Any, classes: tuple[type, ...]) -> bool:
     known = (*classes, *_FLAGS) if bool in classes else classes
-    is_number = not isinstance(value, str) and not type(value).__module__.startswith("twotime")
+    is_number = not isinstance(value, str) and not _is_ours(type(value))
     return isinstance(value, known) or (_Number in classes and is_number)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.split(".")[0] == "twotime"
 
 
 def _sentence(function: str, name: str, value: Any, classes: tuple[type, ...]) -> str:
@@ -77,11 +81,10 @@ def _classes(annotation: Any) -> Iterator[type]:
         yield types.NoneType
     elif origin is not None:
         yield Mapping if origin is Mapping else str if origin is typing.Literal else _Number
-    elif not isinstance(annotation, type) or annotation is Any or annotation is inspect._empty:
+    elif not isinstance(annotation, type) or annotation is Any or annotation is Parameter.empty:
         yield object
     elif getattr(annotation, "_is_protocol", False) or typing.is_typeddict(annotation):
         yield object
     else:
-        is_ours = annotation.__module__.startswith("twotime")
-        is_told = is_ours or annotation in (bool, str, types.NoneType)
+        is_told = _is_ours(annotation) or annotation in (bool, str, types.NoneType)
         yield annotation if is_told else _Number

@@ -32,7 +32,7 @@ def examine() -> Iterator[tuple[str, str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "threads", f"{cores} of {os.cpu_count()} cores; XLA_FLAGS={os.environ.get('XLA_FLAGS')}"
     cache = jax.config.values["jax_compilation_cache_dir"]
-    size = sum(e.stat().st_size for e in Path(cache or "").rglob("*")) if cache else 0
+    size = sum(e.stat().st_size for e in Path(cache).rglob("*")) if cache else 0
     yield "compiled code", f"{cache} ({size / 1e6:.0f} MB)"
 
 

@@ -304,6 +304,7 @@ class ParameterSpace(Tabled, eqx.Module):
                 raise ValueError(f"Parameter {name!r}: need lower < upper bound; {got}.")
         return changed
 
+    @checked
     def with_priors(self, priors: Mapping[str, PriorDistribution]) -> "ParameterSpace":
         """A new space with other priors; these stay as they are when bounds change."""
         return ParameterSpace(priors=priors, base=self)
@@ -342,8 +343,6 @@ class ParameterSpace(Tabled, eqx.Module):
             bounds[name] = intersection(self.bounds[name], (value - reach, value + reach))
         return self.with_bounds(bounds)
 
-    # What is wrong with it
-
     def validate(self) -> list[str]:
         """What is wrong with values, bounds and priors, one sentence each; empty if nothing.
 
@@ -368,8 +367,6 @@ class ParameterSpace(Tabled, eqx.Module):
             if faults and not is_no_flow:
                 found[name] = faults
         return found
-
-    # Where it comes from
 
     @classmethod
     def of(cls, law: AbstractTwoTimeModel) -> "ParameterSpace":

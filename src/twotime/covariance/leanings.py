@@ -80,5 +80,5 @@ def leanings(
 
 def chance_of(leanings: Float[Array, " fault"]) -> Float[Array, ""]:
     """Probability, at most, that noise alone leans as far towards any of the faults."""
-    count = jnp.sum(leanings != 0)
+    count = jnp.maximum(jnp.sum(leanings != 0), 1)
     return jnp.minimum(count * erfc(jnp.max(jnp.abs(leanings)) / jnp.sqrt(2.0)), 1.0)
