@@ -20,10 +20,10 @@ T, Q = 0.1 * jnp.arange(1, 101), 0.005
 STILL = tt.Component("still", None)
 
 
-def speckle(law, params, phi, key, q=Q, t=T):
+def speckle(law, params, phi, key, q=Q, t=T, pixels=20_000):
     """A movie of real speckle noise."""
     return tt.simulate_speckle(
-        law, params, t=t, q=q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=20_000,
+        law, params, t=t, q=q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=pixels,
         key=jax.random.key(key),
     )  # fmt: skip
 
@@ -72,10 +72,9 @@ def three(count: int) -> None:
 def static(count: int) -> None:
     """10 % static scattering: share of parameters within one deviation, and what is flagged.
 
-    Records are long enough to tell it from the offset: the share of the static component is known
-    to a fifth of itself or better.
+    Records are long enough, of pixels enough, to tell it from the offset and from another rate.
     """
-    q, t = 0.012, 0.1 * jnp.arange(1, 301)
+    q, t, pixels = 0.012, 0.1 * jnp.arange(1, 301), 200_000
     share = {"log_x_moving": float(np.log(9.0))}
     cases = {
         "static": (
@@ -103,7 +102,7 @@ def static(count: int) -> None:
         law, inside, flagged, said = tt.Components((STILL, *moving)), [], [], []
         params = jnp.asarray([truth[n] for n in law.names])
         for k in range(count):
-            data = speckle(law, params, phi, k, q, t)
+            data = speckle(law, params, phi, k, q, t, pixels)
             fit = fitted(law, data)
             said.append([fit.uncertainties[n] for n in fit.names if n.startswith("log_x")])
             inside += [abs(fit.params[n] - truth[n]) < fit.uncertainties[n] for n in fit.names]

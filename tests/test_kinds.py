@@ -1,6 +1,7 @@
 """Kinds of arguments by annotations: what is refused and what is let through."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 
 import twotime as tt
 from twotime.kinds import checked
+from twotime.sample.inputs import LIMITS, NUTS, WHOLE, gathered
 
 LAW = tt.StaticDiffusion()
 
@@ -22,6 +24,8 @@ def asked(
     flag: bool = True,
     word: str | Literal["a"] = "a",
     names: Mapping[str, Any] | None = None,
+    count: int = 1,
+    place: Path | str = "here",
     rest: Sequence[int] | Callable[[Any], None] = (),
     anything: Any = None,
     bare=None,
@@ -29,7 +33,7 @@ def asked(
     later: "str" = "",
     **options: Any,
 ) -> tuple[Any, ...]:
-    return law, number, flag, word, names, rest, anything, bare, many, later, options
+    return law, number, flag, word, names, count, place, rest, anything, bare, many, later, options
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,9 @@ def asked(
         ({"flag": 1}, "flag is 1; expected True or False"),
         ({"word": 1}, "word is 1; expected a word"),
         ({"names": [1]}, "names is list; expected a mapping from names or None"),
+        ({"count": 1.5}, "count is 1.5; expected a whole number; see"),
+        ({"count": True}, "count is True; expected a whole number"),
+        ({"place": 1}, "place is 1; expected a path or a word"),
         ({"rest": "a"}, "rest is 'a'; expected numbers"),
     ],
 )
@@ -70,8 +77,22 @@ def test_arguments_in_their_places_are_looked_at_too():
     ],
 )
 def test_what_is_asked_for_is_let_through(given):
-    assert len(asked(**given)) == 11
-    assert len(asked(None, 1, True, "a", None, (), "x", "y", 1.0, 2.0)) == 11
+    assert len(asked(**given)) == 13
+    given = None, 1, True, "a", None, np.int64(2), Path(), (), "x", "y", 1.0, 2.0
+    assert len(asked(*given)) == 13
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"n_samples": "many"}, "Nuts: n_samples is 'many'; expected a whole number"),
+        ({"n_shards": 1.5}, "Sharding: n_shards is 1.5; expected a whole number"),
+        ({"max_reduced_chi2": "small"}, "Limits: max_reduced_chi2 is 'small'; expected numbers"),
+    ],
+)
+def test_fields_of_what_sampling_is_asked_for_are_looked_at_too(field, says):
+    with pytest.raises(TypeError, match=says):
+        gathered(NUTS, WHOLE, LIMITS, field)
 
 
 def test_values_of_packages_that_are_named_after_this_one_are_not_of_it():

@@ -332,7 +332,7 @@ CALLS = {
     "a dictionary for the space": (lambda: tt.fit_nlsq(LAW, MADE, {"D0": 1e4}),
                                    "space is dict; expected ParameterSpace"),
     "a word for a number": (lambda: tt.fit_nlsq(LAW, MADE, SPACE, max_steps="many"),
-                            "max_steps is 'many'; expected numbers"),
+                            "max_steps is 'many'; expected a whole number"),
     "a word for a flag": (lambda: tt.fit_nlsq(LAW, MADE, SPACE, judge="no"),
                           "judge is 'no'; expected True or False"),
     "a number for a word": (lambda: tt.fit_nlsq(LAW, MADE, SPACE, uncertainty=1),

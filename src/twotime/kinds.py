@@ -4,11 +4,15 @@ Values of this package, mappings, words and flags are compared with what the fun
 name; shapes and numbers are the function's own business.
 """
 
+import dataclasses
 import functools
+import numbers
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -22,10 +26,17 @@ class _Number:
     """Whatever is neither a word nor a value of this package: numbers, arrays, functions."""
 
 
-_FLAGS = bool, np.bool_, np.ndarray, jax.Array
+_ARRAYS = np.ndarray, jax.Array
+_KNOWN = {
+    bool: (bool, np.bool_, *_ARRAYS),
+    int: (numbers.Integral, *_ARRAYS),
+    Path: (os.PathLike,),
+}
 _WORDS = {
     _Number: "numbers",
     bool: "True or False",
+    int: "a whole number",
+    Path: "a path",
     str: "a word",
     types.NoneType: "None",
     Mapping: "a mapping from names",
@@ -52,8 +63,23 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
+def check_fields(value: Any) -> None:
+    """Refuse fields of a dataclass that are of another kind than their annotations name.
+
+    Raises:
+        TypeError: If one is.
+    """
+    name = type(value).__name__
+    for field in dataclasses.fields(value):
+        given, kinds = getattr(value, field.name), tuple(_classes(field.type))
+        if not _is_of(given, kinds):
+            raise TypeError(_sentence(name, field.name, given, kinds))
+
+
 def _is_of(value: Any, classes: tuple[type, ...]) -> bool:
-    known = (*classes, *_FLAGS) if bool in classes else classes
+    if isinstance(value, bool) and bool not in classes:
+        classes = tuple(kind for kind in classes if kind is not int)
+    known = tuple(found for kind in classes for found in _KNOWN.get(kind, (kind,)))
     is_number = not isinstance(value, str) and not _is_ours(type(value))
     return isinstance(value, known) or (_Number in classes and is_number)
 
@@ -64,7 +90,8 @@ def _is_ours(kind: type) -> bool:
 
 def _sentence(function: str, name: str, value: Any, classes: tuple[type, ...]) -> str:
     shown = repr(value) if isinstance(value, str | int | float) else type(value).__name__
-    expected = " or ".join(dict.fromkeys(_WORDS.get(kind, kind.__name__) for kind in classes))
+    named = [kind for kind in classes if kind is not int or _Number not in classes]
+    expected = " or ".join(dict.fromkeys(_WORDS.get(kind, kind.__name__) for kind in named))
     fix = f"see help({function})"
     if isinstance(value, type):
         shown, fix = f"the class {value.__name__}", f"write {value.__name__}(...)"
@@ -86,5 +113,5 @@ def _classes(annotation: Any) -> Iterator[type]:
     elif getattr(annotation, "_is_protocol", False) or typing.is_typeddict(annotation):
         yield object
     else:
-        is_told = _is_ours(annotation) or annotation in (bool, str, types.NoneType)
+        is_told = _is_ours(annotation) or annotation in (str, types.NoneType, *_KNOWN)
         yield annotation if is_told else _Number

@@ -170,11 +170,8 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     """
     chosen = tuple(range(len(arrays["phi"]))) if angles is None else angles
     arrays = _shown(arrays, chosen)
-    # Labels are short, and to measure them takes half of the time.
     figure, axes = panels(len(chosen), 2, 4.8, 2.8, title, layout=None)
-    width, height = figure.get_size_inches()
-    edges = {"left": 0.8 / width, "right": 1 - 0.15 / width, "bottom": 0.6 / height}
-    figure.subplots_adjust(**edges, top=1 - 0.65 / height, wspace=0.18, hspace=0.3)
+    _margins(figure, left=0.8, top=0.65, wspace=0.18, hspace=0.3)
     for ax, k in zip(axes, chosen, strict=True):
         lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium")
     look: Any = {"title_fontsize": "small", "fontsize": "small", "frameon": False}
@@ -274,7 +271,8 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
     """
     halves = {name.replace("J", "D", 1) for name in curves if name.startswith("J")}
     shown = [curve for name, curve in curves.items() if name not in halves]
-    figure, axes = panels(len(shown), 2, 4.8, 2.6, title)
+    figure, axes = panels(len(shown), 2, 4.8, 2.6, title, layout=None)
+    _margins(figure, left=0.85, top=0.65, wspace=0.24, hspace=0.3)
     for ax, curve in zip(axes, shown, strict=True):
         if curve.lower is not None and curve.upper is not None:
             ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
@@ -298,12 +296,13 @@ def scaling(fit: NLSQResult) -> Figure:
 
     A line for each wavevector.
     """
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.6))
     axes = figure.subplots(2, 1, sharex=True)
     phi, bound = np.asarray(fit.phi), np.asarray(fit.scaling_at_bound)
     errors = np.asarray(fit.scaling_deviation if fit.scaling_deviation is not None else 0 * bound)
     rings = np.asarray(fit.rings or (0,) * phi.size)
     lines = [np.flatnonzero(rings == k) for k in range(rings.max() + 1)]
+    _margins(figure, left=0.85, top=0.35, right=0.15 if len(lines) == 1 else 1.1, hspace=0.08)
     for ax, name, column in zip(axes, ("contrast", "offset"), (0, 1), strict=True):
         values = np.asarray(getattr(fit, name))
         on = bound[:, column]
@@ -325,6 +324,23 @@ def scaling(fit: NLSQResult) -> Figure:
     axes[-1].set_xlabel("φ [degree]")
     axes[0].set_title(f"per_angle_mode: {fit.per_angle_mode}", fontsize="medium")
     return figure
+
+
+def _margins(
+    figure: Figure, *, left: float, top: float, right: float = 0.15, **space: float
+) -> None:
+    """Place the axes by margins [inch]: labels are short, and to measure them takes half the time.
+
+    Args:
+        figure: The figure.
+        left: Margin at the left.
+        top: Margin at the top.
+        right: Margin at the right.
+        space: Space between axes, `wspace` and `hspace`, in parts of these.
+    """
+    width, height = figure.get_size_inches()
+    edges = {"left": left / width, "right": 1 - right / width, "bottom": 0.6 / height}
+    figure.subplots_adjust(**edges, top=1 - top / height, **space)
 
 
 def _place(arrays: Arrays, k: int) -> str:

@@ -7,6 +7,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float
 
+from twotime.kinds import check_fields
 from twotime.results import storage
 
 Array = np.ndarray
@@ -34,6 +35,9 @@ class Limits(eqx.Module):
     max_divergences: int = eqx.field(default=0, static=True)
     max_pareto_k: float = eqx.field(default=0.7, static=True, converter=float)
     max_reduced_chi2: float | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self) -> None:
+        check_fields(self)
 
 
 def _limits(limits: Limits | Mapping[str, Any]) -> Limits:

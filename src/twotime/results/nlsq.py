@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from twotime.data.dataset import TwoTimeData
+from twotime.kinds import checked
 from twotime.models.base import AbstractTwoTimeModel, Curve, numpy_of
 from twotime.models.correlation import correlation
 from twotime.models.rates import AnyArray
@@ -370,6 +371,7 @@ class NLSQResult(storage.AbstractModelResult):
             for value, vector in pairs
         )
 
+    @checked
     def save(
         self,
         folder: str | Path,
@@ -435,15 +437,13 @@ def fitted_arrays(
         them.
     """
     names = "t", "q", "phi", "c2", "mask", "sigma", "baseline"
-    known = {name: getattr(data, name) for name in names}
-    arrays = {name: np.asarray(value) for name, value in known.items() if value is not None}
-    c2 = arrays["c2"]
+    arrays = {n: np.asarray(x) for n in names if (x := getattr(data, n)) is not None}
     t, q, phi = jnp.asarray(data.t), jnp.asarray(data.q), jnp.asarray(data.phi)
     curves = _correlation(model, jnp.asarray(fit.values), t=t, q=q, phi=phi)
     scale = np.asarray(fit.contrast)[:, None, None]
     fitted = scale * np.asarray(curves) + np.asarray(fit.offset)[:, None, None]
-    arrays["model"] = fitted.astype(c2.dtype)
-    arrays["residual"] = (c2 - fitted).astype(c2.dtype)
+    arrays["model"] = fitted.astype(arrays["c2"].dtype)
+    arrays["residual"] = (arrays["c2"] - fitted).astype(arrays["model"].dtype)
     return arrays | fit._arrays()
 
 

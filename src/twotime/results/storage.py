@@ -18,6 +18,7 @@ import numpy as np
 
 from twotime.disk import DAMAGED, write_text
 from twotime.errors import ResultError
+from twotime.kinds import checked
 from twotime.models.base import Curve, are_known, is_concrete
 from twotime.results.folder import RESULT, new_folder, read_result_json
 from twotime.solver import ENDS, RESULTS, places, results_at
@@ -119,6 +120,7 @@ class AbstractResult(eqx.Module):
         """
         return self._described().document(curves or {}, provenance, figures)
 
+    @checked
     def save(
         self,
         folder: str | Path,

@@ -19,6 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from twotime.kinds import check_fields
 from twotime.models.parameters import numpy_of
 from twotime.models.rates import AnyArray
 from twotime.sample.density import Density
@@ -68,6 +69,7 @@ class AbstractSampler(ABC):
     word: ClassVar[str]
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_counts(self, n_chains=1, n_warmup=10, n_samples=10, max_tree_depth=1, n_leapfrog=1)
         if not 0 < self.target_accept < 1:
             raise ValueError(

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from twotime.compilation import compiled
 from twotime.data.dataset import TwoTimeData
+from twotime.kinds import check_fields
 from twotime.results.nlsq import NLSQResult
 from twotime.sample.chains import check_counts
 from twotime.sample.combine import Combination
@@ -66,6 +67,7 @@ class Sharding:
     exclude: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_counts(self, n_shards=1, strata=1)
         if self.strategy not in STRATEGIES:
             raise ValueError(
