@@ -58,7 +58,7 @@ def fitted(monkeypatch):
         make(values=jnp.array([q, 0.1, 0.0, 0.5])).save(folder, curves={"J": curve})
 
     fitted_faults = {}
-    monkeypatch.setattr(batch.workflow, "run", run)
+    monkeypatch.setattr(batch.workflow, "without_figures", run)
     seen_and_faults = seen, fitted_faults
     return seen_and_faults
 
@@ -152,15 +152,35 @@ def test_a_second_call_fits_what_is_missing(place, fitted):
         batch.run(config(), "else")
 
 
+def test_figures_are_drawn_where_they_are_missing_and_asked_for(place, fitted, monkeypatch):
+    drawn = []
+
+    def draw(folder, format):
+        if folder.name == "q_0.02" and not drawn.count((folder.name, format)):
+            drawn.append((folder.name, format))
+            raise OSError("no space left")
+        drawn.append((folder.name, format))
+
+    monkeypatch.setattr(batch, "draw_missing", draw)
+    outcomes = batch.run(config(), "out")
+    assert [(x.is_good, x.fault) for x in outcomes] == [(True, ""), (False, "no space left")]
+    assert drawn == [("q_0.01", "png"), ("q_0.02", "png")] and rows("out")[1]["D0"] == ""
+    assert all(x.is_good for x in batch.run(config(), "out")) and len(drawn) == 4
+    assert fitted[0] == list(Q)
+    without = config().get_config() | {"output": {"figures": False}}
+    batch.run(ConfigManager.from_dict(without), "bare")
+    assert len(drawn) == 4
+
+
 def test_interrupted_sampling_goes_on(place, fitted, monkeypatch):
     seen, _ = fitted
-    begun, run = [], batch.workflow.run
+    begun, run = [], batch.workflow.without_figures
 
     def noted(config, folder, *, overwrite, resume):
         begun.append((folder.name, resume))
         run(config, folder, overwrite=overwrite, resume=resume)
 
-    monkeypatch.setattr(batch.workflow, "run", noted)
+    monkeypatch.setattr(batch.workflow, "without_figures", noted)
     both = batch.workflow.with_method(config(), "both")
     Path("out/q_0.02.run").mkdir(parents=True)  # kept draws
     (Path("out") / batch.RECORD).write_text(json.dumps({"settings": both.get_config()}))

@@ -93,7 +93,7 @@ def test_errors_of_independent_points_are_those_of_least_squares():
     np.testing.assert_allclose(fit.covariance_iid, want, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_frames_than_blocks_change_little():
     n = 120
     t = jnp.arange(1, n + 1) * 0.05

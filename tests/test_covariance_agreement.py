@@ -38,6 +38,7 @@ def fitted(data):
     return tt.fit_nlsq(MODEL, data, SPACE)
 
 
+@pytest.mark.long
 def test_contrasts_that_agree_are_shared_and_say_so():
     data = speckle(jax.random.key(0))
     fit, shared = fitted(data), tt.fit_nlsq(MODEL, data, SPACE, per_angle_mode="averaged")

@@ -133,7 +133,7 @@ FEW = [
     ("static", 60, 1.0),
     ("static", 60, 10.0),
     ("flow", 50, 6.0),
-    ("two", 50, 8.0),
+    pytest.param("two", 50, 8.0, marks=pytest.mark.long),
 ]
 MANY = [
     ("static", 150, 1.0, 0.1),
@@ -157,7 +157,9 @@ def test_narrow_and_smooth_parts_make_up_whole_matrices(kind, n, tau, tolerance)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "tau"), [(60, 5.0), (300, 3.0), (300, 40.0)])
+@pytest.mark.parametrize(
+    ("n", "tau"), [(60, 5.0), pytest.param(300, 3.0, marks=pytest.mark.long), (300, 40.0)]
+)
 def test_masks_and_sigma_of_each_point_count(n, tau):
     rng = np.random.default_rng(0)
     used = np.ones((n, n), bool)
@@ -226,7 +228,7 @@ def test_planes_are_the_model_in_either_order(kind):
     np.testing.assert_allclose(planes.field, field(model, problem.start, **settings)[0], atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["flow", "two"])
+@pytest.mark.parametrize("kind", [pytest.param("flow", marks=pytest.mark.long), "two"])
 def test_pooled_planes_are_means_over_points(kind):
     problem = set_up(kind, 40, 6.0)
     slopes = channels_of(problem)
@@ -240,7 +242,7 @@ def test_pooled_planes_are_means_over_points(kind):
         np.testing.assert_allclose(getattr(got, name), getattr(want, name), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("in_blocks", [True, False])
+@pytest.mark.parametrize("in_blocks", [pytest.param(True, marks=pytest.mark.long), False])
 def test_moments_are_sums_over_all_rows_of_few_frames(in_blocks):
     problem = set_up("static", 40, 5.0)
     at, slopes = at_truth(problem), channels_of(problem)

@@ -77,6 +77,7 @@ def test_what_the_fit_follows_is_not_judged():
     assert found.chance == pytest.approx(1 - (1 - min(found.chances)) ** 2)  # of two looks
 
 
+@pytest.mark.long
 def test_a_drift_of_contrast_is_noticed_and_named_before_it_biases_much():
     level = 1 - 0.1 * jnp.linspace(0, 1, T.size)
     named = []
@@ -88,6 +89,7 @@ def test_a_drift_of_contrast_is_noticed_and_named_before_it_biases_much():
     assert np.mean(named) >= 0.9
 
 
+@pytest.mark.long
 def test_another_power_of_q_is_noticed_and_named():
     def ring(q, key):
         rate = jnp.array([1e4 * (q / 0.01) ** -0.4, 0.0, 0.0])

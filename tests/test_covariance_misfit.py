@@ -162,7 +162,7 @@ def test_frames_taken_together_count_as_their_pairs_do_on_average():
             np.testing.assert_allclose(found[lags:, i, j], want[lags:], atol=1e-12)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("masked", [pytest.param(False, marks=pytest.mark.long), True])
 def test_means_are_those_of_all_points_by_lag_and_by_age(masked):
     rng = np.random.default_rng(1)
     mask = rng.uniform(size=(2, 60, 60)) > 0.3 if masked else None

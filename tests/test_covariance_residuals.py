@@ -93,7 +93,10 @@ def test_error_bars_are_of_speckle_until_the_model_is_found_wrong():
         tt.fit_nlsq(MODEL, data, SPACE, uncertainty="none")
 
 
-@pytest.mark.parametrize("movies", [10, pytest.param(200, marks=pytest.mark.statistics)])
+@pytest.mark.parametrize(
+    "movies",
+    [pytest.param(10, marks=pytest.mark.long), pytest.param(200, marks=pytest.mark.statistics)],
+)
 def test_residuals_know_an_unsteady_beam_that_speckle_does_not(movies):
     asked = {"uncertainty": "residuals", "judge": False}
 

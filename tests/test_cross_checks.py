@@ -47,7 +47,7 @@ def test_frame_scores_equal_the_dense_ones():
         np.testing.assert_allclose(got[k] / size, want / size, atol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cross_checks_see_the_same_noise():
     data = speckle(angles=4, pixels=300)
     fit = tt.fit_nlsq(MODEL, data, SPACE)

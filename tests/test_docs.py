@@ -40,17 +40,15 @@ def elsewhere(tmp_path, monkeypatch):
     jax.clear_caches()  # every page compiles its own
 
 
-# `nox -s tests` runs README.md; `nox -s docs` runs every page, and the examples.
+# `nox -s long` runs README.md; `nox -s docs` runs every page, and the examples.
 RUN = [
-    pytest.param(
-        page, id=page.name, marks=() if page.name == "README.md" else pytest.mark.documents
-    )
+    pytest.param(page, id=page.name, marks=getattr(pytest.mark, session))
     for page in PAGES
     if blocks(page)
+    for session in ["long" if page.name == "README.md" else "documents"]
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_blocks_run(page):
     names = {"__name__": "__main__"}

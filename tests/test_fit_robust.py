@@ -116,7 +116,7 @@ def test_the_scatter_is_what_the_uncertainties_say():
         np.testing.assert_allclose(scatter / mean, 1.0, atol=0.25)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sigma_is_the_noise_level_where_the_data_have_one(fits):
     data = spoilt(clean())
     given = eqx.tree_at(lambda d: d.sigma, data, np.asarray(NOISE), is_leaf=lambda x: x is None)

@@ -93,6 +93,7 @@ def test_nodes_stand_for_every_frame_and_every_pair_once(frames):
     np.testing.assert_allclose(nodes.pairs.sum(axis=(1, 2)), in_blocks, atol=1e-9)
 
 
+@pytest.mark.long
 def test_points_side_by_side_agree_on_what_is_smooth():
     model, params = SLOW["static"]
     slow = jnp.asarray(params)

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 
 import twotime as tt
 from twotime.kinds import checked
-from twotime.sample.inputs import LIMITS, NUTS, WHOLE, gathered
 
 LAW = tt.StaticDiffusion()
 
@@ -80,19 +79,6 @@ def test_what_is_asked_for_is_let_through(given):
     assert len(asked(**given)) == 13
     given = None, 1, True, "a", None, np.int64(2), Path(), (), "x", "y", 1.0, 2.0
     assert len(asked(*given)) == 13
-
-
-@pytest.mark.parametrize(
-    ("field", "says"),
-    [
-        ({"n_samples": "many"}, "Nuts: n_samples is 'many'; expected a whole number"),
-        ({"n_shards": 1.5}, "Sharding: n_shards is 1.5; expected a whole number"),
-        ({"max_reduced_chi2": "small"}, "Limits: max_reduced_chi2 is 'small'; expected numbers"),
-    ],
-)
-def test_fields_of_what_sampling_is_asked_for_are_looked_at_too(field, says):
-    with pytest.raises(TypeError, match=says):
-        gathered(NUTS, WHOLE, LIMITS, field)
 
 
 def test_values_of_packages_that_are_named_after_this_one_are_not_of_it():

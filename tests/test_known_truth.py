@@ -54,7 +54,8 @@ def integral(amplitude, exponent, offset, end):
     return amplitude * end ** (1 + exponent) / (1 + exponent) + offset * end
 
 
-@pytest.mark.parametrize("q", [0.002145, pytest.param(0.003408, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("q", [0.002145, 0.003408])
 def test_laminar_truth_is_found(shared, tmp_path, q):
     truth = json.loads((shared / "data/laminar_truth.json").read_text())["par"]
     fit = fit_file(tmp_path, laminar_config(shared / "data/laminar_boost_corr_results.hdf", q))

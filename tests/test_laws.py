@@ -34,7 +34,7 @@ CASES = [
     (tt.StaticDiffusion(), "static", STATIC, ()),
     (tt.StaticDiffusion(**EXACT), "static", STATIC, pytest.mark.slow),
     (tt.LaminarFlow(gap=2e6), "laminar_flow", FLOW, pytest.mark.long),
-    (tt.LaminarFlow(gap=2e6, **EXACT), "laminar_flow", FLOW, ()),
+    (tt.LaminarFlow(gap=2e6, **EXACT), "laminar_flow", FLOW, pytest.mark.long),
     (tt.LaminarFlow(gap=2e6, shear_convention="homodyne"), "laminar_flow", FLOW, pytest.mark.long),
     (tt.TwoComponent(), "two_component", TWO, ()),
     (tt.TwoComponent(**EXACT), "two_component", TWO, pytest.mark.long),

@@ -1,6 +1,7 @@
 """Mistakes that people make, and the answer that each gets: one sentence that says what to do."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -298,6 +299,7 @@ def fitted(**changes):
     return tt.fit_nlsq(LAW, dataclasses.replace(MADE, **changes), SPACE)
 
 
+SAMPLED = functools.partial(tt.fit_cmc, LAW, MADE, SPACE, key=jax.random.key(0))
 # Calls from Python and the sentence that each raises.
 CALLS = {
     "too few parameters": (lambda: tt.correlation(LAW, [2e4, 0.0], **AXES),
@@ -355,6 +357,12 @@ CALLS = {
     "sections for a configuration": (lambda: tt.build_model({"analysis_mode": "static"}),
                                      "build_model got dict; expected a ConfigManager"),
     "fits without names": (lambda: tt.compare([1, 2]), "compare got list; expected fits by name"),
+    "a word for a count of draws": (lambda: SAMPLED(n_samples="many"),
+                                    "Nuts: n_samples is 'many'; expected a whole number"),
+    "a part of a shard": (lambda: SAMPLED(n_shards=1.5),
+                          "Sharding: n_shards is 1.5; expected a whole number"),
+    "a word for a limit": (lambda: SAMPLED(max_reduced_chi2="small"),
+                           "Limits: max_reduced_chi2 is 'small'; expected numbers or None"),
     "a list of data": (lambda: tt.join([MADE, MADE]), r"join got list; .*join\(one, another\)"),
 }  # fmt: skip
 

@@ -102,7 +102,7 @@ def test_starts_with_either_label_are_one_optimum(space):
     assert alone.params["D0_ref"] < alone.params["D0_sample"]  # exchanged by convention
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_the_data_decide_the_labels_both_optima_are_listed(space):
     """alpha is fixed to different values: the exchanged law cannot be reached exactly."""
     values = ONE | {"alpha_ref": 0.0, "alpha_sample": -0.3, "D_offset_ref": 0.0}

@@ -221,6 +221,7 @@ def test_priors_that_the_data_contradict_are_told(fit):
     assert post.prior_chances[1] == pytest.approx(agreed, abs=0.01)
 
 
+@pytest.mark.long
 def test_chains_about_a_fit_that_another_start_rejects_have_not_converged(fit):
     """A fit that claims to be of three times the chi-squared of what other starts find.
 

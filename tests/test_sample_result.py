@@ -69,6 +69,7 @@ def test_posteriors_at_another_optimum_or_against_a_prior_say_so(post):
         assert found.converged and ("3.0 prior deviations above" in found.status) == is_told
 
 
+@pytest.mark.long
 def test_predictions_cover_the_data(post):
     from twotime.sample.result import predictive
 

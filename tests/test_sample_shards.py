@@ -158,6 +158,7 @@ def test_chains_may_start_from_the_prior(prior):
     assert shape.mode.shape == (5,) and np.exp(shape.mode[-1]) == pytest.approx(0.1, abs=0.1)
 
 
+@pytest.mark.long
 def test_chains_that_miss_the_mode_are_found():
     """The best draw against the mode, less what typical draws are below it."""
     case = static_case(16)

@@ -187,7 +187,11 @@ def test_parameters_that_the_fit_holds_on_a_bound_are_corrected_too(case, fit, f
     assert optimum[1] == pytest.approx(fit.params["alpha"], abs=0.03 * found.deviations[1])
 
 
-@pytest.mark.parametrize("mode", [Averaged(), Frozen(), Fourier()], ids=lambda m: m.word)
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(m, marks=pytest.mark.long) for m in (Averaged(), Frozen())] + [Fourier()],
+    ids=lambda m: m.word,
+)
 def test_every_way_to_share_contrast_and_offset_is_corrected(mode):
     model, data, space = speckle(angles=3, frames=24)
     fit = tt.fit_nlsq(model, data, space, per_angle_mode=mode, uncertainty="speckle")

@@ -1,7 +1,8 @@
 """Many fits from one configuration: each wavevector of each file in a folder of its own.
 
-`run` fits one item after the other, so that one compiled program serves all of a shape. An item
-that fails is told and the rest goes on; items whose results are there are not fitted again.
+`run` fits one item after the other, so that one compiled program serves all of a shape, and draws
+the figures of one while the next is fitted. An item that fails is told and the rest goes on; items
+whose results are there are not fitted again.
 """
 
 import csv
@@ -10,6 +11,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from twotime.disk import replacing, write_text
 from twotime.errors import ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
+from twotime.plots.folder import draw_missing
 from twotime.results import load_result, storage
 from twotime.results.folder import POSTERIOR, writing
 
@@ -31,6 +34,7 @@ TABLE, RECORD = "table.csv", "batch.json"
 _TEXTS = "folder", "converged", "status"
 _SCATTERING = ("analyzer_parameters", "scattering")
 _FILES = ("experimental_data", "file_path")
+_FAULTS = ValueError, RuntimeError, OSError
 _log = logging.getLogger(__name__)
 
 
@@ -194,11 +198,15 @@ def run(
     """
     folder, items = Path(folder), items_of(config)
     _begin(config, folder, overwrite=overwrite)
-    outcomes = []
-    for count, item in enumerate(items, start=1):
-        outcomes.append(_outcome(item, folder / item.name, overwrite=overwrite))
-        if progress is not None:
-            progress(outcomes[-1], count, len(items))
+    outcomes, drawn = list[Outcome](), list[Future[Outcome]]()
+    with ThreadPoolExecutor(1) as pool:
+        for count, item in enumerate(items, start=1):
+            outcome = _outcome(item, folder / item.name, overwrite=overwrite)
+            outcomes += [future.result() for future in drawn]
+            drawn = [pool.submit(_drawn, outcome, folder / item.name)]
+            if progress is not None:
+                progress(outcome, count, len(items))
+        outcomes += [future.result() for future in drawn]
     with writing(folder), replacing(folder / TABLE) as temporary:
         write_text(temporary, table(outcomes))
     found = series(outcomes)
@@ -237,11 +245,26 @@ def _outcome(item: Item, folder: Path, *, overwrite: bool) -> Outcome:
         if overwrite or not (last / storage.RESULT).exists():
             kept = workflow.kept_run(folder, resume=False, overwrite=True)
             goes_on = not overwrite and kept.exists()
-            workflow.run(item.config, folder, overwrite=True, resume=goes_on)
+            workflow.without_figures(item.config, folder, overwrite=True, resume=goes_on)
         return Outcome(item, load_result(folder), storage.read_curves(folder))
-    except (ValueError, RuntimeError, OSError) as exc:
-        _log.error("%s: %s", item.name, exc)
-        return Outcome(item, None, {}, " ".join(str(exc).split()))
+    except _FAULTS as exc:
+        return _failed(item, exc)
+
+
+def _drawn(done: Outcome, folder: Path) -> Outcome:
+    """An outcome with its figures drawn, failed where these cannot be."""
+    output = {} if done.item.config is None else done.item.config.section("output")
+    try:
+        if done.result is not None and output["figures"]:
+            draw_missing(folder, output["figure_format"])
+    except _FAULTS as exc:
+        return _failed(done.item, exc)
+    return done
+
+
+def _failed(item: Item, exc: Exception) -> Outcome:
+    _log.error("%s: %s", item.name, exc)
+    return Outcome(item, None, {}, " ".join(str(exc).split()))
 
 
 def to_xarray(folder: str | Path) -> Any:

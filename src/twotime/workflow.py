@@ -118,6 +118,25 @@ def run(
     """
     folder = config.output_dir if folder is None else Path(folder)
     with claim(folder, overwrite=overwrite):
+        how: Any = {"overwrite": overwrite, "resume": resume, "progress": progress}
+        job, result = without_figures(config, folder, **how)
+        draw(job, folder)
+        return result
+
+
+def without_figures(
+    config: ConfigManager,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Callable[[Any], None] | None = None,
+) -> tuple[Job, Any]:
+    """What `run` does but for the figures; returns the job, and the fit or posterior.
+
+    Arguments and errors are those of `run`.
+    """
+    with claim(folder, overwrite=overwrite):
         job = prepare(config, folder, overwrite=overwrite, resume=resume)
         result: Any = None
         seconds = 0.0
@@ -128,8 +147,7 @@ def run(
             post = sample(job, result, folder, overwrite=overwrite, resume=resume)
             write_posterior(job, post, folder, fit=(result, seconds), overwrite=overwrite)
             result = post
-        draw(job, folder)
-        return result
+        return job, result
 
 
 def with_method(config: ConfigManager, method: str) -> ConfigManager:
