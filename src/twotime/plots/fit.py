@@ -272,7 +272,7 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
     halves = {name.replace("J", "D", 1) for name in curves if name.startswith("J")}
     shown = [curve for name, curve in curves.items() if name not in halves]
     figure, axes = panels(len(shown), 2, 4.8, 2.6, title, layout=None)
-    _margins(figure, left=0.85, top=0.65, wspace=0.24, hspace=0.3)
+    _margins(figure, left=1.0, top=0.65, wspace=0.26, hspace=0.3)
     for ax, curve in zip(axes, shown, strict=True):
         if curve.lower is not None and curve.upper is not None:
             ax.fill_between(t, curve.lower, curve.upper, color=COLOURS[0], alpha=0.25, lw=0)
