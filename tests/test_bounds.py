@@ -66,6 +66,7 @@ def test_starts_on_every_bound_in_turn(mode):
     assert all(ok and excess < 1e-3 for excess, ok in found.values()), found
 
 
+@pytest.mark.long
 def test_a_contrast_on_its_bound_is_found_and_flagged():
     model, truth, _ = CASES["static"]
     data = simulated(model, truth, contrast=1.05)

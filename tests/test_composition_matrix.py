@@ -131,7 +131,7 @@ def test_host_verbs_are_refused_in_one_sentence_everywhere(name, data, space):  
     show(name, table)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fits_compose_with_batches_of_compiled_loops(data):  # noqa: F811
     args = (Q, data.c2)
     assert check_composable(answer, args, only=["jit of vmap"]) == {"jit of vmap": "equal"}

@@ -110,7 +110,7 @@ def test_more_frames_than_blocks_change_little():
     np.testing.assert_allclose(ratio, 1.0, atol=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_vmap_equals_loop_and_a_held_parameter_has_no_error():
     two = [speckle(k) for k in (1, 2)]
     stacked = jnp.stack([jnp.where(d.mask, d.c2, 1.0) for d in two])

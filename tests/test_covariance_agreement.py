@@ -91,6 +91,7 @@ def test_frozen_contrasts_are_said_to_be_frozen():
     assert "frozen at quantiles" in " ".join(fit.remarks)
 
 
+@pytest.mark.long
 def test_contrast_and_offset_have_the_variance_of_dense_least_squares_under_independent_noise():
     data = speckle(jax.random.key(4), phi=PHI[:1])
     fit = tt.fit_nlsq(MODEL, data, SPACE, judge=False)

@@ -132,11 +132,11 @@ FEW = [
     ("static", 128, 3.0),
     ("static", 60, 1.0),
     ("static", 60, 10.0),
-    ("flow", 50, 6.0),
+    pytest.param("flow", 50, 6.0, marks=pytest.mark.long),
     pytest.param("two", 50, 8.0, marks=pytest.mark.long),
 ]
 MANY = [
-    ("static", 150, 1.0, 0.1),
+    pytest.param("static", 150, 1.0, 0.1, marks=pytest.mark.long),
     ("static", 150, 4.0, 0.1),
     pytest.param("static", 300, 40.0, 0.1, marks=pytest.mark.long),
     pytest.param("flow", 200, 8.0, 0.1, marks=pytest.mark.long),

@@ -68,6 +68,7 @@ def test_the_likeness_of_two_series_is_that_of_bartlett():
     assert common(jnp.asarray([x, y])) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.long
 def test_a_beam_that_all_angles_see_is_told_and_is_in_the_error_bars():
     noise = jax.random.normal(jax.random.key(2), T.shape)
     fit = tt.fit_nlsq(MODEL, speckle(jax.random.key(1), 1 + 0.01 * noise), SPACE)

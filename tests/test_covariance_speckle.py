@@ -189,7 +189,7 @@ def test_variances_and_row_covariances_equal_the_formula():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("photons", [None, 0.5])
+@pytest.mark.parametrize("photons", [pytest.param(None, marks=pytest.mark.long), 0.5])
 def test_agrees_with_simulated_movies(photons):
     pixels, repeats, w = 400, 600, weights()
     keys = jax.random.split(jax.random.key(1), repeats)

@@ -133,7 +133,7 @@ def test_derivatives_are_those_of_fits_to_moved_inputs(name):
         np.testing.assert_allclose(found[:, k], want, rtol=1e-4, atol=1e-5 * np.max(np.abs(want)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_backwards_is_the_transpose_of_forwards():
     model, data, space, unit = case("static")
 

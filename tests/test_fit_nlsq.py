@@ -156,6 +156,7 @@ def test_what_the_data_do_not_determine_is_said():
     assert fit_nlsq(model, data, space.with_vary({"f2": False})).null_directions == ()
 
 
+@pytest.mark.long
 def test_a_combination_that_is_hardly_determined_is_said():
     """At alpha near 0 a power law is nearly a constant; two parameters have 1/sqrt(1 - |r|)."""
     values = {"D0": 2e4, "alpha": 0.005, "D_offset": 1e4}

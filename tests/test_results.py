@@ -238,6 +238,9 @@ def test_arrays_hold_data_model_and_residual(tmp_path):
     np.testing.assert_allclose(arrays["c2"] - arrays["model"], arrays["residual"], atol=1e-6)
     assert arrays["model"].dtype == arrays["residual"].dtype == np.float32
     assert set(fitted_arrays(fit, model, data)) == set(arrays)
+    with pytest.raises(TypeError, match="save got one of model and data; expected both"):
+        fit.save(tmp_path / "half", model)
+    assert not (tmp_path / "half").exists()
 
 
 def test_functions_of_time_are_saved_and_told(tmp_path):

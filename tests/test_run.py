@@ -113,7 +113,7 @@ def test_streaming_takes_tiles_of_the_given_size(tmp_path):
     np.testing.assert_allclose(result.values, whole.values, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_robust_loss_is_run_and_recorded(tmp_path):
     nlsq = {"nlsq": {"loss": "huber", "loss_scale": 1.5}}
     result, _ = run.fit(prepared(tmp_path, optimization=nlsq))
@@ -121,7 +121,7 @@ def test_a_robust_loss_is_run_and_recorded(tmp_path):
     assert float(result.loss_scale) == 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_angles_one_after_the_other_have_folders_of_their_own(tmp_path):
     settings = {"enable": True, "max_iterations": 40, "convergence_threshold": 1e-4}
     job = prepared(tmp_path, sequential=settings)

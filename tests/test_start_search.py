@@ -34,7 +34,7 @@ def case(mode, noise=0.02):
 @pytest.mark.parametrize(
     "mode",
     [
-        "static",
+        pytest.param("static", marks=pytest.mark.long),
         pytest.param("laminar_flow", marks=pytest.mark.long),
         pytest.param("two_component", marks=pytest.mark.statistics),
     ],

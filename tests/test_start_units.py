@@ -92,7 +92,13 @@ def test_a_wavevector_that_is_told_as_large_is_told_once(sheared):
     assert told(changed(sheared, q=100)) == ()
 
 
-@pytest.mark.parametrize("mode", ["static", "laminar_flow", "two_component"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "static",
+        *(pytest.param(x, marks=pytest.mark.long) for x in ("laminar_flow", "two_component")),
+    ],
+)
 def test_shipped_examples_have_no_note(mode, tmp_path):
     scaffold.start(mode, tmp_path / "run.yaml", example=True)
     config = tt.ConfigManager.from_yaml(tmp_path / "run.yaml")

@@ -17,14 +17,12 @@ from twotime.models.rates import AnyArray
 from twotime.results import storage
 from twotime.results.folder import new_folder
 from twotime.results.judgement import PRIORS, UNCERTAINTIES, Structure, without_derivatives
+from twotime.results.unseen import aliases, ends
 from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
 _TAKES_PART = 0.2
-_HALF_TURN = 2.0  # turn per frame from which drifts may be confused [rad]
-_WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
-"""The decay is too fast if less is left after a frame, too slow if more is left at the end."""
 
 
 class Optimum(NamedTuple):
@@ -320,39 +318,7 @@ class NLSQResult(storage.AbstractModelResult):
     def unseen(self) -> tuple[str, ...]:
         """What the record cannot show, in words: ends of a decay, how fast a drift is."""
         self._check_is_one()
-        found = self._aliases()
-        if self.correlation_ends is None:
-            return tuple(found)
-        within, left = np.asarray(self.correlation_ends).T
-        n_fast = int(np.sum(within < _WITHIN_A_FRAME))
-        if n_fast:
-            found.append(
-                f"at {n_fast} of {within.size} angles the fitted correlation falls to "
-                f"{within.min():.2g} within one frame: what happens in that time is not seen, and "
-                "contrast and rate rest on what little is left; take shorter frames or a smaller q"
-            )
-        if left.min() > _DECAYED:
-            found.append(
-                f"the record ends before the correlation does: {left.min():.2g} of it is left "
-                "between the first and the last frame, so offset, contrast and rate can hardly be "
-                "told apart; measure for longer, or fix the offset where it is known"
-            )
-        return tuple(found)
-
-    def _aliases(self) -> list[str]:
-        """Drifts that neighbouring frames cannot tell from the fitted one."""
-        turn = np.zeros(1) if self.turn_per_frame is None else np.asarray(self.turn_per_frame)
-        k = int(np.argmax(turn))
-        if turn[k] < _HALF_TURN:
-            return []
-        others = [abs(2 * np.pi - turn[k]), 2 * np.pi + turn[k]]
-        return [
-            f"the drift turns the phase by up to {turn[k]:.3g} rad a frame at φ = "
-            f"{float(self.phi[k]):.4g}°, not far from half a turn (π), where drifts of "
-            f"{others[0]:.3g} and {others[1]:.3g} rad a frame look alike: velocities "
-            f"{others[0] / turn[k]:.3g} and {others[1] / turn[k]:.3g} times the fitted one; take "
-            "shorter frames or a smaller q, or narrow the bounds of the velocity if it is known"
-        ]
+        return (*aliases(self.turn_per_frame, self.phi), *ends(self.correlation_ends))
 
     @property
     def sloppy_directions(self) -> tuple[str, ...]:
@@ -393,8 +359,13 @@ class NLSQResult(storage.AbstractModelResult):
             overwrite: Whether an existing result may be replaced.
 
         Raises:
+            TypeError: If one of model and data is given without the other.
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
+        if (model is None) != (data is None):
+            raise TypeError(
+                "save got one of model and data; expected both, for c2 as it was fitted, or none."
+            )
         arrays = fitted_arrays(self, model, data) if model is not None and data is not None else {}
         with new_folder(Path(folder), overwrite=overwrite) as temporary:
             storage.write(temporary, self, arrays=arrays, curves=curves, provenance=provenance)
