@@ -51,6 +51,19 @@ def test_the_report_names_combinations_that_are_poorly_determined():
     assert fit.summary()["sloppy_directions"] == fit.sloppy_directions
 
 
+def test_intervals_are_told_of_amplitudes_whose_errors_are_nearly_as_large():
+    def with_error(part: float) -> tt.NLSQResult:
+        return make(covariance=jnp.diag(jnp.array([(part * 1234.567890123456) ** 2, 0.04, 0.0])))
+
+    wide = with_error(0.31)
+    low, high = wide.intervals()["D0"]
+    assert f"With 95 %: D0 from {low:.3g} to {high:.3g}; the error is not symm" in wide.report()
+    assert "alpha from" not in wide.report() and "With 95 %" not in with_error(0.29).report()
+    found = wide.summary()["parameters"]
+    assert (found["D0"]["low_95"], found["D0"]["high_95"]) == (low, high)
+    assert found["extra"]["low_95"] is None
+
+
 def test_one_column_of_uncertainties_where_both_are_the_same():
     fit = make()
     same_covariance = dataclasses.replace(fit, covariance=fit.covariance_iid)

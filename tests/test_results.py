@@ -147,6 +147,25 @@ def test_other_kinds_of_fields_are_restored():
     assert storage.fields_from_json(Other, packed).later == 3
 
 
+def test_intervals_are_of_the_logarithm_where_a_parameter_cannot_be_negative():
+    fit, reach = make(), 1.959964
+    found = fit.intervals()
+    factor = math.exp(reach * 2.0 / 1234.567890123456)
+    assert found["D0"] == pytest.approx((1234.567890123456 / factor, 1234.567890123456 * factor))
+    assert found["alpha"] == pytest.approx((0.3 - reach * 0.01, 0.3 + reach * 0.01))
+    assert np.isnan(found["D_offset"]).all() and "extra" not in found
+    assert fit.intervals(0.6826895)["alpha"] == pytest.approx((0.29, 0.31))
+    wide = make(covariance=jnp.diag(jnp.array([900.0**2, 4.0, 0.0])))
+    assert wide.intervals()["alpha"] == (-2.0, 2.0)  # inside the bounds
+    assert wide.intervals()["D0"] == pytest.approx((295.7, 5153), rel=1e-3)
+    traced = jax.jit(lambda fit: fit.intervals(0.5)["alpha"][1])(fit)
+    assert traced == pytest.approx(fit.intervals(0.5)["alpha"][1])
+    several = jax.tree.map(lambda *x: jnp.stack(x), fit, wide)
+    assert several.intervals()["D0"][0].tolist() == pytest.approx([found["D0"][0], 295.7], rel=1e-3)
+    with pytest.raises(ValueError, match="level is 95; expected between 0 and 1"):
+        fit.intervals(95)
+
+
 def test_what_cannot_be_saved_is_refused():
     with pytest.raises(TypeError, match="note is of type object"):
         storage.fields_to_json(Other(jnp.ones(1), Limits(), 1.0, note=object()))  # type: ignore

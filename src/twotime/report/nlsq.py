@@ -23,6 +23,7 @@ from twotime.results.nlsq import NLSQResult
 from twotime.results.sequential import SequentialResult
 from twotime.results.storage import describe
 
+_LOPSIDED = 0.3  # error of an amplitude, as part of it, from which its interval is told
 _TRADE = 0.95  # correlation of two parameters from which each alone says little
 _FACTS = (
     "converged", "status", "uncertainty_kind", "per_angle_mode", "evaluator", "contrast", "offset",
@@ -77,10 +78,11 @@ def fit_summary(fit: NLSQResult) -> dict[str, Any]:
     """The findings of a fit by name, for other programs to read."""
     deviation, iid, at_bound = fit.uncertainties, fit.uncertainties_iid, fit.at_bound
     values, lower, upper, start = map(np.asarray, (fit.values, fit.lower, fit.upper, fit.start))
-    parameters = {}
+    parameters, ends = {}, fit.intervals()
     for k, name in enumerate(fit.all_names):
         found = {"value": values[k], "unit": fit.units[k], "fitted": fit.varying[k]}
         errors = {"uncertainty": deviation.get(name), "uncertainty_iid": iid.get(name)}
+        errors |= dict(zip(("low_95", "high_95"), ends.get(name, (None, None)), strict=True))
         bounds = {"lower": lower[k], "upper": upper[k], "start": start[k]}
         parameters[name] = found | errors | bounds | {"at_bound": name in at_bound}
     loss = {"kind": fit.loss, "scale": fit.loss_scale, "noise_level": fit.noise_level}
@@ -178,6 +180,7 @@ def remarks(fit: NLSQResult) -> tuple[str, ...]:
     return (
         f"± is one standard deviation; {fit.uncertainty_kind}.",
         *_at_bounds(fit),
+        *_lopsided(fit),
         *map(sentence, fit.null_directions + fit.sloppy_directions + fit.unseen),
         *_trades(fit),
         *_where_starts_ended(fit),
@@ -205,6 +208,17 @@ def _at_bounds(fit: NLSQResult) -> tuple[str, ...]:
             widen = f"widen parameters.{name}.min or parameters.{name}.max"
             found.append(f"{name} is on its bound {', '.join(ends)}: {widen}.")
     return tuple(found)
+
+
+def _lopsided(fit: NLSQResult) -> tuple[str, ...]:
+    """Intervals of amplitudes whose errors are nearly as large as they are."""
+    ends, lower, found = fit.intervals(), np.asarray(fit.lower), []
+    for name, deviation in fit.uncertainties.items():
+        is_positive = lower[fit.all_names.index(name)] >= 0 < fit.params[name]
+        if is_positive and _LOPSIDED < deviation / fit.params[name] < np.inf:
+            found.append(f"{name} from {ends[name][0]:.3g} to {ends[name][1]:.3g}")
+    about = "the error is not symmetric where it is nearly as large as the value"
+    return (f"With 95 %: {', '.join(found)}; {about}.",) if found else ()
 
 
 def _trades(fit: NLSQResult) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -227,6 +228,34 @@ class NLSQResult(storage.AbstractModelResult):
         """Standard deviations if all points were independent: too small for real speckle."""
         return self._deviations(self.covariance_iid)
 
+    def intervals(self, level: float = 0.95) -> dict[str, tuple[Any, Any]]:
+        """Intervals that hold each fitted parameter with a probability: lower and upper ends.
+
+        By `uncertainties`, inside the bounds; of a parameter that cannot be negative by those of
+        its logarithm, which are nearer to normal. NaN for a parameter held on a bound.
+
+        Args:
+            level: The probability, between 0 and 1.
+
+        Raises:
+            ValueError: If it is not.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; expected between 0 and 1, such as 0.95.")
+        reach = NormalDist().inv_cdf(0.5 + 0.5 * level)
+        xp = numpy_of(deviation := self._deviation(self.covariance))
+        index = np.array([self.all_names.index(name) for name in self.names], int)
+        value, low, high = (
+            xp.asarray(x)[..., index] for x in (self.values, self.lower, self.upper)
+        )
+        is_positive = (low >= 0) & (value > 0)
+        size = xp.where(is_positive, value, 1.0)
+        factor = xp.exp(xp.minimum(reach * deviation / size, 700.0))
+        least = xp.where(is_positive, value / factor, value - reach * deviation)
+        most = xp.where(is_positive, value * factor, value + reach * deviation)
+        ends = [self._by_name(self.names, xp.clip(x, low, high)) for x in (least, most)]
+        return {name: (ends[0][name], ends[1][name]) for name in self.names}
+
     @property
     def scaling_uncertainties(self) -> dict[str, Any]:
         """Standard deviations of "contrast" and "offset", each one number per angle.
@@ -324,8 +353,7 @@ class NLSQResult(storage.AbstractModelResult):
     def sloppy_directions(self) -> tuple[str, ...]:
         """Combinations of parameters that the data determine poorly, in words.
 
-        Along these directions the error is more than 100 times that of a parameter with the others
-        fixed, both if all points were independent.
+        Along these the error is more than 100 times that of a parameter with the others fixed.
         """
         self._check_is_one()
         names, values = np.asarray(self.names), np.asarray(self.eigenvalues)
@@ -363,9 +391,7 @@ class NLSQResult(storage.AbstractModelResult):
             ResultError: If the folder cannot be written, or holds what may not be replaced.
         """
         if (model is None) != (data is None):
-            raise TypeError(
-                "save got one of model and data; expected both, for c2 as it was fitted, or none."
-            )
+            raise TypeError("save got one of model and data; expected both, or none of them.")
         arrays = fitted_arrays(self, model, data) if model is not None and data is not None else {}
         with new_folder(Path(folder), overwrite=overwrite) as temporary:
             storage.write(temporary, self, arrays=arrays, curves=curves, provenance=provenance)
@@ -374,10 +400,13 @@ class NLSQResult(storage.AbstractModelResult):
         return {name: np.asarray(getattr(self, name)) for name in ("phi", "contrast", "offset")}
 
     def _deviations(self, covariance: Float[AnyArray, "*batch free free"]) -> dict[str, Any]:
+        return self._by_name(self.names, self._deviation(covariance))
+
+    def _deviation(self, covariance: Float[AnyArray, "*batch free free"]) -> AnyArray:
         xp = numpy_of(covariance := without_derivatives(covariance, self.values))
         variance = xp.maximum(xp.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
         deviation = xp.where(self.undetermined.any(axis=-2), xp.inf, xp.sqrt(variance))
-        return self._by_name(self.names, xp.where(xp.asarray(self.held), xp.nan, deviation))
+        return xp.where(xp.asarray(self.held), xp.nan, deviation)
 
 
 def null_directions(
