@@ -253,6 +253,10 @@ def test_a_fit_is_json_or_silent_if_asked(place, capsys):
     out, err = capsys.readouterr()
     assert out == "wrote out/report.html\n" and err == ""
     assert not Path("out/report.html").exists()  # it was about the old result
+    limit = "optimization.nlsq.max_iterations=1"
+    assert cli.main(["fit", "run.yaml", "--quiet", "--overwrite", "--set", limit]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("warning: not converged: the step limit was reached")
 
 
 def test_the_result_is_shown_before_the_figures_are_drawn(place, capsys, monkeypatch):

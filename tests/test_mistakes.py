@@ -104,6 +104,11 @@ CONFIGURATIONS = {
     "a brace that stays open": (GOOD + "output: {a: 1\n", "not valid YAML"),
     "unknown method": (GOOD + "optimization: {method: mcmc}\n", "method: got 'mcmc'"),
     "nothing given": ("analysis_mode: static\n", "missing"),
+    "a gap with its unit": (
+        changed(("static", "laminar_flow"),
+                ("  scattering:", "  geometry: {stator_rotor_gap: 0.1 mm}\n  scattering:")),
+        r"run.yaml: analyzer_parameters.geometry.stator_rotor_gap: got '0.1 mm'; expected .*Å",
+    ),
 }  # fmt: skip
 
 # What other command lines say, and the exit code.
@@ -231,6 +236,17 @@ def test_a_mistake_in_a_configuration_is_named(place, capsys, mistake):
     Path("run.yaml").write_text(text)
     out, err = answer(capsys, ["validate", "run.yaml"], 1)
     assert out == "" and err.startswith("error: run.yaml: ") and re.search(told, err), err
+
+
+def test_what_a_configuration_selects_is_looked_for_in_the_file(place, capsys):
+    selects = {"wavevector_q=0.05": "no wavevector within .* the file holds 0.01, 0.02",
+               "start_frame=99": "frames 99 to 9 "}  # fmt: skip
+    for key, told in selects.items():
+        section = "analyzer_parameters." + ("scattering." if "q" in key else "")
+        out, err = answer(capsys, ["validate", "run.yaml", "--set", section + key], 0)
+        assert "valid; static" in out and re.search(f"warning: .*data.npz: {told}", err), err
+    Path("data.npz").unlink()
+    assert "data.npz: there is no such data file" in answer(capsys, ["validate", "run.yaml"], 0)[1]
 
 
 @pytest.mark.parametrize("mistake", COMMANDS)

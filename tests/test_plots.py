@@ -99,6 +99,8 @@ def test_unequal_steps_are_drawn_on_their_times():
 def test_cuts_are_means_over_the_same_pixels():
     given = arrays(1, 101)
     ax = plots.lag_cuts(given, 0)
+    with pytest.raises(ValueError, match="angle 7 of 1; expected a position from 0 to 0"):
+        plots.lag_cuts(given, 7)
     assert ax.get_xscale() == "log" and len(ax.lines) == 6
     points, line = ax.lines[2:4]
     np.testing.assert_array_equal(points.get_xdata(), line.get_xdata())

@@ -19,9 +19,8 @@ import numpy as np
 
 from twotime import workflow
 from twotime.config.manager import ConfigManager
-from twotime.data.containers import about
-from twotime.data.readers import open_source
-from twotime.data.selection import Selection, select_rings
+from twotime.data import taken
+from twotime.data.selection import Selection
 from twotime.disk import replacing, write_text
 from twotime.errors import ResultError, TwoTimeError
 from twotime.models.base import Curve
@@ -108,13 +107,8 @@ def items_of(config: ConfigManager) -> list[Item]:
 def _of_file(config: ConfigManager, file: Path, prefix: str) -> list[Item]:
     if config.q_mode == "together":
         return [Item(prefix + "together", file, np.nan, config)]
-    selection = Selection.from_config(config)
-    is_last = selection.roi_axis == "last"
-    source = open_source(file, angle_last=is_last, datasets=selection.datasets)
-    with about(file):
-        rings, _ = select_rings(source, selection)
     items = []
-    for ring in rings:
+    for ring in taken(file, Selection.from_config(config)).rings:
         one = _with(config, (*_SCATTERING, "wavevector_q"), ring.q)
         items.append(Item(f"{prefix}q_{ring.q:.6g}", file, ring.q, one))
     return items

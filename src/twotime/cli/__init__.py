@@ -32,8 +32,10 @@ from twotime.cli.terminal import (
     streams,
 )
 from twotime.config.parameter_names import ANALYSIS_MODES, DEFAULT_MODE
+from twotime.data import taken
 from twotime.data.inspect import inspect_file
-from twotime.errors import ConfigurationError, TwoTimeError
+from twotime.data.selection import Selection
+from twotime.errors import ConfigurationError, DataError, TwoTimeError
 from twotime.results.storage import __version__
 
 # Commands import what loads Matplotlib or Pydantic, so that help appears without delay.
@@ -155,13 +157,18 @@ def _init_for(data: Path, output: Path, model: str, q: float | None, overwrite: 
 @click.argument("config", type=FILE)
 @CHANGES
 def validate(config: Path, changes: Sequence[str]) -> None:
-    """Check a configuration and report all errors at once."""
+    """Check a configuration; warn where the data file does not hold what it selects."""
     valid = settings_of(config, changes)
     for remark in valid.warnings:
         _log.warning("%s", remark)
     varying = ", ".join(valid.space.varying_names)
     if not varying:
         raise ConfigurationError(NOTHING_VARIES, str(config))
+    for path in valid.data_file_paths:
+        try:
+            taken(path, Selection.from_config(valid))
+        except DataError as exc:  # the file may be about to be written
+            _log.warning("%s", exc)
     print(f"{config}: valid; {valid.analysis_mode}, fits {varying}")
 
 

@@ -96,7 +96,12 @@ def show_json(shown: Shown, results: Mapping[str, Any]) -> None:
 
 
 def show(shown: Shown, result: Any, seconds: float, curves: Mapping[str, Any]) -> None:
-    """Print what was found, fitted to the width of the terminal (200 columns without one)."""
+    """Print what was found, fitted to the width of the terminal (200 columns without one).
+
+    Where nothing is to be shown, that a result has not converged is a warning.
+    """
+    if shown is Shown.NOTHING and not result.converged:
+        _log.warning("%s", result.status)
     if shown is not Shown.TABLES:
         return
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ

@@ -75,10 +75,10 @@ def make_law(
     arguments, found = dict[str, Any](), Mistakes() if found is None else found
     converters = {f.name: f.metadata.get("converter") for f in dataclasses.fields(kind)}
     for setting in settings_of(kind):
-        value = lookup(config, setting.path)
-        if value is None and setting.needed:  # a whole configuration without it is refused
-            value = setting.example
-        if value is None or found.is_wrong(setting.path):
+        value = None if found.is_wrong(setting.path) else lookup(config, setting.path)
+        if value is None and setting.needed:  # a configuration without it, or with a wrong one,
+            value = setting.example  # is refused by its key
+        if value is None:
             continue
         try:
             convert = converters.get(setting.argument)

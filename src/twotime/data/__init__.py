@@ -5,7 +5,7 @@ import hashlib
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -162,6 +162,47 @@ def _as_one(loaded: list[Loaded], mode: str) -> Loaded:
     )
 
 
+class Taken(NamedTuple):
+    """What a selection takes of a file.
+
+    Attributes:
+        file: The file.
+        rings: Rings of equal wavevector.
+        told: Sentences about wavevectors.
+        frames: First and last frame, from 1.
+        dt: Time between frames [s]; None where times are given.
+        t: Times of the frames [s].
+    """
+
+    file: TwoTimeFile
+    rings: list[Ring]
+    told: tuple[str, ...]
+    frames: tuple[int, int]
+    dt: float | None
+    t: np.ndarray
+
+
+def taken(path: Path, selection: Selection) -> Taken:
+    """What a selection takes of a file, from its header alone.
+
+    Raises:
+        DataNotFoundError: If there is no such file.
+        DataError: If the file is damaged or does not hold what is selected.
+    """
+    is_last = selection.roi_axis == "last"
+    file = open_source(path, angle_last=is_last, datasets=selection.datasets)
+    with about(path):
+        if selection.layout not in ("auto", file.layout):
+            raise DataError(
+                f"the layout is {file.layout} but experimental_data.file_format is "
+                f"{selection.layout}; leave file_format out to have the layout recognised."
+            )
+        rings, told = select_rings(file, selection)
+        first, last = select_frames(file, selection)
+        dt, t = frame_times(file, selection, first, last)
+        return Taken(file, rings, told, (first, last), dt, t)
+
+
 def load_file(path: Path, selection: Selection) -> Loaded:
     """Read the selected wavevectors of a two-time file.
 
@@ -173,18 +214,9 @@ def load_file(path: Path, selection: Selection) -> Loaded:
         DataError: If the file is damaged or does not hold what is selected.
     """
     path = Path(path)
-    is_last = selection.roi_axis == "last"
-    file = open_source(path, angle_last=is_last, datasets=selection.datasets)
+    file, rings, told_of_q, (first, last), dt, t = taken(path, selection)
+    bins = tuple(b for ring in rings for b in ring.bins)
     with about(path):
-        if selection.layout not in ("auto", file.layout):
-            raise DataError(
-                f"the layout is {file.layout} but experimental_data.file_format is "
-                f"{selection.layout}; leave file_format out to have the layout recognised."
-            )
-        rings, told_of_q = select_rings(file, selection)
-        bins = tuple(b for ring in rings for b in ring.bins)
-        first, last = select_frames(file, selection)
-        dt, t = frame_times(file, selection, first, last)
         _check_size(file, bins, t.size, selection.memory_limit or math.inf)
         averages = selection.average_triangles
         read = read_matrices(file, bins, slice(first - 1, last), average_triangles=averages)

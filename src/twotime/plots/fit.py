@@ -355,7 +355,15 @@ def _wavevectors(q: np.ndarray) -> str:
 
 
 def _shown(arrays: Arrays, angles: Sequence[int] | None = None) -> Arrays:
-    """The arrays with what figures show."""
+    """The arrays with what figures show.
+
+    Raises:
+        ValueError: If there is no such angle.
+    """
+    count = len(arrays["phi"])
+    for k in () if angles is None else angles:
+        if not -count <= k < count:
+            raise ValueError(f"angle {k} of {count}; expected a position from 0 to {count - 1}.")
     return arrays if "shown_c2" in arrays else {**arrays, **shown_of(arrays, angles)}
 
 
