@@ -57,7 +57,8 @@ def draw(target: Path) -> None:
     """Draw the house into a file."""
     sources = structure.read(structure.SOURCE)
     levels = floors()
-    figure, axes = plt.subplots(figsize=(11, 0.6 * len(levels) + 0.8))
+    figure, axes = plt.subplots()
+    widest = 0.0
     for height, level in enumerate(levels):
         place = 0.0
         for package in level:
@@ -74,7 +75,9 @@ def draw(target: Path) -> None:
                           va="center", fontsize=8)  # fmt: skip
                 place += width
             place += 0.4
-    axes.set_xlim(-1.5, 15.2)
+        widest = max(widest, place)
+    figure.set_size_inches(0.72 * (widest + 1.5), 0.6 * len(levels) + 0.8)
+    axes.set_xlim(-1.5, widest)
     axes.set_ylim(-0.2, len(levels) + 0.1)
     axes.axis("off")
     figure.savefig(target, dpi=130, bbox_inches="tight")
