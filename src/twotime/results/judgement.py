@@ -169,7 +169,8 @@ class Structure(Tabled, eqx.Module):
         group = np.argmax(lags.max(axis=0))
         common = np.abs(signed[:, group].mean())
         if len(signed) > 1 and signed[:, group].std() > common:
-            return "contrast that varies with the angle, or a law with another direction of flow"
+            shared = "where angles share one contrast, contrast that varies with the angle"
+            return f"{_DIRECTION}; {shared}"
         return _SHAPE
 
     @property
