@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -238,3 +239,54 @@ def test_an_old_configuration_leads_to_migrate(tmp_path):
     with pytest.raises(ConfigurationError, match="configuration of homodyne.*twotime migrate") as e:
         tt.ConfigManager.from_yaml(file)
     assert len(e.value.problems) == 1
+
+
+def measured(law, truth, frames, **axes):
+    """A file of what an old program fitted, with hardly any noise."""
+    data = tt.simulate(
+        law, jnp.array(truth), t=0.1 * np.arange(1, frames + 1), contrast=0.3, offset=1.0, noise=1e-3,
+        key=jax.random.key(0), **axes,
+    )  # fmt: skip
+    tt.write_apsu("a.h5", data)
+
+
+OLD = {
+    "static": (homodyne("static"), tt.StaticDiffusion(), [1.5e3, -0.2, 0.0]),
+    "laminar_flow": (
+        homodyne(), tt.LaminarFlow(gap=2e6, shear_convention="homodyne"),
+        [1.5e3, -0.2, 0.0, 2e-3, 0.0, 0.0, -5.0],
+    ),
+    "two_component": (
+        heterodyne(temporal={"dt": 0.1, "time_length": 40, "t_start": 0}), tt.TwoComponent(),
+        [0.0, 0.0, 0.0, 1.5e4, 0.0, 0.0, 900.0, 0.1, 0.0, 0.5, 0.0, 3.0, 0.0, -4.0],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", OLD)
+def test_fits_of_migrated_configurations_find_the_numbers_of_the_old_convention(
+    tmp_path, monkeypatch, mode
+):
+    """Angles of flow of two components have the other sign, shear rates the old factor."""
+    monkeypatch.chdir(tmp_path)
+    config, law, truth = OLD[mode]
+    measured(law, truth, 40, q=0.0054, phi=np.array([0.0, 30.0, 60.0, 90.0]))
+    config = config | {"experimental_data": {"file_path": "a.h5"}, "phi_filtering": {}}
+    config["optimization"] = {"method": "nlsq"}
+    if mode == "two_component":
+        config["scattering"] = {"wavevector_q": 0.0054}
+        for group in config["parameters"].values():
+            for name, given in group.items():
+                given["vary"] &= name in ("D0_sample", "v0", "f0", "phi0")
+    else:
+        config["analyzer_parameters"] |= {"start_frame": 1, "end_frame": 40}
+        fixed = {"D_offset": 0.0, "beta": 0.0, "gamma_dot_offset": 0.0}
+        config["initial_parameters"] |= {"fixed_parameters": fixed}
+    _, new = migrated(tmp_path, config, shear_convention="homodyne")
+    fit = tt.run.run(new, tmp_path / "out")
+    assert fit.converged
+    for name in fit.names:
+        known = dict(zip(law.names, truth, strict=True))[name]
+        assert fit.params[name] == pytest.approx(known, abs=5 * fit.uncertainties[name])
+        assert fit.uncertainties[name] < 0.1 * max(abs(known), 1.0)
