@@ -20,10 +20,10 @@ T, Q = 0.1 * jnp.arange(1, 101), 0.005
 STILL = tt.Component("still", None)
 
 
-def speckle(law, params, phi, key, q=Q, t=T, pixels=20_000):
+def speckle(law, params, phi, key, q=Q, t=T, pixels=20_000, contrast=0.3):
     """A movie of real speckle noise."""
     return tt.simulate_speckle(
-        law, params, t=t, q=q, phi=jnp.asarray(phi), contrast=0.3, n_pixels=pixels,
+        law, params, t=t, q=q, phi=jnp.asarray(phi), contrast=contrast, n_pixels=pixels,
         key=jax.random.key(key),
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def static(count: int) -> None:
 
     Records are long enough, of pixels enough, to tell it from the offset and from another rate.
     """
-    q, t, pixels = 0.012, 0.1 * jnp.arange(1, 301), 200_000
+    q, t, pixels, contrast = 0.012, 0.1 * jnp.arange(1, 301), 60_000, 0.5
     share = {"log_x_moving": float(np.log(9.0))}
     cases = {
         "static": (
@@ -102,12 +102,12 @@ def static(count: int) -> None:
         law, inside, flagged, said = tt.Components((STILL, *moving)), [], [], []
         params = jnp.asarray([truth[n] for n in law.names])
         for k in range(count):
-            data = speckle(law, params, phi, k, q, t, pixels)
+            data = speckle(law, params, phi, k, q, t, pixels, contrast)
             fit = fitted(law, data)
             said.append([fit.uncertainties[n] for n in fit.names if n.startswith("log_x")])
             inside += [abs(fit.params[n] - truth[n]) < fit.uncertainties[n] for n in fit.names]
             flagged.append(not fitted(without, data, fixed).structure.is_right)
-            if k % 10 == 9:
+            if k % 5 == 4:
                 print(name, k + 1, f"{np.mean(inside):.2f} {np.mean(flagged):.2f}", flush=True)
         print(name, f"within one deviation {np.mean(inside):.2f} of {len(inside)},",
               f"logarithm of shares ± {np.round(np.median(said, axis=0), 2)},",
