@@ -8,16 +8,24 @@ python benchmarks/laws.py three 20      # two that move and a static one
 import sys
 import time
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import twotime as tt
+from twotime.compilation import compiled
+from twotime.gram import choose_evaluator
+from twotime.gram.problem import evaluate, make_problem
 
 jax.config.update("jax_enable_x64", True)
 
 T, Q = 0.1 * jnp.arange(1, 101), 0.005
+STARTS = 4  # of three components; the likeliest start is near another optimum once in twenty
 STILL = tt.Component("still", None)
+
+
+TWO = [3e3, 0.1, 100.0, 6e3, -0.1, 50.0, 300.0, 0.2, 2.0, 0.4, 0.02, 0.0, 0.1, 2.0]
 
 
 def speckle(law, params, phi, key, q=Q, t=T, pixels=20_000, contrast=0.3):
@@ -56,17 +64,47 @@ def step(count: int) -> None:
               f"power law rejected {np.mean(rejected):.2f}", flush=True)  # fmt: skip
 
 
+def seconds_of_one_iteration(law, params) -> float:
+    """Shortest of 30 Gauss-Newton iterations on 3 x 1000 frames, compiled as fits are."""
+    t = 0.01 * jnp.arange(1, 1001)
+    data = tt.simulate(law, params, t=t, q=Q, phi=jnp.array([0.0, 40.0, 80.0]), contrast=0.3,
+                       offset=1.0, noise=0.01, key=jax.random.key(0))  # fmt: skip
+    data, evaluator = choose_evaluator(law, data, "auto")
+    space = tt.ParameterSpace.of(law).with_values(dict(zip(law.names, params, strict=True)))
+    problem = eqx.filter_jit(make_problem)(law, data, space, "averaged", evaluator)
+    y, step = problem.start[np.flatnonzero(problem.varying)] / problem.scale, compiled(evaluate)
+    times = []
+    for _ in range(30):
+        begun = time.perf_counter()
+        jax.block_until_ready(step(y, problem))
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
 def three(count: int) -> None:
-    """Two that move and a static one: deviations of each parameter from the truth."""
+    """Two that move and a static one: deviations of each parameter from the truth.
+
+    The law is the same with the two exchanged; they are named by their velocity.
+    """
     moving = [tt.Component(name, tt.Constant(), velocity=tt.Constant()) for name in "ab"]
     law = tt.Components((STILL, *moving))
     truth = {"D0_a": 2e4, "D0_b": 5e3, "v0_a": 500.0, "v0_b": 1800.0, "log_x_a": 0.3,
              "log_x_b": 0.5, "phi0_a": 0.0, "phi0_b": 0.0}  # fmt: skip
+    params = jnp.asarray([truth[n] for n in law.names])
+    took = seconds_of_one_iteration(law, params)
+    ratio = took / seconds_of_one_iteration(tt.TwoComponent(), jnp.asarray(TWO))
+    print(f"one iteration {1e3 * took:.1f} ms, {ratio:.2f} of two components")
+    far = []
     for k in range(count):
-        data = speckle(law, jnp.asarray([truth[n] for n in law.names]), [0.0, 40.0, 80.0], k)
-        fit = fitted(law, data)
-        away = [(fit.params[n] - truth[n]) / fit.uncertainties[n] for n in fit.names]
+        data = speckle(law, params, [0.0, 40.0, 80.0], k)
+        starts = tt.estimate_starts(law, data, tt.ParameterSpace.of(law), count=STARTS)
+        fit = min((tt.fit_nlsq(law, data, start) for start in starts), key=lambda fit: fit.chi2)
+        other = str.maketrans("ab", "ba") if fit.params["v0_a"] > fit.params["v0_b"] else {}
+        asked = {n: truth[n[:-1] + n[-1].translate(other)] for n in fit.names}
+        away = [(fit.params[n] - asked[n]) / fit.uncertainties[n] for n in fit.names]
+        far += [abs(x) > 2.5 for x in away]
         print(k, bool(fit.converged), fit.evaluator, np.round(away, 2), flush=True)
+    print(f"beyond 2.5 deviations {sum(far)} of {len(far)}")
 
 
 def static(count: int) -> None:
@@ -74,7 +112,7 @@ def static(count: int) -> None:
 
     Records are long enough, of pixels enough, to tell it from the offset and from another rate.
     """
-    q, t, pixels, contrast = 0.012, 0.1 * jnp.arange(1, 301), 60_000, 0.5
+    q, t, pixels, contrast = 0.012, 0.1 * jnp.arange(1, 301), 150_000, 0.5
     share = {"log_x_moving": float(np.log(9.0))}
     cases = {
         "static": (

@@ -257,11 +257,17 @@ def _rows_of_nodes(blocks: Factors, c2: Array, nodes: Nodes, n_left: int) -> Row
     slots = _at_one_time(over_later(gap, own, beta[:, None] * beta), early, n_left)
     slots += _at_one_time(over_earlier(gap, own, alpha[:, None] * alpha), late, n_left)
     weights = jnp.concatenate([nodes.pairs, nodes.counts[:, None]], axis=1)
-    sums = jnp.einsum("Iij,rsbIj->Iirsb", weights, late[None] * beta[:, None, None])
-    within = sums[:, :-1] * jnp.moveaxis(own, 2, 0)[:, None, :, :, None]
-    others = jnp.einsum("rsIJ,Jrsb->Irsb", gap, sums[:, -1])
-    sums = within + nodes.counts[:, :, None, None, None] * others[:, None]
-    across = jnp.einsum("raIi,rIib->ab", early, jnp.einsum("sIi,Iirsb->rIib", alpha, sums))
+
+    def with_rank(r: tuple[Array, ...]) -> Float[Array, "slot slot"]:
+        """The slots of one rank at i times those of all at j."""
+        early, beta, gap, own = r
+        sums = jnp.einsum("Iij,sbIj->Iisb", weights, late * beta)
+        others = jnp.einsum("sIJ,Jsb->Isb", gap, sums[:, -1])
+        within = sums[:, :-1] * own.T[:, None, :, None]
+        sums = within + nodes.counts[:, :, None, None] * others[:, None]
+        return jnp.einsum("aIi,Iib->ab", early, jnp.einsum("sIi,Iisb->Iib", alpha, sums))
+
+    across = jax.lax.map(with_rank, (early, beta, gap, own)).sum(axis=0)
     return jnp.concatenate([plain, slots + across[:n_left] + across.T[:n_left]])
 
 
