@@ -404,7 +404,7 @@ def test_g2_writes_a_table_and_a_figure_to_look_at(place, data, capsys):
     assert float(rows[1][5]) == pytest.approx(float(whole.g2[0, 0, 0]))
     assert Path("g2.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["g2", "run.yaml", "-o", "again.csv", "--q", "0.2"]) == 1
-    assert "no wavevector within" in capsys.readouterr().err
+    assert "wavevector_q (--q) to one of" in capsys.readouterr().err
     assert (
         cli.main(["g2", "run.yaml"]) == 1 and "g2.csv: the file exists" in capsys.readouterr().err
     )

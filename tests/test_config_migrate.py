@@ -241,24 +241,59 @@ def test_an_old_configuration_leads_to_migrate(tmp_path):
     assert len(e.value.problems) == 1
 
 
-def measured(law, truth, frames, **axes):
-    """A file of what an old program fitted, with hardly any noise."""
-    data = tt.simulate(
-        law, jnp.array(truth), t=0.1 * np.arange(1, frames + 1), contrast=0.3, offset=1.0, noise=1e-3,
-        key=jax.random.key(0), **axes,
-    )  # fmt: skip
-    tt.write_apsu("a.h5", data)
+FLOW = {"D0_sample": 1.5e4, "v0": 900.0, "beta": 0.1, "f0": 0.5, "f2": 3.0}
+"""Of two components whose reference is static; what is not named is 0."""
+BOTH = FLOW | {"D0_ref": 800.0}
+SHEARED = {"D0": 1.5e3, "alpha": -0.2, "gamma_dot_t0": 2e-3, "phi0": -5.0}
+SHEAR = tt.LaminarFlow(gap=2e6, shear_convention="homodyne")
+TIMES = {"dt": 0.1, "time_length": 40, "t_start": 0}
 
 
+def composed(make, free, **values):
+    """An old configuration of two components: which of them vary, and the values of others."""
+    config = make(
+        temporal=TIMES, analyzer_parameters={"dt": 0.1, "start_frame": 1, "end_frame": 40}
+    )
+    groups = config["parameters"] if "parameters" in config else heterodyne()["parameters"]
+    for group in groups.values():
+        for name, given in group.items():
+            given["value"] = values.get(name, given["value"])
+            given["vary"] = name in free
+    return config | {"parameters": groups, "scattering": {"wavevector_q": 0.0054}}
+
+
+# What each program was given in three modes, and the law and numbers behind the data.
 OLD = {
-    "static": (homodyne("static"), tt.StaticDiffusion(), [1.5e3, -0.2, 0.0]),
-    "laminar_flow": (
-        homodyne(), tt.LaminarFlow(gap=2e6, shear_convention="homodyne"),
-        [1.5e3, -0.2, 0.0, 2e-3, 0.0, 0.0, -5.0],
+    "homodyne isotropic": (
+        homodyne("static", analysis_mode="static_isotropic"), tt.StaticDiffusion(),
+        {"D0": 1.5e3, "alpha": -0.2},
     ),
-    "two_component": (
-        heterodyne(temporal={"dt": 0.1, "time_length": 40, "t_start": 0}), tt.TwoComponent(),
-        [0.0, 0.0, 0.0, 1.5e4, 0.0, 0.0, 900.0, 0.1, 0.0, 0.5, 0.0, 3.0, 0.0, -4.0],
+    "homodyne anisotropic": (
+        homodyne("static", analysis_mode="static_anisotropic"), tt.StaticDiffusion(),
+        {"D0": 1.5e3, "alpha": -0.2},
+    ),
+    "homodyne flow": (homodyne(), SHEAR, SHEARED),
+    "heterodyne two components": (
+        composed(heterodyne, ("D0_sample", "v0", "f0", "phi0")), tt.TwoComponent(),
+        FLOW | {"phi0": -4.0},
+    ),
+    "heterodyne static reference": (
+        composed(heterodyne, ("D0_sample", "v0"), phi0=0.0) | {"analysis_mode": "static_ref"},
+        tt.TwoComponent(), FLOW,
+    ),
+    "heterodyne reference that moves": (
+        composed(heterodyne, ("D0_ref", "D0_sample", "v0"), D0_ref=1e3, phi0=0.0),
+        tt.TwoComponent(), BOTH,
+    ),
+    "xpcsjax static": (
+        homodyne("static", analysis_mode="static", cache="xpcsjax"), tt.StaticDiffusion(),
+        {"D0": 1.5e3, "alpha": -0.2},
+    ),
+    "xpcsjax flow": (homodyne(cache="xpcsjax"), SHEAR, SHEARED),
+    "xpcsjax two components": (
+        composed(xpcsjax, ("D0_sample", "v0", "f0", "phi0"))
+        | {"initial_parameters": {"parameter_names": ["v_beta", "phi0_het"], "values": [0.1, 4.0]}},
+        tt.TwoComponent(), FLOW | {"phi0": -4.0},
     ),
 }  # fmt: skip
 
@@ -271,22 +306,22 @@ def test_fits_of_migrated_configurations_find_the_numbers_of_the_old_convention(
     """Angles of flow of two components have the other sign, shear rates the old factor."""
     monkeypatch.chdir(tmp_path)
     config, law, truth = OLD[mode]
-    measured(law, truth, 40, q=0.0054, phi=np.array([0.0, 30.0, 60.0, 90.0]))
+    params = jnp.array([truth.get(name, 0.0) for name in law.names])
+    data = tt.simulate(
+        law, params, t=0.1 * np.arange(1, 41), q=0.0054, phi=np.array([0.0, 30.0, 60.0, 90.0]),
+        contrast=0.3, offset=1.0, noise=1e-3, key=jax.random.key(0),
+    )  # fmt: skip
+    tt.write_apsu("a.h5", data)
     config = config | {"experimental_data": {"file_path": "a.h5"}, "phi_filtering": {}}
     config["optimization"] = {"method": "nlsq"}
-    if mode == "two_component":
-        config["scattering"] = {"wavevector_q": 0.0054}
-        for group in config["parameters"].values():
-            for name, given in group.items():
-                given["vary"] &= name in ("D0_sample", "v0", "f0", "phi0")
-    else:
+    if not isinstance(law, tt.TwoComponent):
         config["analyzer_parameters"] |= {"start_frame": 1, "end_frame": 40}
         fixed = {"D_offset": 0.0, "beta": 0.0, "gamma_dot_offset": 0.0}
         config["initial_parameters"] |= {"fixed_parameters": fixed}
-    _, new = migrated(tmp_path, config, shear_convention="homodyne")
+    result, new = migrated(tmp_path, config, shear_convention="homodyne")
     fit = tt.run.run(new, tmp_path / "out")
-    assert fit.converged
+    assert result.program == mode.split()[0] and fit.converged
     for name in fit.names:
-        known = dict(zip(law.names, truth, strict=True))[name]
-        assert fit.params[name] == pytest.approx(known, abs=5 * fit.uncertainties[name])
-        assert fit.uncertainties[name] < 0.1 * abs(known)
+        deviation = fit.uncertainties[name]
+        assert fit.params[name] == pytest.approx(truth.get(name, 0.0), abs=5 * deviation)
+        assert deviation < 0.1 * abs(truth[name])

@@ -124,6 +124,8 @@ COMMANDS = {
     "nothing to plot": ("plot nothere", 1, "nothere: holds no result"),
     "unknown command": ("fitt run.yaml", 1, "No such command 'fitt'"),
     "unknown option": ("fit run.yaml --methd nlsq", 1, "No such option.*--method"),
+    "words too many": ("fit flow run.yaml", 1,
+                       r"extra argument \(run.yaml\); expected twotime fit \[OPTIONS\] CONFIG"),
     "no argument": ("fit", 1, "Missing argument 'CONFIG'"),
     "photons with noise": ("simulate run.yaml -o a.h5 --noise 0.01 --photons 1", 1,
                            "--photons has no effect with --noise"),

@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str] | None, console: Console) -> int:
         code = twotime.main(arguments, "twotime", standalone_mode=False, obj=console)
         return code if isinstance(code, int) else CONVERGED
     except click.ClickException as exc:
-        _log.error("%s", exc.format_message().replace("\n", " "))
+        _log.error("%s", _said(exc))
         return MISTAKE
     except (KeyboardInterrupt, click.Abort) as exc:
         said = str(exc.__cause__ or exc)  # Click raises Abort from a KeyboardInterrupt
@@ -90,6 +90,14 @@ def _run(arguments: Sequence[str] | None, console: Console) -> int:
         _log.debug("%s", traceback.format_exc())
         _log.error("%s", exc)
         return MISTAKE
+
+
+def _said(error: click.ClickException) -> str:
+    """One sentence; one about words too many ends with what a command takes."""
+    sentence, context = error.format_message().replace("\n", " "), getattr(error, "ctx", None)
+    if context is None or "unexpected extra argument" not in sentence:
+        return sentence
+    return f"{sentence}; expected {context.get_usage().removeprefix('Usage: ')}."
 
 
 def _examples(*lines: str) -> str:

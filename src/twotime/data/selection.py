@@ -236,8 +236,8 @@ def _nearest(rings: list[Ring], q: float, tolerance: float) -> Ring:
     share = f"{tolerance:.2%}" if tolerance >= 1e-4 else f"{tolerance:g} (relative)"
     raise DataError(
         f"no wavevector within {share} of q = {q:.6g} 1/Å; the file holds "
-        f"{_listed_q(rings)} 1/Å; set analyzer_parameters.scattering.wavevector_q to one of them, "
-        "or raise q_tolerance."
+        f"{_listed_q(rings)} 1/Å; set analyzer_parameters.scattering.wavevector_q (--q) to one of "
+        "them, or raise q_tolerance."
     )
 
 

@@ -42,7 +42,8 @@ def describe_fit(fit: NLSQResult) -> Description:
         remarks=remarks(fit),
         summary=functools.partial(fit_summary, fit),
         are_functions_first=bool(_trades(fit) or fit.null_directions),
-        quality=f"R² = {float(fit.r_squared):.5f}, reduced χ² = {float(fit.reduced_chi2):.4g}",
+        quality=f"R² = {float(fit.r_squared):.5f}, reduced χ² = {float(fit.reduced_chi2):.4g} "
+        "(without σ of the data: the variance of one point)",
     )
 
 
