@@ -7,6 +7,7 @@ functions of time, `misfit` the judgement of residuals.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -273,8 +274,9 @@ def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Arr
     projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
 
     def jacobian(planes: Planes) -> Float[Array, "score *pair"]:
-        value, (by_contrast, by_offset) = planes.value, projection[:, :, None, None]
-        of_theta = contrast * planes.derivative - value * by_contrast - by_offset
+        value, as_planes = planes.value, partial(jnp.asarray, dtype=planes.value.dtype)
+        by_contrast, by_offset = as_planes(projection)[:, :, None, None]
+        of_theta = as_planes(contrast) * planes.derivative - value * by_contrast - by_offset
         return jnp.concatenate([of_theta, _by_scaling(at.grams[k], value)])
 
     level = problem.data.light_level(offset + problem.shift)
@@ -325,5 +327,6 @@ def _by_scaling(gram: Array, value: Array) -> Float[Array, "2 *pair"]:
     mean, count = gram[MODEL, ONE] / gram[ONE, ONE], gram[ONE, ONE]
     spread = gram[MODEL, MODEL] - mean * gram[MODEL, ONE]
     usable = spread > 1e-12 * gram[MODEL, MODEL]
-    centred = (value - mean) / jnp.sqrt(jnp.where(usable, spread, jnp.inf))
-    return jnp.stack([centred, jnp.broadcast_to(count**-0.5, value.shape)])
+    size = jnp.sqrt(jnp.where(usable, spread, jnp.inf))
+    mean, size, one = (jnp.asarray(x, value.dtype) for x in (mean, size, count**-0.5))
+    return jnp.stack([(value - mean) / size, jnp.broadcast_to(one, value.shape)])

@@ -41,6 +41,7 @@ def of_faults(
     place = data.place(k)
     angle = 2 * jnp.deg2rad(place["phi"])
     wavevector = jnp.log(place["q"] / data.place(jnp.asarray(0))["q"])
+    age, angle, wavevector = (jnp.asarray(x, value.dtype) for x in (age, angle, wavevector))
     found = {
         "static scattering": jnp.sqrt(value) - value,
         "another shape": slower * jnp.log(jnp.maximum(exponent, 1e-12)),

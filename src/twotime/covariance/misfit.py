@@ -8,13 +8,14 @@ have, and frames of different angles must know nothing of each other: 1 in 100 r
 wrong, however many groups, faults and angles are looked at.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from twotime.compilation import compiled, verb
 from twotime.config.parameter_space import ParameterSpace
@@ -30,19 +31,27 @@ from twotime.covariance import (
     unit_directions,
 )
 from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
-from twotime.covariance.blocks import Planes, Span, planes_between
+from twotime.covariance.blocks import Planes, Span, single
 from twotime.covariance.leanings import chance_of, leanings, of_faults
 from twotime.covariance.modes import Modes
 from twotime.covariance.residuals import common, jackknife
 from twotime.data.dataset import TwoTimeData
-from twotime.gram.pairs import ONE
+from twotime.gram.pairs import (
+    ONE,
+    ChannelDerivatives,
+    Tile,
+    cut_tile,
+    slopes,
+    tile_corners,
+    tile_edge,
+    tile_pairs,
+)
 from twotime.models.base import AbstractTwoTimeModel
-from twotime.models.rates import AnyArray
 from twotime.results.judgement import FAULTS, LOOKS, Structure
 from twotime.results.nlsq import NLSQResult
 
 _GROUPS = 12
-_ROWS = 256
+_EDGE = 128  # of the tiles that means are formed by [frame]
 
 
 @verb
@@ -58,7 +67,8 @@ def residual_structure(
         space: The space that was fitted.
         fit: The result.
     """
-    return judged(optimum(model, data, space, fit)).structure
+    at = optimum(model, data, space, fit)
+    return judged(at, noise_of_means(at)).structure
 
 
 class _Means(NamedTuple):
@@ -89,39 +99,44 @@ class Judged(NamedTuple):
     """A fit judged.
 
     Attributes:
-        sandwich: Its covariance under the noise of speckle.
-        structure: What its residuals say under the same noise.
-        from_residuals: Its covariance from the residuals, no narrower than that of speckle.
-        scaling_from_residuals: Variance of contrast and offset of each angle, likewise.
+        structure: What its residuals say under the noise of speckle.
+        covariance: Its covariance from the residuals, no narrower than that of speckle.
+        of_scaling: Variance of contrast and offset of each angle, likewise.
     """
 
-    sandwich: Sandwich
     structure: Structure
-    from_residuals: Array
-    scaling_from_residuals: Array
+    covariance: Array
+    of_scaling: Array
 
 
-def judged(at: LinearisedFit) -> Judged:
-    """The covariance of a fit, and the judgement of its residuals under the same noise."""
+def noise_of_means(at: LinearisedFit) -> Sandwich:
+    """The covariance of a fit; its scores begin with those of groups of points and of faults."""
     data, root = at.problem.data, unit_directions(at.inverse)
-    groups, angles = Groups.of(data.t.shape[0]), jnp.arange(data.phi.shape[0])
+    groups = Groups.of(data.t.shape[0])
 
-    def one(k: Array) -> tuple[AngleNoise, _Means]:
+    def one(k: Array) -> AngleNoise:
         angle = angle_of_fit(at, root, k)
-        means = _means(at, angle, k, groups)
 
         def jacobian(planes: Planes, first: Span, second: Span) -> Array:
-            group = groups.of_pairs(first, second) / means.weight[:, None, None]
+            group = groups.of_pairs(first, second) / at.grams[k, ONE, ONE]
             faults = of_faults(planes.value, first.middle, second.middle, data, k)
             return jnp.concatenate([group, faults, angle.jacobian(planes)])
 
-        return angle_noise(at, angle, k, jacobian), means
+        return angle_noise(at, angle, k, jacobian)
 
-    noise, means = jax.lax.map(one, angles)
-    found = sandwich(at, root, noise)
+    return sandwich(at, root, jax.lax.map(one, jnp.arange(data.phi.shape[0])))
+
+
+def judged(at: LinearisedFit, found: Sandwich) -> Judged:
+    """The judgement of a fit's residuals under the noise that `noise_of_means` finds."""
+    data, root = at.problem.data, unit_directions(at.inverse)
+    groups, angles = Groups.of(data.t.shape[0]), jnp.arange(data.phi.shape[0])
+    means = jax.lax.map(lambda k: _means(at, angle_of_fit(at, root, k), k, groups), angles)
     chosen, followed = slice(0, groups.n_groups), followed_scaling(at)
-    covariance = left_by_fit(found.scores, chosen, means.taken, followed)
-    deviation, heights = _deviations(at, groups, covariance, means, found.squares)
+    total = at.grams[:, ONE, ONE, None, None]
+    taken = means.taken * means.weight[:, :, None] / total
+    of_sums = left_by_fit(found.scores, chosen, taken, followed) * total**2
+    deviation, heights = _deviations(at, groups, of_sums, means, found.squares)
     largest = jnp.max(jnp.abs(means.residual) / deviation)
     of_fault = slice(groups.n_groups, groups.n_groups + len(FAULTS))
     leaning = leanings(means.towards, found.scores, of_fault, means.shared, followed)
@@ -152,15 +167,14 @@ def judged(at: LinearisedFit) -> Judged:
         leanings=leaning,
         common=alike,
     )
-    return Judged(found, structure, _at_least(own, found.covariance), of_scaling)
+    return Judged(structure, _at_least(own, found.covariance), of_scaling)
 
 
 def _deviations(
-    at: LinearisedFit, groups: "Groups", covariance: Array, means: _Means, squares: Array
+    at: LinearisedFit, groups: "Groups", of_sums: Array, means: _Means, squares: Array
 ) -> tuple[Float[Array, "angle group"], Float[Array, "angle draw"]]:
     """Standard deviations of means, and the largest of all in many draws of noise, in these."""
     n = groups.ages[-1]
-    of_sums = covariance * means.weight[:, :, None] * means.weight[:, None, :]
     mean_weight = at.grams[:, ONE, ONE] / (0.5 * n * (n - 1))
     normal = mean_weight[:, None, None] * groups.products()
     modes = jax.vmap(Modes.of)(normal, of_sums, squares)
@@ -215,10 +229,10 @@ class Groups(NamedTuple):
         """Number of groups."""
         return self.lags.size + self.ages.size - 2
 
-    def of_lag(self, lag: AnyArray) -> Float[Array, "*lag group"]:
+    def of_lag(self, lag: Int[Array, "*pair"]) -> Bool[Array, "group *pair"]:
         """Whether each lag belongs to each group of lags."""
-        lag = jnp.asarray(lag)[..., None]
-        return ((lag >= self.lags[:-1]) & (lag < self.lags[1:])).astype(float)
+        shape = -1, *[1] * lag.ndim
+        return (lag >= self.lags[:-1].reshape(shape)) & (lag < self.lags[1:].reshape(shape))
 
     def of_age(self, frames: Span) -> Float[Array, "*span period"]:
         """Half of how much of some frames belongs to each group: a point has two."""
@@ -234,19 +248,19 @@ class Groups(NamedTuple):
         by_age = self.of_age(first) + self.of_age(second)
         return jnp.concatenate([by_lag, jnp.moveaxis(by_age, -1, 0)])
 
-    def sums(self, planes: Float[Array, "kind row time"], first: Array) -> Float[Array, "group k"]:
-        """Sums of planes over each group; their rows are consecutive, `first` the first of them."""
-        n_rows, n = planes.shape[1:]
-        by_row, by_column = planes.sum(axis=2).T, planes.sum(axis=1).T
-        one = jnp.ones(())
-        by_age = self.of_age(Span(first + jnp.arange(n_rows), one)).T @ by_row
-        by_age += self.of_age(Span(jnp.arange(n), one)).T @ by_column
-        # Each row is moved by one more place, so that equal lags stand below each other.
-        moved = jnp.pad(planes[..., ::-1], ((0, 0), (0, 0), (0, n_rows)))
-        moved = moved.reshape(-1, n_rows * (n + n_rows))[:, :-n_rows]
-        at_lag = moved.reshape(-1, n_rows, n + n_rows - 1).sum(axis=1)
-        by_lag = self.of_lag(n - 1 - jnp.arange(n + n_rows - 1) - first).T @ at_lag.T
-        return jnp.concatenate([by_lag, by_age])
+    def sums(
+        self, planes: Float[Array, "kind row column"], first: tuple[Array, Array]
+    ) -> Float[Array, "group kind"]:
+        """Sums over each group of planes between consecutive frames, `first` the first of them."""
+        n_rows, n_columns = planes.shape[1:]
+        rows, columns = first[0] + jnp.arange(n_rows), first[1] + jnp.arange(n_columns)
+        of_lag = self.of_lag(columns - rows[:, None]).astype(planes.dtype)
+        by_lag = planes.reshape(len(planes), -1) @ of_lag.reshape(len(of_lag), -1).T
+        by_age = [
+            total @ self.of_age(Span(frames, jnp.ones(())))
+            for total, frames in zip(by_frame(planes), (rows, columns), strict=True)
+        ]
+        return jnp.concatenate([by_lag, sum(by_age)], axis=1).T
 
     def products(self) -> Float[np.ndarray, "group group"]:
         """Sums of products of what pairs of frames count, all pairs alike."""
@@ -266,36 +280,79 @@ class Groups(NamedTuple):
         return found
 
 
+def by_frame(planes: Float[Array, "kind row column"]) -> tuple[Array, Array]:
+    """Sums of planes over each row, and over each column; as a product it is vectorised."""
+    return planes @ jnp.ones(planes.shape[2], planes.dtype), planes.sum(axis=1)
+
+
+class _Sums(NamedTuple):
+    """Sums over the points of one angle, a row of members for each kind of sum.
+
+    Attributes:
+        by_group: Of 1, residual, fitted, and the derivatives that scores take.
+        beside: Of products of residuals one frame apart, and of their mean squares.
+        by_frame: Of residuals times derivatives, by frame.
+        with_faults: Of the same kinds times what each fault changes.
+    """
+
+    by_group: Float[Array, "group kind"]
+    beside: Float[Array, "2"]
+    by_frame: Float[Array, "score time"]
+    with_faults: Float[Array, "fault kind"]
+
+
 def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _Means:
-    data, n = at.problem.data, at.problem.data.t.shape[0]
-    contrast, offset = angle.scaling
+    n = at.problem.data.t.shape[0]
+    edge = tile_edge(n, _EDGE)
+    by, n_score = ChannelDerivatives.of(angle.slopes[1]), angle.slopes[1].level.shape[0] + 2
 
-    def of_rows(first: Array) -> tuple[Array, ...]:
-        rows = first + jnp.arange(min(_ROWS, n))
-        early, late = jnp.broadcast_arrays(jnp.minimum(rows, n - 1)[:, None], jnp.arange(n))
-        weight = data.weights_at(k, early, late)  # 0 in rows beyond the last frame
-        earlier = jax.tree.map(lambda x: x[..., jnp.minimum(rows, n - 1), None], angle.slopes)
-        later = jax.tree.map(lambda x: x[..., None, :], angle.slopes)
-        planes = planes_between(at.problem.model, earlier, later, early <= late)
-        # Formed once: compilers would form them again for each sum.
-        planes = jax.lax.optimization_barrier(planes)
-        fitted = contrast * planes.value
-        c2 = jnp.asarray(data.c2)[k, early, late] - at.problem.shift
-        residual = jnp.where(weight > 0, c2 - fitted - offset, 0.0)
-        jacobian = angle.jacobian(planes)
-        kinds = jnp.stack([jnp.ones_like(fitted), residual, fitted, *jacobian])
-        scores = jacobian * (weight * residual)
-        by_frame = jnp.zeros((len(scores), n)).at[:, rows].add(jnp.sum(scores, axis=2), mode="drop")
-        by_frame += jnp.sum(scores, axis=1)
-        beside = jnp.stack([jnp.sum(residual[:, 1:] * residual[:, :-1]), jnp.sum(residual**2)])
-        faults = of_faults(planes.value, early, late, data, k) * weight
-        with_faults = jnp.einsum("frt,krt->fk", faults, jnp.stack([residual, *jacobian]))
-        return groups.sums(kinds * weight, first), beside, by_frame, with_faults
+    def add(total: _Sums, corner: Array) -> tuple[_Sums, None]:
+        cut = cut_tile(at.problem.data, k, at.problem.shift, corner, edge)
+        return jax.tree.map(jnp.add, total, _of_tile(at, angle, k, groups, cut, by)), None
 
-    found = jax.lax.map(of_rows, jnp.arange(0, n, _ROWS))
-    sums, beside, by_frame, with_faults = (jnp.sum(x, axis=0) for x in found)
-    weight = jnp.maximum(sums[:, 0], 1e-300)
-    means = sums[:, 1:] / weight[:, None]
-    neighbours = beside[0] / jnp.maximum(beside[1], 1e-300)
-    faults = with_faults[:, 0], with_faults[:, 1:]
-    return _Means(weight, means[:, 0], means[:, 1], means[:, 2:], *faults, neighbours, by_frame)
+    shapes = (groups.n_groups, 3 + n_score), (2,), (n_score, n), (len(FAULTS), 3 + n_score)
+    none = _Sums(*map(jnp.zeros, shapes))
+    sums = jax.lax.scan(add, none, tile_corners(n, _EDGE))[0]
+    weight = jnp.maximum(sums.by_group[:, 0], 1e-300)
+    residual, signal, *taken = (sums.by_group[:, 1:] / weight[:, None]).T
+    neighbours = sums.beside[0] / jnp.maximum(sums.beside[1], 1e-300)
+    faults = sums.with_faults[:, 1], sums.with_faults[:, 3:]
+    slopes = jnp.stack(taken, axis=1)
+    return _Means(weight, residual, signal, slopes, *faults, neighbours, sums.by_frame)
+
+
+def _of_tile(
+    at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups, cut: Tile,
+    by: ChannelDerivatives,
+) -> _Sums:  # fmt: skip
+    """What a tile adds.
+
+    Residuals are formed in double precision, for they may be small; all else is single.
+    """
+    model, edge, (contrast, offset) = at.problem.model, cut.weight.shape[0], angle.scaling
+    fitted = contrast * model.correlation(tile_pairs(angle.slopes[0], cut.first, edge))
+    residual = jnp.where(cut.weight > 0, cut.c2 - fitted - offset, 0.0)
+    pair = tile_pairs(angle.slopes[0], cut.first, edge, dtype=jnp.float32)
+    value, along = jax.lax.optimization_barrier(slopes(model, pair))
+    early, late = (first + jnp.arange(edge) for first in cut.first)
+    row = single(jax.lax.dynamic_slice_in_dim(by.row, cut.first[0], edge, axis=2))
+    column = single(jax.lax.dynamic_slice_in_dim(by.column, cut.first[1], edge, axis=2))
+    parts = zip(along, row[..., None], column[:, :, None], strict=True)
+    derivative = jnp.asarray(sum(g * (left + right) for g, left, right in parts))
+    jacobian = angle.jacobian(Planes(value, derivative, value))
+    faults = of_faults(value, early[:, None], late, at.problem.data, k)
+    # Formed once: compilers would form them again for each sum.
+    formed = single((cut.weight, residual, fitted, jacobian, faults))
+    weight, left, fitted, jacobian, faults = jax.lax.optimization_barrier(formed)
+    kinds = jnp.stack([jnp.ones_like(left), left, fitted, *jacobian]) * weight
+    scores = jacobian * kinds[1]
+    beside = [left[:, 1:] * left[:, :-1], 0.5 * (left[:, 1:] ** 2 + left[:, :-1] ** 2)]
+    none = jnp.zeros((len(scores), at.problem.data.t.shape[0]), left.dtype)
+    of_frames = zip(by_frame(scores), cut.first, strict=True)
+    put = partial(jax.lax.dynamic_update_slice_in_dim, none, axis=1)
+    return _Sums(
+        by_group=groups.sums(kinds, cut.first),
+        beside=jnp.stack([jnp.sum(x) for x in beside]),
+        by_frame=jnp.asarray(sum(put(x, start_index=first) for x, first in of_frames)),
+        with_faults=faults.reshape(len(faults), -1) @ kinds.reshape(len(kinds), -1).T,
+    )

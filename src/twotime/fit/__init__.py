@@ -27,7 +27,7 @@ from twotime.data.level import check_level, check_points
 from twotime.data.scales import check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
-from twotime.fit.result import Known, Size, Starts, Weight, make_result, with_derivatives
+from twotime.fit.result import IsFinal, Known, Size, Starts, Weight, make_result, with_derivatives
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
@@ -163,17 +163,17 @@ def _fit(
     )
     log_space = np.asarray(space.log_space)[index]
 
-    def search(problem: Problem, begin: Starts) -> tuple[NLSQResult, Known]:
+    def search(problem: Problem, begin: Starts, is_final: IsFinal) -> tuple[NLSQResult, Known]:
         def from_start(start: Array) -> robust.End:
             y = off_bounds(problem, start, fixed.lower, fixed.upper, log_space) / problem.scale
             return loss.minimise(problem, solver, y)
 
         ends = ends_of_starts(problem, from_start, begin)
-        return make_result(problem, space, starts, ends, loss, is_judged, uncertainty)
+        return make_result(problem, space, starts, ends, loss, is_judged, uncertainty, is_final)
 
     is_weighed = loss.scale is None and _is_weighed(data)
     if not (mode.is_decided or is_weighed):
-        result, known = search(problem, starts)
+        result, known = search(problem, starts, _always)
         return with_derivatives(result, known.size, given)
     result, size = _in_rounds(search, problem, starts, is_weighed)
     weight = implicit.weights_of_rings(result.weight, given) if is_weighed else None
@@ -214,8 +214,17 @@ def _of_round(problem: Problem, is_shared: Array | None, weight: Weight | None) 
     return problem if weight is None else problem.with_data(weight=weight)
 
 
+def _always(_: Array | None) -> None:
+    """Of fits of one round, whose residuals are judged whatever the angles do."""
+
+
+def _is_to_change(is_shared: Bool[Array, ""] | None, is_weighed: bool) -> Bool[Array, ""]:
+    """Whether a first round of fits is followed by another."""
+    return jnp.asarray(is_weighed) if is_shared is None else is_weighed | ~is_shared
+
+
 def _in_rounds(
-    search: Callable[[Problem, Starts], tuple[NLSQResult, Known]],
+    search: Callable[[Problem, Starts, IsFinal], tuple[NLSQResult, Known]],
     problem: Problem,
     starts: Starts,
     is_weighed: bool,
@@ -228,27 +237,35 @@ def _in_rounds(
 
     def one_round(last: _Round) -> _Round:
         before: Any = last.result
-        found, known = search(_of_round(problem, last.is_shared, last.weight), before.ends[:count])
+
+        def is_shared(own: Array | None) -> Array | None:
+            """Whether angles may share contrast and offset in the next round."""
+            return None if own is None else jnp.asarray(last.is_shared) & agree(own)
+
+        def is_final(own: Array | None) -> Array:
+            return (last.rounds > 0) | ~_is_to_change(is_shared(own), is_weighed)
+
+        problem_now = _of_round(problem, last.is_shared, last.weight)
+        found, known = search(problem_now, before.ends[:count], is_final)
         total = before.n_evaluations + found.n_evaluations
-        found, is_shared = dataclasses.replace(found, n_evaluations=total), last.is_shared
+        found, next_shared = dataclasses.replace(found, n_evaluations=total), last.is_shared
         if is_decided:
             own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
-            found = dataclasses.replace(found, is_shared=is_shared, own_scaling=own)
-            is_shared = jnp.asarray(is_shared) & agree(own)
+            found = dataclasses.replace(found, is_shared=next_shared, own_scaling=own)
+            next_shared = is_shared(own)
         weight = known.weight if is_weighed else None
-        return _Round(found, known.size, is_shared, weight, last.rounds + 1)
+        return _Round(found, known.size, next_shared, weight, last.rounds + 1)
 
     # The first round, which begins at the starts, is one of the loop: compiled once for both.
     count, yes = starts.shape[0], jnp.asarray(True) if is_decided else None
     alike = jnp.ones(problem.data.phi.shape) if is_weighed else None
-    shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts)
+    shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts, _always)
     empty, known = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     empty = dataclasses.replace(empty, ends=empty.ends.at[:count].set(starts), is_shared=yes)
     first = _Round(empty, known.size, yes, alike, jnp.asarray(0))
 
     def is_open(x: _Round) -> Array:
-        again = jnp.asarray(is_weighed) if x.is_shared is None else is_weighed | ~x.is_shared
-        return (x.rounds == 0) | ((x.rounds == 1) & again)
+        return (x.rounds == 0) | ((x.rounds == 1) & _is_to_change(x.is_shared, is_weighed))
 
     last = jax.lax.while_loop(is_open, one_round, first)
     return last.result, last.size

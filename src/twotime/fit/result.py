@@ -1,8 +1,10 @@
 """The result of a fit: which of several ends it is, and what is known of it."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from twotime import covariance as uncertainty
 from twotime.config.parameter_space import ParameterSpace
 from twotime.covariance.agreement import Response, own_scaling, turned_scaling
-from twotime.covariance.misfit import judged
+from twotime.covariance.misfit import Judged, judged, noise_of_means
 from twotime.data.dataset import TwoTimeData
 from twotime.fit.implicit import Answer, Given, differentiable
 from twotime.fit.labels import quartiles
@@ -30,6 +32,8 @@ Starts = Float[Array, "start param"]
 Flags = Bool[Array, " start"]
 Size = Float[Array, " free"]
 Weight = Float[Array, " angle"]
+IsFinal = Callable[[Float[Array, "angle 2"] | None], Bool[Array, ""] | None]
+"""Whether a round of fits is the last, by how far contrast and offset of each angle would move."""
 
 _EQUAL = 1e-6
 
@@ -99,10 +103,12 @@ def make_result(
     loss: AbstractLoss,
     is_judged: bool,
     kind: str,
+    is_final: IsFinal,
 ) -> tuple[NLSQResult, Known]:
     """The result of a fit from its starts and their ends, and what else is known at the optimum.
 
-    Without derivatives by the inputs of the fit: `with_derivatives` gives them.
+    Without derivatives by the inputs of the fit: `with_derivatives` gives them. What `is_final`
+    says of how far each angle would move its contrast and offset decides if residuals are judged.
     """
     cost = jnp.where(jnp.isfinite(ends.cost), ends.cost, jnp.inf)
     params = jax.vmap(problem.params)(ends.y)
@@ -115,7 +121,7 @@ def make_result(
     squares = loss.equivalent(problem, end, dof)
     count = starts.shape[0]  # one more end where labels were exchanged
     led = jnp.where(basins.best < count, basins.best, jnp.argmin(cost[:count]))
-    errors, weight = _errors(end, squares, is_judged, kind)
+    errors, weight = _errors(end, squares, is_judged, kind, is_final)
     result = NLSQResult(
         all_names=tuple(space.names),
         varying=problem.varying,
@@ -238,8 +244,16 @@ def _of_priors(squares: Equivalent, inverse: Float[Array, "free free"]) -> Array
     return squares.variance**2 * (inverse * priors.precision) @ inverse
 
 
+def _where(needed: Array | None, judge: Callable[..., Judged], *at: Any) -> Judged:
+    """A judgement where it is needed (None: always), else zeros."""
+    if needed is None:
+        return judge(*at)
+    none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), eqx.filter_eval_shape(judge, *at))
+    return jax.lax.cond(needed, lambda _: judge(*at), lambda _: none, None)
+
+
 def _errors(
-    end: End, squares: Equivalent, is_judged: bool, kind: str
+    end: End, squares: Equivalent, is_judged: bool, kind: str, is_final: IsFinal
 ) -> tuple[dict[str, Any], Array | None]:
     """Fields of the result about its uncertainty, and weights that would suit the noise."""
     held = end.optimality.held
@@ -249,18 +263,17 @@ def _errors(
     parts = squares.problem, params, squares.grams, squares.reduced, inverse
     at = uncertainty.LinearisedFit(*parts)
     structure = from_residuals = None
-    if is_judged or kind == "residuals":
-        found, structure, own, own_scaled = judged(at)
-        covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
+    is_looked_at = is_judged or kind == "residuals"
+    found = noise_of_means(at) if is_looked_at else uncertainty.speckle_covariance(at)
+    covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
+    own = own_scaling(at, found) if squares.problem.scaling.mode.is_decided else None
+    if is_looked_at:
+        judgement = _where(is_final(own), judged, at, found)
         if kind != "speckle":
-            from_residuals = (kind == "residuals") | (structure.chance < FALSE_ALARMS)
-            covariance = jnp.where(from_residuals, own, covariance)
-            of_scaling = jnp.where(from_residuals, own_scaled, of_scaling)
-        structure = structure if is_judged else None
-    else:
-        found = uncertainty.speckle_covariance(at)
-        covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
-    is_decided = squares.problem.scaling.mode.is_decided
+            from_residuals = (kind == "residuals") | (judgement.structure.chance < FALSE_ALARMS)
+            covariance = jnp.where(from_residuals, judgement.covariance, covariance)
+            of_scaling = jnp.where(from_residuals, judgement.of_scaling, of_scaling)
+        structure = judgement.structure if is_judged else None
     of_priors = _of_priors(squares, inverse)
     null = jnp.where(null_directions(values, held), vectors, 0.0)
     weight = uncertainty.ring_weights(at, found) if len(set(at.problem.data.rings)) > 1 else None
@@ -273,7 +286,7 @@ def _errors(
         "covariance_iid": squares.variance * inverse,
         "eigenvalues": values,
         "eigenvectors": vectors,
-        "own_scaling": own_scaling(at, found) if is_decided else None,
+        "own_scaling": own,
         "structure": structure,
         **vars(found.noise),
     }
