@@ -16,7 +16,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
 from twotime.kinds import checked
 from twotime.models.base import Curve
@@ -149,8 +149,10 @@ def maps(
             ax = figure.add_subplot(cells[row, column])
             cmap = "viridis" if norm is shared else "RdBu_r"
             image = _image(matrix, arrays["shown_edges"], norm, cmap, ax)
-            ax.set_title(name, fontsize="medium")
-            ax.tick_params(labelleft=column == 0, labelbottom=is_last)
+            ax.set_title(name, fontsize="medium", y=1.0)
+            for axis, has_labels in ((ax.xaxis, is_last), (ax.yaxis, column == 0)):
+                if not has_labels:  # ticks take longest to draw
+                    axis.set_major_locator(NullLocator())
             ax.set_xlabel("$t_1$ [s]" if is_last else "")
             ax.set_ylabel("$t_2$ [s]" if column == 0 else "")
             if column > 0:
@@ -173,7 +175,13 @@ def cuts(arrays: Arrays, *, angles: Angles | None = None, title: str = "") -> Fi
     figure, axes = panels(len(chosen), 2, 4.8, 2.8, title, layout=None)
     _margins(figure, left=0.8, top=0.65, wspace=0.18, hspace=0.3)
     for ax, k in zip(axes, chosen, strict=True):
-        lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium")
+        lag_cuts(arrays, k, ax=ax).set_title(_place(arrays, k), fontsize="medium", y=1.0)
+    reach = np.array([ax.get_xlim() for ax in axes])
+    for k, ax in enumerate(axes):
+        ax.set_xlim(reach[:, 0].min(), reach[:, 1].max())
+        if k < len(axes) - 2:  # another one below has the ticks, which take longest to draw
+            ax.xaxis.set_minor_locator(NullLocator())
+            ax.xaxis.set_major_formatter(NullFormatter())
     look: Any = {"title_fontsize": "small", "fontsize": "small", "frameon": False}
     both = list(zip(axes[0].lines[::2], axes[0].lines[1::2], strict=True))
     ages = [str(line.get_label()) for _, line in both]
@@ -279,7 +287,7 @@ def functions(curves: Mapping[str, Curve], t: Times, *, title: str = "") -> Figu
         ax.plot(t, curve.values, color=COLOURS[0], lw=1.5)
         symbol = f"${curve.symbol}$" if "_" in curve.symbol else curve.symbol
         ax.set_ylabel(f"{symbol} [{curve.unit}]" if curve.unit else symbol)
-        ax.set_title(curve.description, fontsize="small")
+        ax.set_title(curve.description, fontsize="small", y=1.0)
         if np.all(curve.values > 0) and np.ptp(np.log10(curve.values)) > 1.5:
             ax.set_yscale("log")
         else:  # a narrow band must not fill the axes as if the rate were unknown
