@@ -3,6 +3,7 @@
 python benchmarks/laws.py step 50       # J falls by 30 in a step: bands of Spline(knots=8)
 python benchmarks/laws.py static 50     # 10 % static scattering: with and without the component
 python benchmarks/laws.py three 20      # two that move and a static one
+python benchmarks/laws.py random 200    # right laws of drawn parts that check_model rejects
 """
 
 import sys
@@ -12,11 +13,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
 
 import twotime as tt
 from twotime.compilation import compiled
 from twotime.gram import choose_evaluator
 from twotime.gram.problem import evaluate, make_problem
+from twotime.testing import LawBroken, check_model
+from twotime.testing.strategies import laws
 
 jax.config.update("jax_enable_x64", True)
 
@@ -152,7 +156,33 @@ def static(count: int) -> None:
               f"without the component flagged {np.mean(flagged):.2f}", flush=True)  # fmt: skip
 
 
+def random(count: int) -> None:
+    """How many right laws, composed of drawn parts, are rejected."""
+    rejected = []
+
+    @settings(
+        max_examples=count, derandomize=True, database=None, deadline=None,
+        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(laws())
+    def each(law: tt.AbstractTwoTimeModel) -> None:
+        seen.append(law)
+        try:
+            check_model(law, examples=2)
+        except LawBroken as exc:
+            rejected.append(exc)
+            print(law, exc, flush=True)
+        if len(seen) % 10 == 0:
+            print(len(seen), "laws,", len(rejected), "rejected", flush=True)
+
+    seen: list[tt.AbstractTwoTimeModel] = []
+    each()
+    print(f"{len(rejected)} of {len(seen)} rejected")
+
+
 if __name__ == "__main__":
     begun = time.time()
-    {"step": step, "three": three, "static": static}[sys.argv[1]](int(sys.argv[2]))
+    {"step": step, "three": three, "static": static, "random": random}[sys.argv[1]](
+        int(sys.argv[2])
+    )
     print(f"{time.time() - begun:.0f} s")

@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 import twotime as tt
 from twotime.config.parameter_registry import REGISTRIES
 from twotime.models.base import Terms
-from twotime.testing import LawBroken, angles, check_model, derivative_errors, thetas, times
+from twotime.testing import (
+    LawBroken,
+    angles,
+    check_model,
+    derivative_errors,
+    laws,
+    thetas,
+    times,
+)
 from twotime.testing.derivatives import DERIVATIVE, compare
 
 STATIC = {"stationary": {"alpha": 0.0}, "lengths": {"D0": 2, "D_offset": 2}}
@@ -99,6 +107,20 @@ def test_strategies_stay_inside_the_domain(data):
     assert t[0] > 0 and (np.diff(t) > 0).all() and len(t) in (2, 9)
     phi = data.draw(angles((1, 3)))
     assert len(phi) in (1, 3) and (phi > -180).all() and (phi <= 180).all()
+
+
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # what checks types does
+def test_laws_of_every_kind_are_drawn():
+    drawn = set()
+
+    @settings(max_examples=40, derandomize=True, database=None)
+    @given(laws())
+    def each(law):
+        drawn.add(type(law))
+        assert tt.ParameterSpace.of(law).names == law.names
+
+    each()
+    assert drawn == {tt.StaticDiffusion, tt.LaminarFlow, tt.TwoComponent, tt.Components}
 
 
 # The model of the docs

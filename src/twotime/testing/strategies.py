@@ -152,10 +152,11 @@ def laws() -> st.SearchStrategy[AbstractTwoTimeModel]:
     moving = st.builds(Component, st.just("a"), forms(), forms())
     sheared = st.builds(Component, st.just("b"), forms(), st.none(), forms())
     members = st.one_of(*(st.tuples(*x) for x in ((still, moving), (still, moving, sheared))))
+    gap = st.sampled_from((2e5, 2e6))
     shares = st.one_of(st.just(ExponentialFractions()), st.builds(Simplex, st.integers(1, 3)))
     return st.one_of(
         st.builds(StaticDiffusion, transport=forms(), **common),
-        st.builds(LaminarFlow, transport=forms(), shear=forms(), **common),
+        st.builds(LaminarFlow, gap=gap, transport=forms(), shear=forms(), **common),
         st.builds(
             TwoComponent, reference=forms(), sample=forms(), velocity=forms(), fractions=shares,
             **common,
