@@ -130,13 +130,15 @@ def static(count: int) -> None:
             (),
             [0.0, 40.0, 80.0],
         ),
+        # A second component that decays more slowly than it drifts, for a static part is taken
+        # for a slower one of two that do not.
         "two components": (
-            (tt.Component("slow", tt.Constant()),
-             tt.Component("fast", tt.Constant(), velocity=tt.Constant())),
-            {"D0_slow": 2e3, "D0_fast": 2e4, "v0_fast": 400.0, "log_x_slow": float(np.log(3.6)),
-             "log_x_fast": float(np.log(5.4)), "phi0_fast": 0.0},
-            tt.Components((tt.Component("slow", tt.Constant()),
-                           tt.Component("fast", tt.Constant(), velocity=tt.Constant()))),
+            (tt.Component("bulk", tt.Constant()),
+             tt.Component("band", tt.Constant(), velocity=tt.Constant())),
+            {"D0_bulk": 2e4, "D0_band": 5e3, "v0_band": 400.0, "log_x_bulk": float(np.log(3.6)),
+             "log_x_band": float(np.log(5.4)), "phi0_band": 0.0},
+            tt.Components((tt.Component("bulk", tt.Constant()),
+                           tt.Component("band", tt.Constant(), velocity=tt.Constant()))),
             (), [0.0, 40.0, 80.0],
         ),
     }  # fmt: skip

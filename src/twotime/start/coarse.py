@@ -221,4 +221,4 @@ def _coarse_fit(
         params = jnp.clip(fit.params(end.value), space.lower, space.upper)
         return params, 2 * _evaluate(end.value, fit)[0]
 
-    return jax.lax.map(one, candidates)
+    return jax.vmap(one)(candidates)
