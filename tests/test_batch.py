@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import jax
@@ -20,7 +22,7 @@ from twotime.errors import ConfigurationError, ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
 
-Q = (0.01, 0.02)
+Q, HERE = (0.01, 0.02), ("--jobs", "1")
 
 
 @pytest.fixture
@@ -172,6 +174,45 @@ def test_figures_are_drawn_where_they_are_missing_and_asked_for(place, fitted, m
     assert len(drawn) == 4
 
 
+def test_items_are_fitted_side_by_side_and_say_the_same(place, fitted, caplog):
+    seen, faults = fitted
+    faults["q"], told = 0.02, []
+    with ThreadPoolExecutor(2) as pool, caplog.at_level("INFO", "twotime"):
+        outcomes = batch.run(
+            config(), "out", pool=pool, progress=lambda x, k, n: told.append((x.item.name, k, n))
+        )
+    assert sorted(seen) == list(Q) and told == [("q_0.01", 1, 2), ("q_0.02", 2, 2)]
+    assert [x.is_good for x in outcomes] == [True, False]
+    assert rows("out")[0]["D0"] == "0.01" and rows("out")[1]["status"] == "Nothing to fit: here."
+    assert "q_0.02: Nothing to fit" in caplog.text
+
+
+def test_a_process_that_ends_is_told_and_the_rest_goes_on(place, fitted):
+    class Broken(ThreadPoolExecutor):
+        def submit(self, call, item, *rest):
+            if item.q != 0.01:
+                return super().submit(call, item, *rest)
+            future = Future()
+            future.set_exception(BrokenProcessPool("A process in the pool was terminated."))
+            return future
+
+    with Broken(1) as pool:
+        outcomes = batch.run(config(), "out", pool=pool)
+    assert [x.is_good for x in outcomes] == [False, True] and "--jobs 1" in outcomes[0].fault
+
+
+@pytest.mark.long
+def test_processes_find_the_same_numbers(place, capsys):
+    for name, jobs in (("one", "1"), ("two", "2")):
+        assert cli.main(["fit", "run.yaml", "-o", name, "--jobs", jobs]) == 0
+    assert rows("one") == rows("two")
+    out = capsys.readouterr().err
+    assert out.count("wrote two/q_0.0") == 2 and out.count("2 of 2") == 2
+    for q in Q:
+        drawn = [{x.name for x in Path(name, f"q_{q}").glob("*.png")} for name in ("one", "two")]
+        assert drawn[0] == drawn[1] != set()
+
+
 def test_interrupted_sampling_goes_on(place, fitted, monkeypatch):
     seen, _ = fitted
     begun, run = [], batch.workflow.without_figures
@@ -226,10 +267,12 @@ def test_rates_against_the_wavevector(place, fitted):
 
 def test_the_command_line_fits_all(place, fitted, capsys):
     _, faults = fitted
-    assert cli.main(["fit", "run.yaml", "--data", "a.h5", "--q", "all", "-o", "all"]) == 0
+    assert cli.main(["fit", "run.yaml", "--q", "0.01", *HERE]) == 1
+    assert "--jobs has no effect on one fit" in capsys.readouterr().err
+    assert cli.main(["fit", "run.yaml", "--data", "a.h5", "--q", "all", "-o", "all", *HERE]) == 0
     assert "2 fits in all: 0 failed" in capsys.readouterr().out
     faults["q"] = 0.02
-    assert cli.main(["fit", "run.yaml", "--data", "*.h5", "-o", "files"]) == 2
+    assert cli.main(["fit", "run.yaml", "--data", "*.h5", "-o", "files", *HERE]) == 2
     out = capsys.readouterr().out
     assert "3 fits in files: 2 failed" in out and "failed: a/q_0.02: Nothing to fit: here." in out
     settings = json.loads(Path("files", batch.RECORD).read_text())["settings"]

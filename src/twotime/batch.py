@@ -1,8 +1,8 @@
 """Many fits from one configuration: each wavevector of each file in a folder of its own.
 
 `run` fits one item after the other, so that one compiled program serves all of a shape, and draws
-the figures of one while the next is fitted. An item that fails is told and the rest goes on; items
-whose results are there are not fitted again.
+the figures of one while the next is fitted; or several side by side, in processes that it is given.
+An item that fails is told and the rest goes on; items whose results are there are not fitted again.
 """
 
 import csv
@@ -10,8 +10,9 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class Outcome:
     def is_good(self) -> bool:
         """Whether it was fitted and converged."""
         return self.result is not None and bool(self.result.converged)
+
+
+Fitted = Iterator[tuple[Outcome, Future[Outcome]]]
+"""Items fitted; the future waits for their figures."""
 
 
 def is_batch(config: ConfigManager) -> bool:
@@ -176,6 +181,7 @@ def run(
     *,
     overwrite: bool = False,
     progress: Callable[[Outcome, int, int], None] | None = None,
+    pool: Executor | None = None,
 ) -> list[Outcome]:
     """Fit all items; write a folder for each, a table and figures.
 
@@ -185,6 +191,7 @@ def run(
             are there are read and the others fitted.
         overwrite: Whether all items are fitted anew.
         progress: Called after every item, with how many are done and how many there are.
+        pool: Processes to fit in, side by side, with double precision switched on; None fits here.
 
     Raises:
         ResultError: If the folder holds something else, or results of another configuration.
@@ -192,21 +199,76 @@ def run(
     """
     folder, items = Path(folder), items_of(config)
     _begin(config, folder, overwrite=overwrite)
-    outcomes, drawn = list[Outcome](), list[Future[Outcome]]()
-    with ThreadPoolExecutor(1) as pool:
-        for count, item in enumerate(items, start=1):
-            outcome = _outcome(item, folder / item.name, overwrite=overwrite)
-            outcomes += [future.result() for future in drawn]
-            drawn = [pool.submit(_drawn, outcome, folder / item.name)]
-            if progress is not None:
-                progress(outcome, count, len(items))
-        outcomes += [future.result() for future in drawn]
+    fitted = _one_by_one if pool is None else partial(_side_by_side, pool)
+    finished = list[Future[Outcome]]()
+    for outcome, drawn in fitted(items, folder, overwrite):
+        finished.append(drawn)
+        if progress is not None:
+            progress(outcome, len(finished), len(items))
+    outcomes = [drawn.result() for drawn in finished]
     with writing(folder), replacing(folder / TABLE) as temporary:
         write_text(temporary, table(outcomes))
     found = series(outcomes)
     if found:
         many.save_figures(folder, found)
     return outcomes
+
+
+def _one_by_one(items: Sequence[Item], folder: Path, overwrite: bool) -> Fitted:
+    """Fit items here; the figures of one are drawn while the next is fitted."""
+    with ThreadPoolExecutor(1) as pool:
+        last: Future[Outcome] | None = None
+        for item in items:
+            outcome = _outcome(item, folder / item.name, overwrite=overwrite)
+            if last is not None:
+                last.result()
+            last = pool.submit(_drawn, outcome, folder / item.name)
+            yield outcome, last
+
+
+def _side_by_side(pool: Executor, items: Sequence[Item], folder: Path, overwrite: bool) -> Fitted:
+    """Fit items in processes; what each says is said here, item by item."""
+    level = _log.getEffectiveLevel()
+    settings = [(item, folder / item.name, overwrite, level) for item in items]
+    waiting = [pool.submit(_elsewhere, *x) for x in settings]
+    for item, future in zip(items, waiting, strict=True):
+        done, said = Future[Outcome](), list[tuple[str, int, str]]()
+        try:
+            fault, said = future.result()
+        except BrokenExecutor:
+            fault = "the process that fitted it was ended, for want of memory perhaps; fit fewer at"
+            fault += " a time (--jobs 1)."
+        for name, level, text in said:
+            logging.getLogger(name).log(level, "%s", text)
+        place = folder / item.name
+        found = None if fault else load_result(place)
+        curves = {} if fault else storage.read_curves(place)
+        done.set_result(Outcome(item, found, curves, fault))
+        yield done.result(), done
+
+
+class _Kept(logging.Handler):
+    """Keeps messages: the name of the logger, the level and the text of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[tuple[str, int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append((record.name, record.levelno, record.getMessage()))
+
+
+def _elsewhere(
+    item: Item, folder: Path, overwrite: bool, level: int
+) -> tuple[str, list[tuple[str, int, str]]]:
+    """Fit an item and draw its figures, in another process; its fault, and what was said."""
+    logger, kept = logging.getLogger("twotime"), _Kept()
+    logger.setLevel(level)
+    logger.addHandler(kept)
+    try:
+        return _drawn(_outcome(item, folder, overwrite=overwrite), folder).fault, kept.said
+    finally:
+        logger.removeHandler(kept)
 
 
 def _begin(config: ConfigManager, folder: Path, *, overwrite: bool) -> None:

@@ -279,6 +279,11 @@ def simulate(
 @click.option("--q", help="Wavevectors instead of wavevector_q: all, or numbers joined by commas.")
 @click.option("--together", is_flag=True, help="Fit one law to all wavevectors.")
 @click.option("--data", multiple=True, help="Data file or pattern ('scan_*.h5'); may be repeated.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Fits of several side by side; default: one for each core, 4 at most.",
+)
 @click.option("--no-figures", is_flag=True, help="Draw none (output.figures: false).")
 @FORMAT
 @click.option("--overwrite", is_flag=True, help="Replace an existing result.")
@@ -324,8 +329,10 @@ def fit(
             if options[name]:
                 raise click.UsageError(f"--{name.removeprefix('is_')} has no effect on many fits.")
         folder = output or settings.output_dir
-        is_good = fit_all(settings, folder, overwrite=options["overwrite"])
+        is_good = fit_all(settings, folder, overwrite=options["overwrite"], jobs=options["jobs"])
         return CONVERGED if is_good else NOT_CONVERGED
+    if options["jobs"] is not None:
+        raise click.UsageError("--jobs has no effect on one fit; see --q and --data.")
     folder, overwrite = output or settings.output_dir, options["overwrite"] or resume
     shown = Shown.JSON if options["is_json"] else Shown.NOTHING if quiet else Shown.TABLES
     before = _written(folder)
