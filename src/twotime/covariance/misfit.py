@@ -292,7 +292,7 @@ class _Sums(NamedTuple):
         by_group: Of 1, residual, fitted, and the derivatives that scores take.
         beside: Of products of residuals one frame apart, and of their mean squares.
         by_frame: Of residuals times derivatives, by frame.
-        with_faults: Of the same kinds times what each fault changes.
+        with_faults: Of the kinds of `by_group` times what each fault changes.
     """
 
     by_group: Float[Array, "group kind"]
@@ -317,8 +317,8 @@ def _means(at: LinearisedFit, angle: AngleOfFit, k: Array, groups: Groups) -> _M
     residual, signal, *taken = (sums.by_group[:, 1:] / weight[:, None]).T
     neighbours = sums.beside[0] / jnp.maximum(sums.beside[1], 1e-300)
     faults = sums.with_faults[:, 1], sums.with_faults[:, 3:]
-    slopes = jnp.stack(taken, axis=1)
-    return _Means(weight, residual, signal, slopes, *faults, neighbours, sums.by_frame)
+    found = weight, residual, signal, jnp.stack(taken, axis=1), *faults
+    return _Means(*found, neighbours, sums.by_frame)
 
 
 def _of_tile(

@@ -9,25 +9,25 @@ a bound, where it could stick, is first moved off it (`twotime.start`).
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from twotime.compilation import check_is_outside, compiled, verb
 from twotime.config.parameter_registry import ParameterRegistry
 from twotime.config.parameter_space import ParameterSpace
-from twotime.covariance.agreement import agree
 from twotime.data.dataset import TwoTimeData, select
 from twotime.data.level import check_level, check_points
 from twotime.data.scales import check_names, space_for
 from twotime.fit import geodesic, implicit, robust
 from twotime.fit.labels import ends_of_starts
-from twotime.fit.result import IsFinal, Known, Size, Starts, Weight, make_result, with_derivatives
+from twotime.fit.result import IsFinal, Known, Starts, make_result, with_derivatives
+from twotime.fit.rounds import always, in_rounds, of_round
 from twotime.gram import Evaluator, choose_evaluator, device_mesh, fetch, place
 from twotime.gram.evaluator import TILE, meshes_in_words
 from twotime.gram.problem import Problem, make_problem
@@ -173,11 +173,11 @@ def _fit(
 
     is_weighed = loss.scale is None and _is_weighed(data)
     if not (mode.is_decided or is_weighed):
-        result, known = search(problem, starts, _always)
+        result, known = search(problem, starts, always)
         return with_derivatives(result, known.size, given)
-    result, size = _in_rounds(search, problem, starts, is_weighed)
+    result, size = in_rounds(search, problem, starts, is_weighed)
     weight = implicit.weights_of_rings(result.weight, given) if is_weighed else None
-    final = _of_round(given.problem, result.is_shared, weight)
+    final = of_round(given.problem, result.is_shared, weight)
     given = eqx.tree_at(lambda g: g.problem, given, final)
     return with_derivatives(result, size, given)
 
@@ -185,90 +185,6 @@ def _fit(
 def _is_weighed(data: TwoTimeData) -> bool:
     """Whether a fit finds how much the rings of its data count."""
     return len(set(data.rings)) > 1 and data.sigma is None and data.weight is None
-
-
-class _Round(NamedTuple):
-    """A fit with contrast and offset shared or not, rings weighed or not, and what comes next.
-
-    Attributes:
-        result: The result of this round.
-        size: Roots of the curvatures there.
-        is_shared: Whether angles may share contrast and offset in the next round; None where
-            nothing is decided.
-        weight: Weights of the matrices in the next round; None where they are not weighed.
-        rounds: Number of rounds.
-    """
-
-    result: NLSQResult
-    size: Size
-    is_shared: Bool[Array, ""] | None
-    weight: Weight | None
-    rounds: Int[Array, ""]
-
-
-def _of_round(problem: Problem, is_shared: Array | None, weight: Weight | None) -> Problem:
-    """The fit with contrast and offset shared or not, and matrices weighed."""
-    if is_shared is not None:
-        scaling = problem.scaling.shared(jnp.asarray(is_shared))
-        problem = eqx.tree_at(lambda p: p.scaling, problem, scaling)
-    return problem if weight is None else problem.with_data(weight=weight)
-
-
-def _always(_: Array | None) -> None:
-    """Of fits of one round, whose residuals are judged whatever the angles do."""
-
-
-def _is_to_change(is_shared: Bool[Array, ""] | None, is_weighed: bool) -> Bool[Array, ""]:
-    """Whether a first round of fits is followed by another."""
-    return jnp.asarray(is_weighed) if is_shared is None else is_weighed | ~is_shared
-
-
-def _in_rounds(
-    search: Callable[[Problem, Starts, IsFinal], tuple[NLSQResult, Known]],
-    problem: Problem,
-    starts: Starts,
-    is_weighed: bool,
-) -> tuple[NLSQResult, Size]:
-    """Fit as if angles share contrast and offset and rings count alike; then as the data have it.
-
-    The second round is left out where nothing is to be changed.
-    """
-    is_decided = problem.scaling.mode.is_decided
-
-    def one_round(last: _Round) -> _Round:
-        before: Any = last.result
-
-        def is_shared(own: Array | None) -> Array | None:
-            """Whether angles may share contrast and offset in the next round."""
-            return None if own is None else jnp.asarray(last.is_shared) & agree(own)
-
-        def is_final(own: Array | None) -> Array:
-            return (last.rounds > 0) | ~_is_to_change(is_shared(own), is_weighed)
-
-        problem_now = _of_round(problem, last.is_shared, last.weight)
-        found, known = search(problem_now, before.ends[:count], is_final)
-        total = before.n_evaluations + found.n_evaluations
-        found, next_shared = dataclasses.replace(found, n_evaluations=total), last.is_shared
-        if is_decided:
-            own = jnp.where(last.rounds == 0, jnp.asarray(found.own_scaling), before.own_scaling)
-            found = dataclasses.replace(found, is_shared=next_shared, own_scaling=own)
-            next_shared = is_shared(own)
-        weight = known.weight if is_weighed else None
-        return _Round(found, known.size, next_shared, weight, last.rounds + 1)
-
-    # The first round, which begins at the starts, is one of the loop: compiled once for both.
-    count, yes = starts.shape[0], jnp.asarray(True) if is_decided else None
-    alike = jnp.ones(problem.data.phi.shape) if is_weighed else None
-    shapes = eqx.filter_eval_shape(search, _of_round(problem, yes, alike), starts, _always)
-    empty, known = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    empty = dataclasses.replace(empty, ends=empty.ends.at[:count].set(starts), is_shared=yes)
-    first = _Round(empty, known.size, yes, alike, jnp.asarray(0))
-
-    def is_open(x: _Round) -> Array:
-        return (x.rounds == 0) | ((x.rounds == 1) & _is_to_change(x.is_shared, is_weighed))
-
-    last = jax.lax.while_loop(is_open, one_round, first)
-    return last.result, last.size
 
 
 def check_inputs(
