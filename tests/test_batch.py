@@ -22,7 +22,7 @@ from twotime.errors import ConfigurationError, ResultError, TwoTimeError
 from twotime.models.base import Curve
 from twotime.plots import many
 
-Q, HERE = (0.01, 0.02), ("--jobs", "1")
+Q = (0.01, 0.02)
 
 
 @pytest.fixture
@@ -267,12 +267,12 @@ def test_rates_against_the_wavevector(place, fitted):
 
 def test_the_command_line_fits_all(place, fitted, capsys):
     _, faults = fitted
-    assert cli.main(["fit", "run.yaml", "--q", "0.01", *HERE]) == 1
+    assert cli.main(["fit", "run.yaml", "--q", "0.01", "--jobs", "1"]) == 1
     assert "--jobs has no effect on one fit" in capsys.readouterr().err
-    assert cli.main(["fit", "run.yaml", "--data", "a.h5", "--q", "all", "-o", "all", *HERE]) == 0
+    assert cli.main(["fit", "run.yaml", "--data", "a.h5", "--q", "all", "-o", "all"]) == 0
     assert "2 fits in all: 0 failed" in capsys.readouterr().out
     faults["q"] = 0.02
-    assert cli.main(["fit", "run.yaml", "--data", "*.h5", "-o", "files", *HERE]) == 2
+    assert cli.main(["fit", "run.yaml", "--data", "*.h5", "-o", "files"]) == 2
     out = capsys.readouterr().out
     assert "3 fits in files: 2 failed" in out and "failed: a/q_0.02: Nothing to fit: here." in out
     settings = json.loads(Path("files", batch.RECORD).read_text())["settings"]

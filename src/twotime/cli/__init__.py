@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
     Args:
-        arguments: The words after the program's name; None takes them from the process.
+        arguments: The words after the program's name; None takes them from the process. Where they
+            are given, a batch starts no processes unless they ask for some: those would run the
+            calling program again.
     """
     with streams():
         console = Console(stderr=True)
@@ -71,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None, console: Console) -> int:
     try:
-        code = twotime.main(arguments, "twotime", standalone_mode=False, obj=console)
+        defaults = {} if arguments is None else {"fit": {"jobs": 1}}
+        options: Any = {"standalone_mode": False, "obj": console, "default_map": defaults}
+        code = twotime.main(arguments, "twotime", **options)
         return code if isinstance(code, int) else CONVERGED
     except click.ClickException as exc:
         _log.error("%s", _said(exc))
@@ -331,7 +335,8 @@ def fit(
         folder = output or settings.output_dir
         is_good = fit_all(settings, folder, overwrite=options["overwrite"], jobs=options["jobs"])
         return CONVERGED if is_good else NOT_CONVERGED
-    if options["jobs"] is not None:
+    given = click.get_current_context().get_parameter_source("jobs")
+    if given is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("--jobs has no effect on one fit; see --q and --data.")
     folder, overwrite = output or settings.output_dir, options["overwrite"] or resume
     shown = Shown.JSON if options["is_json"] else Shown.NOTHING if quiet else Shown.TABLES
