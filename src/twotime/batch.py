@@ -199,7 +199,7 @@ def run(
     """
     folder, items = Path(folder), items_of(config)
     _begin(config, folder, overwrite=overwrite)
-    fitted = _one_by_one if pool is None else partial(_side_by_side, pool)
+    fitted = partial(_side_by_side, pool) if pool and len(items) > 1 else _one_by_one
     finished = list[Future[Outcome]]()
     for outcome, drawn in fitted(items, folder, overwrite):
         finished.append(drawn)
