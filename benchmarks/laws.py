@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
+from run import TRUTH, best_time
 
 import twotime as tt
 from twotime.compilation import compiled
@@ -27,9 +28,6 @@ jax.config.update("jax_enable_x64", True)
 T, Q = 0.1 * jnp.arange(1, 101), 0.005
 STARTS = 4  # of three components; the likeliest start is near another optimum once in twenty
 STILL = tt.Component("still", None)
-
-
-TWO = [3e3, 0.1, 100.0, 6e3, -0.1, 50.0, 300.0, 0.2, 2.0, 0.4, 0.02, 0.0, 0.1, 2.0]
 
 
 def speckle(law, params, phi, key, q=Q, t=T, pixels=20_000, contrast=0.3):
@@ -69,7 +67,7 @@ def step(count: int) -> None:
 
 
 def seconds_of_one_iteration(law, params) -> float:
-    """Shortest of 30 Gauss-Newton iterations on 3 x 1000 frames, compiled as fits are."""
+    """Shortest of several Gauss-Newton iterations on 3 x 1000 frames, compiled as fits are."""
     t = 0.01 * jnp.arange(1, 1001)
     data = tt.simulate(law, params, t=t, q=Q, phi=jnp.array([0.0, 40.0, 80.0]), contrast=0.3,
                        offset=1.0, noise=0.01, key=jax.random.key(0))  # fmt: skip
@@ -77,12 +75,7 @@ def seconds_of_one_iteration(law, params) -> float:
     space = tt.ParameterSpace.of(law).with_values(dict(zip(law.names, params, strict=True)))
     problem = eqx.filter_jit(make_problem)(law, data, space, "averaged", evaluator)
     y, step = problem.start[np.flatnonzero(problem.varying)] / problem.scale, compiled(evaluate)
-    times = []
-    for _ in range(30):
-        begun = time.perf_counter()
-        jax.block_until_ready(step(y, problem))
-        times.append(time.perf_counter() - begun)
-    return min(times)
+    return best_time(lambda: jax.block_until_ready(step(y, problem)))
 
 
 def three(count: int) -> None:
@@ -96,7 +89,7 @@ def three(count: int) -> None:
              "log_x_b": 0.5, "phi0_a": 0.0, "phi0_b": 0.0}  # fmt: skip
     params = jnp.asarray([truth[n] for n in law.names])
     took = seconds_of_one_iteration(law, params)
-    ratio = took / seconds_of_one_iteration(tt.TwoComponent(), jnp.asarray(TWO))
+    ratio = took / seconds_of_one_iteration(tt.TwoComponent(), jnp.asarray(TRUTH["two_component"]))
     print(f"one iteration {1e3 * took:.1f} ms, {ratio:.2f} of two components")
     far = []
     for k in range(count):

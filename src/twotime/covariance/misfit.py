@@ -258,7 +258,7 @@ class Groups(NamedTuple):
         by_lag = planes.reshape(len(planes), -1) @ of_lag.reshape(len(of_lag), -1).T
         by_age = [
             total @ self.of_age(Span(frames, jnp.ones(())))
-            for total, frames in zip(by_frame(planes), (rows, columns), strict=True)
+            for total, frames in zip(_by_frame(planes), (rows, columns), strict=True)
         ]
         return jnp.concatenate([by_lag, sum(by_age)], axis=1).T
 
@@ -280,7 +280,7 @@ class Groups(NamedTuple):
         return found
 
 
-def by_frame(planes: Float[Array, "kind row column"]) -> tuple[Array, Array]:
+def _by_frame(planes: Float[Array, "kind row column"]) -> tuple[Array, Array]:
     """Sums of planes over each row, and over each column; as a product it is vectorised."""
     return planes @ jnp.ones(planes.shape[2], planes.dtype), planes.sum(axis=1)
 
@@ -348,7 +348,7 @@ def _of_tile(
     scores = jacobian * kinds[1]
     beside = [left[:, 1:] * left[:, :-1], 0.5 * (left[:, 1:] ** 2 + left[:, :-1] ** 2)]
     none = jnp.zeros((len(scores), at.problem.data.t.shape[0]), left.dtype)
-    of_frames = zip(by_frame(scores), cut.first, strict=True)
+    of_frames = zip(_by_frame(scores), cut.first, strict=True)
     put = partial(jax.lax.dynamic_update_slice_in_dim, none, axis=1)
     return _Sums(
         by_group=groups.sums(kinds, cut.first),
