@@ -165,6 +165,7 @@ def random(count: int) -> None:
     @given(laws())
     def each(law: tt.AbstractTwoTimeModel) -> None:
         seen.append(law)
+        jax.clear_caches()  # hundreds of laws compiled are more than one process may keep
         try:
             check_model(law, examples=2)
         except LawBroken as exc:

@@ -393,6 +393,18 @@ def test_rounding_of_a_stretched_decay_is_no_broken_law():
     assert rounding.max() > DERIVATIVE  # which no fixed tolerance would allow
 
 
+def test_differences_over_many_turns_of_a_fast_shear_are_no_broken_law():
+    spline = tt.Spline(knots=2)
+    law = tt.LaminarFlow(gap=2e6, transport=spline, shear=spline, stretched=True)
+    space = tt.ParameterSpace.of(law)
+    # C is 3e-13 between the first frames and turns a million times faster than its parameter.
+    theta = np.array([-9.39483, -15.0, 8.16656, 15.0, -10.0, 0.1])
+    t, phi = 0.0125 * np.arange(1, 8), np.array([0.0, 1.0])
+    errors = derivative_errors(law, space, theta, t=t, q=0.003, phi=phi)
+    assert np.isnan(errors["log_gamma_dot"])  # 4e-5 where the largest step was believed
+    assert max(x for x in errors.values() if not np.isnan(x)) < 1e-6
+
+
 def test_space_of_another_model_and_float32_are_refused():
     space = tt.ParameterSpace.from_registry(("D0", "alpha", "D_offset"), REGISTRIES["static"])
     with pytest.raises(ValueError, match="has the parameters D0, .* Decay needs rate"):

@@ -102,18 +102,30 @@ def compare(
     # Slope at 0 of the parabola through 0, a and b; then one step of Richardson.
     difference = (b**2 * (fa - f0) - a**2 * (fb - f0)) / (a * b * (b - a))
     better = (64 * difference[:, 1:] - difference[:, :-1]) / 63
-    doubt = np.abs(np.diff(better, axis=1)).max(-1)
-    best = doubt.argmin(1)
     several = np.asarray(slopes(model, jnp.asarray(np.concatenate([theta[None], near])), at))
     several = np.moveaxis(several.reshape(len(several), -1, n), 2, 1)
     exact, width = several[0], upper - lower
+    rounded = np.abs(c_near - f0 - np.einsum("kp,px->kx", near - theta, exact)).max()
+    by_step = _ROUNDINGS * rounded / (_STEPS[2:] * width[:, None])
+    doubt = _doubt(np.abs(np.diff(better, axis=1)).max(-1), by_step)
+    best = doubt.argmin(1)
     error = np.abs(better[index, best + 1] - exact).max(-1)
     unit = np.maximum(1.0, np.abs(exact).max(-1) * width)
     settled = (doubt[index, best] * width <= DERIVATIVE * unit) & (unit < 1 / _STEPS[-1])
-    rounded = c_near - f0 - np.einsum("kp,px->kx", near - theta, exact)
-    by_step = np.abs(rounded).max() / (_STEPS[np.minimum(best + 2, len(_STEPS) - 1)] * width)
-    rounding = _ROUNDINGS * (by_step + np.abs(several[1:] - exact).max((0, 2)))
+    rounding = by_step[index, best] + _ROUNDINGS * np.abs(several[1:] - exact).max((0, 2))
     return Comparison(np.where(settled, error * width / unit, np.nan), rounding * width / unit)
+
+
+def _doubt(
+    change: Float[np.ndarray, "param step"], rounding: Float[np.ndarray, "param step"]
+) -> Float[np.ndarray, "param step"]:
+    """How far differences change from a step to the next, and more than rounding at smaller ones.
+
+    Differences over many turns of a law that oscillates agree with each other at 0; smaller steps
+    tell.
+    """
+    later = np.maximum(change - rounding, 0.0)[:, ::-1]
+    return np.maximum(change, np.maximum.accumulate(later, axis=1)[:, ::-1])
 
 
 def _nearly(theta: Vector) -> Float[np.ndarray, "near param"]:
