@@ -192,8 +192,8 @@ def channel_slopes(
 
     channels, change = jax.linearize(at, params[index])
     directions = jnp.eye(index.size, dtype=params.dtype) if directions is None else directions
-    # One direction after the other: compilers would form power laws again for each at once.
-    return channels, jax.lax.map(change, directions)
+    # Formed once: compilers would form power laws again for each pair of frames.
+    return jax.lax.optimization_barrier((channels, jax.vmap(change)(directions)))
 
 
 class Product(NamedTuple):
