@@ -61,6 +61,8 @@ class LinearisedFit(eqx.Module):
         grams: Gram matrix of each angle.
         reduced: Their reduction.
         inverse: Inverse H⁻¹ of the Gauss-Newton matrix without held and null directions.
+        root: Directions in which H is 1, as columns: the inverse is R Rᵀ.
+        slopes: Channels of each matrix at the frames, and their derivatives along the directions.
     """
 
     problem: Problem
@@ -68,6 +70,23 @@ class LinearisedFit(eqx.Module):
     grams: Float[Array, "angle basis basis"]
     reduced: Reduced
     inverse: Matrix
+    root: Float[Array, "free direction"]
+    slopes: Slopes
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Float[Array, " param"],
+        grams: Float[Array, "angle basis basis"],
+        reduced: Reduced,
+        inverse: Matrix,
+    ) -> None:
+        self.problem, self.params, self.grams = problem, params, grams
+        self.reduced, self.inverse, self.root = reduced, inverse, unit_directions(inverse)
+        at = problem.model, problem.data, params, problem.varying
+        self.slopes = jax.lax.map(
+            lambda k: channel_slopes(*at, k, self.root.T), jnp.arange(problem.data.phi.shape[0])
+        )
 
 
 @verb
@@ -171,7 +190,7 @@ def ring_weights(at: LinearisedFit, found: Sandwich) -> Float[Array, " angle"]:
     over directions in which the information of all rings is 1. Points count less where neighbours
     share their noise.
     """
-    root, n_free, scaling = unit_directions(at.inverse), at.inverse.shape[0], at.problem.scaling
+    root, n_free, scaling = at.root, at.inverse.shape[0], at.problem.scaling
     data, of_ring = at.problem.data, jnp.asarray(at.problem.scaling.mode.in_rings(len(at.grams)))
     own = slice(-2 - n_free, -2)
 
@@ -195,19 +214,15 @@ def speckle_covariance(at: LinearisedFit, known: Noise | None = None) -> Sandwic
         at: The fit.
         known: The noise where pixels and photons are known; estimated from the residuals if not.
     """
-    root = unit_directions(at.inverse)
-    angles = jax.lax.map(lambda k: _one_angle(at, root, k), jnp.arange(at.grams.shape[0]))
-    return sandwich(at, root, angles, known)
+    angles = jax.lax.map(lambda k: _one_angle(at, k), jnp.arange(at.grams.shape[0]))
+    return sandwich(at, angles, known)
 
 
-def sandwich(
-    at: LinearisedFit, root: Matrix, angles: AngleNoise, known: Noise | None = None
-) -> Sandwich:
+def sandwich(at: LinearisedFit, angles: AngleNoise, known: Noise | None = None) -> Sandwich:
     """The covariance of a fit from what its angles add.
 
     Args:
         at: The fit.
-        root: Directions in which H is 1, as columns.
         angles: What each angle adds.
         known: The noise where pixels and photons are known; estimated from the residuals if not.
     """
@@ -231,7 +246,7 @@ def sandwich(
     rings = problem.data.rings if inverse_photons.ndim else ()
     powers = photon_powers(inverse_photons, rings) / (left * pixels)[:, None]
     scores = jnp.einsum("ak,akpq->apq", powers, coefficients)
-    covariance = root @ jnp.sum(scores[:, own, own], axis=0) @ root.T
+    covariance = at.root @ jnp.sum(scores[:, own, own], axis=0) @ at.root.T
     photons = jnp.where(inverse_photons > 0, 1.0 / inverse_photons, jnp.inf)
     # Single precision leaves it symmetric to 1e-7 alone.
     covariance = 0.5 * (covariance + covariance.T)
@@ -265,13 +280,12 @@ class AngleOfFit(NamedTuple):
     jacobian: Callable[[Planes], Float[Array, "score *pair"]]
 
 
-def angle_of_fit(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleOfFit:
-    """One angle of a fit; `root` times its transpose is the inverse of the Gauss-Newton matrix."""
+def angle_of_fit(at: LinearisedFit, k: Array) -> AngleOfFit:
+    """One angle of a fit."""
     problem, reduced = at.problem, at.reduced
     contrast, offset = reduced.scaling.contrast[k], reduced.scaling.offset[k]
-    settings = problem.varying, k, root.T
-    slopes = channel_slopes(problem.model, problem.data, at.params, *settings)
-    projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ root
+    slopes = jax.tree.map(lambda x: x[k], at.slopes)
+    projection = jnp.einsum("k,skp->sp", problem.scaling.basis[k], reduced.projection) @ at.root
 
     def jacobian(planes: Planes) -> Float[Array, "score *pair"]:
         value, as_planes = planes.value, partial(jnp.asarray, dtype=planes.value.dtype)
@@ -317,8 +331,8 @@ def angle_noise(
     return AngleNoise(speckle.of_whole_matrices(*whole), moments)
 
 
-def _one_angle(at: LinearisedFit, root: Float[Array, "free direction"], k: Array) -> AngleNoise:
-    angle = angle_of_fit(at, root, k)
+def _one_angle(at: LinearisedFit, k: Array) -> AngleNoise:
+    angle = angle_of_fit(at, k)
     return angle_noise(at, angle, k, lambda planes, *_: angle.jacobian(planes))
 
 

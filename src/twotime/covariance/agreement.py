@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.scipy.special import erfc
 from jaxtyping import Array, Bool, Float
 
-from twotime.covariance import LinearisedFit, Sandwich, unit_directions
+from twotime.covariance import LinearisedFit, Sandwich
 from twotime.covariance.modes import Modes
 from twotime.covariance.residuals import jackknife
 from twotime.gram.pairs import DATA, FIRST, MODEL, ONE
@@ -50,18 +50,21 @@ class Response(NamedTuple):
     Attributes:
         to_parameters: By the scores of parameters, summed over angles, in unit directions.
         to_scaling: By the two scores of each angle's own contrast and offset.
+        followed: How they follow these scores, in unit directions.
     """
 
     to_parameters: Float[Array, "angle 2 direction"]
     to_scaling: Float[Array, "angle 2 angle 2"]
+    followed: Followed
 
     @classmethod
     def of(cls, at: LinearisedFit) -> "Response":
         """The response of a fit: contrast and offset follow the parameters and their own scores."""
         projection = jnp.einsum("ac,scp->asp", at.problem.scaling.basis, at.reduced.projection)
         own = jnp.linalg.inv(_safe(turned_scaling(at)))
-        followed = jnp.einsum("aij,ajbs->aibs", own, followed_scaling(at))
-        return cls(-projection @ unit_directions(at.inverse), followed)
+        followed = followed_scaling(at)
+        to_scaling = jnp.einsum("aij,ajbs->aibs", own, followed)
+        return cls(-projection @ at.root, to_scaling, followed)
 
     def variance(self, scores: Float[Array, "angle score score"]) -> Float[Array, "angle 2"]:
         """Variance of contrast and offset from the covariance of scores, those of a fit last."""
@@ -122,10 +125,10 @@ def left_by_fit(
     return scores[:, chosen, chosen] - both - both.mT + total
 
 
-def own_scaling(at: LinearisedFit, found: Sandwich) -> Float[Array, "angle 2"]:
+def own_scaling(at: LinearisedFit, found: Sandwich, followed: Followed) -> Float[Array, "angle 2"]:
     """How far contrast and offset of its own would move each angle [standard deviations]."""
     grams, scaling = at.grams, at.reduced.scaling
-    turned, root = turned_scaling(at), unit_directions(at.inverse)
+    turned = turned_scaling(at)
     combine = jnp.stack([jnp.ones_like(scaling.offset), -scaling.offset, -scaling.contrast], 1)
     linear = jnp.array([MODEL, ONE])
     score = jnp.einsum("aj,ajk->ak", combine, grams[:, jnp.array([DATA, ONE, MODEL])][:, :, linear])
@@ -134,11 +137,11 @@ def own_scaling(at: LinearisedFit, found: Sandwich) -> Float[Array, "angle 2"]:
     slopes = scaling.contrast[:, None, None] * grams[:, linear, FIRST:]
     projection = jnp.einsum("ac,scp->asp", at.problem.scaling.basis, at.reduced.projection)
     normal = grams[:, linear[:, None], linear]
-    slopes = (slopes - jnp.einsum("ais,asp->aip", normal, projection)) @ root
+    slopes = (slopes - jnp.einsum("ais,asp->aip", normal, projection)) @ at.root
     unit = jnp.linalg.inv(_safe(turned)).mT  # scores by (contrast, offset) along unit directions
     score, slopes = jnp.einsum("aij,aj->ai", unit, score), unit @ slopes
     taken = jnp.concatenate([slopes, jnp.broadcast_to(jnp.eye(2), (len(score), 2, 2))], axis=2)
-    left = left_by_fit(found.scores, slice(-2, None), taken, followed_scaling(at))
+    left = left_by_fit(found.scores, slice(-2, None), taken, followed)
     modes = jax.vmap(partial(Modes.of, jnp.eye(2)))(left, found.squares)
     size = jax.vmap(lambda m, x: m.size(m.inverse @ x))(modes, score)
     variance = jnp.diagonal(left, axis1=1, axis2=2) * size[:, None]

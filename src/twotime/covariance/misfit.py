@@ -28,9 +28,8 @@ from twotime.covariance import (
     angle_of_fit,
     optimum,
     sandwich,
-    unit_directions,
 )
-from twotime.covariance.agreement import Response, followed_scaling, left_by_fit
+from twotime.covariance.agreement import Response, left_by_fit
 from twotime.covariance.blocks import Planes, Span, single
 from twotime.covariance.leanings import chance_of, leanings, of_faults
 from twotime.covariance.modes import Modes
@@ -68,7 +67,7 @@ def residual_structure(
         fit: The result.
     """
     at = optimum(model, data, space, fit)
-    return judged(at, noise_of_means(at)).structure
+    return judged(at, noise_of_means(at), Response.of(at)).structure
 
 
 class _Means(NamedTuple):
@@ -111,11 +110,11 @@ class Judged(NamedTuple):
 
 def noise_of_means(at: LinearisedFit) -> Sandwich:
     """The covariance of a fit; its scores begin with those of groups of points and of faults."""
-    data, root = at.problem.data, unit_directions(at.inverse)
+    data = at.problem.data
     groups = Groups.of(data.t.shape[0])
 
     def one(k: Array) -> AngleNoise:
-        angle = angle_of_fit(at, root, k)
+        angle = angle_of_fit(at, k)
 
         def jacobian(planes: Planes, first: Span, second: Span) -> Array:
             group = groups.of_pairs(first, second) / at.grams[k, ONE, ONE]
@@ -124,15 +123,15 @@ def noise_of_means(at: LinearisedFit) -> Sandwich:
 
         return angle_noise(at, angle, k, jacobian)
 
-    return sandwich(at, root, jax.lax.map(one, jnp.arange(data.phi.shape[0])))
+    return sandwich(at, jax.lax.map(one, jnp.arange(data.phi.shape[0])))
 
 
-def judged(at: LinearisedFit, found: Sandwich) -> Judged:
+def judged(at: LinearisedFit, found: Sandwich, response: Response) -> Judged:
     """The judgement of a fit's residuals under the noise that `noise_of_means` finds."""
-    data, root = at.problem.data, unit_directions(at.inverse)
+    data, root, followed = at.problem.data, at.root, response.followed
     groups, angles = Groups.of(data.t.shape[0]), jnp.arange(data.phi.shape[0])
-    means = jax.lax.map(lambda k: _means(at, angle_of_fit(at, root, k), k, groups), angles)
-    chosen, followed = slice(0, groups.n_groups), followed_scaling(at)
+    means = jax.lax.map(lambda k: _means(at, angle_of_fit(at, k), k, groups), angles)
+    chosen = slice(0, groups.n_groups)
     total = at.grams[:, ONE, ONE, None, None]
     taken = means.taken * means.weight[:, :, None] / total
     of_sums = left_by_fit(found.scores, chosen, taken, followed) * total**2
@@ -147,7 +146,6 @@ def judged(at: LinearisedFit, found: Sandwich) -> Judged:
     signal = jnp.mean(jnp.var(means.signal[:, :n_lags], axis=1))
     # Frames are those of all angles, which the same beam lights.
     own = root @ jackknife(jnp.sum(means.by_frame[:, :-2], axis=0)) @ root.T
-    response = Response.of(at)
     of_frames = response.variance_of_frames(means.by_frame)
     of_scaling = jnp.maximum(of_frames, response.variance(found.scores))
     n_looks = len(LOOKS) if len(angles) > 1 else len(LOOKS) - 1  # one has nothing in common

@@ -265,10 +265,12 @@ def _errors(
     structure = from_residuals = None
     is_looked_at = is_judged or kind == "residuals"
     found = noise_of_means(at) if is_looked_at else uncertainty.speckle_covariance(at)
-    covariance, of_scaling = found.covariance, Response.of(at).variance(found.scores)
-    own = own_scaling(at, found) if squares.problem.scaling.mode.is_decided else None
+    response = Response.of(at)
+    covariance, of_scaling = found.covariance, response.variance(found.scores)
+    is_decided = squares.problem.scaling.mode.is_decided
+    own = own_scaling(at, found, response.followed) if is_decided else None
     if is_looked_at:
-        judgement = _where(is_final(own), judged, at, found)
+        judgement = _where(is_final(own), judged, at, found, response)
         if kind != "speckle":
             from_residuals = (kind == "residuals") | (judgement.structure.chance < FALSE_ALARMS)
             covariance = jnp.where(from_residuals, judgement.covariance, covariance)

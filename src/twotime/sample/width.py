@@ -228,7 +228,7 @@ def _linearise(problem: Problem, params: Float[Array, " param"]) -> _Local:
         normal.reshape(m, m),
         reduced.projection.reshape(m, n),
         jnp.concatenate([reduced.grad, by_scaling]),
-        errors.unit_directions(inverse),
+        at.root,
         jnp.einsum("aij,ajk,alk->il", both, scores, both),
         solution.contrast,
         solution.offset,
