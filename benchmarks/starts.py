@@ -164,8 +164,8 @@ def gradient_left(bench: Bench, data: tt.TwoTimeData, fit: tt.NLSQResult) -> flo
     edge = 1e-12 * (high - low)
     outwards = ((at <= low + edge) & (gradient >= 0)) | ((at >= high - edge) & (gradient <= 0))
     deviation = np.sqrt(np.mean(residual**2))
-    # What moves c2 by less than 1e-6 deviations over its bounds has a gradient of rounding alone.
-    idle = size * (high - low) <= 1e-6 * deviation
+    # What moves c2 by less than the tolerance over its bounds can gain nothing inside them.
+    idle = size * (high - low) <= TOLERANCE * deviation
     gradient = np.where(outwards | idle, 0.0, gradient / np.where(idle, 1.0, size))
     return float(np.max(np.abs(np.concatenate([gradient, inner])))) / deviation
 

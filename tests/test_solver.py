@@ -138,6 +138,18 @@ def test_an_optimum_in_a_kink_ends_soon_and_is_not_called_converged():
     np.testing.assert_allclose(got.value, [0.3, 1.0], atol=1e-2)
 
 
+@pytest.mark.parametrize(("effect", "how"), [(1e-9, "successful"), (0.1, "stalled")])
+def test_what_cannot_matter_inside_its_bounds_does_not_keep_a_fit_from_converging(effect, how):
+    """A rate at its floor, say: its gradient is as large as its deviation is wide."""
+
+    def residual(y):
+        return jnp.stack([y[0] - 1, 0.5 + jnp.where(y[1] < 0.3, -effect * y[1], y[1])])
+
+    got = solve(residual, [0.0, 0.25], [-5.0, 0.0], [5.0, 5.0])
+    assert ended(got) == how
+    np.testing.assert_allclose(got.value[0], 1.0, atol=1e-2)
+
+
 def test_the_limit_may_be_an_array_and_a_new_one_does_not_compile_again():
     @jax.jit
     def run(max_steps, tolerance):

@@ -44,7 +44,8 @@ with warnings.catch_warnings():
         )
         stalled = (
             "not converged: no step reduces chi-squared although its gradient is not zero; "
-            "try other starts, or fix parameters that the data do not determine"
+            "try other starts, integration: exact where a rate reaches zero within the record, "
+            "or fix parameters that the data do not determine"
         )
         nonfinite = (
             "not converged: chi-squared is not finite at the start; check the start and the data"
@@ -146,10 +147,17 @@ class BoxDescent(eqx.Module):
         """Coordinates on a bound with the gradient pointing outwards."""
         return ((y <= self.lower) & (grad >= 0)) | ((y >= self.upper) & (grad <= 0))
 
-    def optimality(self, y: Vector, local: Quadratic) -> Optimality:
+    def idle(self, local: Quadratic, tolerance: float | Number) -> Flags:
+        """Coordinates that, by the local model, may cross the box and neither gain nor matter."""
+        width, variance = self.upper - self.lower, local.variance
+        turned = jnp.sqrt(jnp.diag(local.hessian) / variance) * width
+        gain = jnp.abs(local.grad) * width / variance
+        return (turned <= tolerance) & (gain <= 0.5 * tolerance**2)
+
+    def optimality(self, y: Vector, local: Quadratic, left_out: Flags | bool = False) -> Optimality:
         """Judge a point by its projected gradient and the Newton step left inside the box."""
         held = self.held(y, local.grad)
-        grad, hessian = _released(local.grad, local.hessian, held)
+        grad, hessian = _released(local.grad, local.hessian, held | left_out)
         deviation = jnp.sqrt(jnp.diag(hessian) * local.variance)
         deviation = jnp.where(deviation > 0, deviation, 1.0)
         scaled = grad / deviation
@@ -337,7 +345,10 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
         # Less than this, any gradient within tolerance could gain.
         enough = jnp.maximum(0.1 * self.tolerance**2 * local.variance, local.noise)
         descent = BoxDescent(self.lower, self.upper)
-        optimality = descent.optimality(y, local)
+        patience = state.patience.after(value, enough)
+        # Not before: a rate that starts below its floor has next to no gradient, and finds out.
+        left_out = patience.is_over & descent.idle(local, self.tolerance)
+        optimality = descent.optimality(y, local, left_out)
         hessian, held = correction.complete(local.hessian), optimality.held
         straight = y + descent.step(local.grad / unit, hessian / unit, held, 1.0 / radius)
         n_steps = state.n_steps + 1
@@ -347,7 +358,6 @@ class BoxLevenbergMarquardt(optx.AbstractMinimiser):
             damping = self.damping / radius
             proposal = Proposal(y, straight, held, self.lower, self.upper, damping)
             trial = self.accelerate(proposal, args)
-        patience = state.patience.after(value, enough)
         best = value, unit, local, correction, search, patience, optimality
         return y, _State(n_steps, straight, trial, *best), local
 
