@@ -1,5 +1,6 @@
 """Which end of several is the result of a fit, and what the result says of it."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,3 +145,37 @@ def test_independent_errors_are_those_of_the_dense_jacobian(fit):
     normal = np.linalg.inv(jacobian.T @ jacobian)[:2, :2] * float(found.reduced_chi2)
     np.testing.assert_allclose(found.covariance_iid, normal, rtol=1e-6)
     assert float(found.reduced_chi2) > NOISE**2 and CONTRAST > 0.25
+
+
+FLOW = {"gamma_dot_t0": 2.7e-4, "beta": -0.9, "gamma_dot_t_offset": -0.016, "phi0": 2.0}
+
+
+@pytest.fixture(scope="module")
+def still():
+    """A fit of flow, which is at its floor throughout, to a sample that only diffuses."""
+    law, t, phi = tt.LaminarFlow(gap=2e6), 0.1 * jnp.arange(1, 41), jnp.asarray([0.0, 40.0, 80.0])
+    values = {"D0": 2e4, "alpha": 0.0, "D_offset": 0.0} | FLOW
+    params = jnp.asarray([values[name] for name in law.names])
+    data = tt.simulate(
+        law, params, t=t, q=0.01, phi=phi, contrast=0.3, offset=1.0, noise=0.02,
+        key=jax.random.key(1),
+    )  # fmt: skip
+    space = tt.ParameterSpace.from_config({"analysis_mode": "laminar_flow"}).with_values(values)
+    fixed = {name: name in {"D0", *FLOW} for name in law.names}
+    return tt.fit_nlsq(law, data, space.with_vary(fixed))
+
+
+def test_a_flow_that_does_not_show_has_no_error_bars(still):
+    """Its deviations are some million times as wide as the bounds, where it is not on one."""
+    assert abs(still.params["D0"] - 2e4) < 3 * still.uncertainties["D0"] < 2e3
+    assert not np.isfinite([still.uncertainties[name] for name in FLOW]).any()
+    said = " ".join(still.null_directions)
+    assert all(name in said for name in FLOW if name not in still.at_bound)
+
+
+def test_an_error_far_wider_than_the_bounds_is_no_error_bar(still):
+    place = still.all_names.index("D0")
+    deviation = np.sqrt(still.covariance[0, 0])
+    for share, said in ((0.2, np.isfinite), (0.05, np.isinf)):
+        upper = still.upper.at[place].set(still.lower[place] + share * deviation)
+        assert said(eqx.tree_at(lambda fit: fit.upper, still, upper).uncertainties["D0"])

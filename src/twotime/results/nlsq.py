@@ -18,12 +18,13 @@ from twotime.models.rates import AnyArray
 from twotime.results import storage
 from twotime.results.folder import new_folder
 from twotime.results.judgement import PRIORS, UNCERTAINTIES, Structure, without_derivatives
-from twotime.results.unseen import aliases, ends
+from twotime.results.unseen import aliases, combined, ends, undetermined
 from twotime.solver import RESULTS, places, results_at
 
 # Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
 _NULL, _SLOPPY = 1e-13, 1e-4
-_TAKES_PART = 0.2
+_BEYOND = 10.0
+"""Of what has an error so many times as wide as its bounds, the data say nothing."""
 
 
 class Optimum(NamedTuple):
@@ -219,7 +220,8 @@ class NLSQResult(storage.AbstractModelResult):
     def uncertainties(self) -> dict[str, Any]:
         """Standard deviations of the fitted parameters by name; `uncertainty_kind` says which.
 
-        NaN for a parameter held on a bound, infinite for one that the data do not determine.
+        NaN for a parameter held on a bound, infinite for one that the data do not determine: along
+        a null direction, or by an error more than ten times as wide as the bounds.
         """
         return self._deviations(self.covariance)
 
@@ -244,10 +246,7 @@ class NLSQResult(storage.AbstractModelResult):
             raise ValueError(f"level is {level}; expected between 0 and 1, such as 0.95.")
         reach = NormalDist().inv_cdf(0.5 + 0.5 * level)
         xp = numpy_of(deviation := self._deviation(self.covariance))
-        index = np.array([self.all_names.index(name) for name in self.names], int)
-        value, low, high = (
-            xp.asarray(x)[..., index] for x in (self.values, self.lower, self.upper)
-        )
+        value, low, high = map(self._of_free, (self.values, self.lower, self.upper))
         is_positive = (low >= 0) & (value > 0)
         size = xp.where(is_positive, value, 1.0)
         factor = xp.exp(xp.minimum(reach * deviation / size, 700.0))
@@ -332,16 +331,11 @@ class NLSQResult(storage.AbstractModelResult):
 
     @property
     def null_directions(self) -> tuple[str, ...]:
-        """Combinations of parameters that the data do not determine, in words."""
+        """Parameters, and combinations of them, that the data do not determine, in words."""
         self._check_is_one()
-        names, parts = np.asarray(self.names), np.asarray(self.undetermined)
-        return tuple(
-            f"the data do not determine {names[part][0]}"
-            if part.sum() == 1
-            else f"the data do not determine one combination of {', '.join(names[part])}; fix one "
-            "of them"
-            for part in parts[parts.any(axis=1)]
-        )
+        parts = np.asarray(self.undetermined)
+        alone = np.isinf(np.asarray(self._deviation(self.covariance))) & ~parts.any(axis=0)
+        return undetermined(self.names, parts, alone)
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -356,14 +350,9 @@ class NLSQResult(storage.AbstractModelResult):
         Along these the error is more than 100 times that of a parameter with the others fixed.
         """
         self._check_is_one()
-        names, values = np.asarray(self.names), np.asarray(self.eigenvalues)
+        values = np.asarray(self.eigenvalues)
         sloppy = (values >= _NULL) & (values < _SLOPPY)
-        pairs = zip(values[sloppy], np.asarray(self.eigenvectors).T[sloppy], strict=True)
-        return tuple(
-            f"one combination of {', '.join(names[np.abs(vector) > _TAKES_PART])} is poorly "
-            f"determined: its error is {value**-0.5:.0f} times that of each with the others fixed"
-            for value, vector in pairs
-        )
+        return combined(self.names, values[sloppy], np.asarray(self.eigenvectors).T[sloppy])
 
     @checked
     def save(
@@ -402,10 +391,16 @@ class NLSQResult(storage.AbstractModelResult):
     def _deviations(self, covariance: Float[AnyArray, "*batch free free"]) -> dict[str, Any]:
         return self._by_name(self.names, self._deviation(covariance))
 
+    def _of_free(self, x: Float[AnyArray, "*batch param"]) -> Float[AnyArray, "*batch free"]:
+        """Of all parameters those that were fitted."""
+        return numpy_of(x).asarray(x)[..., np.flatnonzero(self.varying)]
+
     def _deviation(self, covariance: Float[AnyArray, "*batch free free"]) -> AnyArray:
         xp = numpy_of(covariance := without_derivatives(covariance, self.values))
         variance = xp.maximum(xp.diagonal(covariance, axis1=-2, axis2=-1), 0.0)
         deviation = xp.where(self.undetermined.any(axis=-2), xp.inf, xp.sqrt(variance))
+        low, high = self._of_free(self.lower), self._of_free(self.upper)
+        deviation = xp.where(deviation > _BEYOND * (high - low), xp.inf, deviation)
         return xp.where(xp.asarray(self.held), xp.nan, deviation)
 
 

@@ -1,13 +1,60 @@
-"""What a record cannot show, in words: ends of a decay, how fast a drift is."""
+"""What a record cannot show, in words: parameters, ends of a decay, how fast a drift is."""
+
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from twotime.models.rates import AnyArray
 
 _HALF_TURN = 2.0  # turn per frame from which drifts may be confused [rad]
 _WITHIN_A_FRAME, _DECAYED = 0.1, 0.05
 """The decay is too fast if less is left after a frame, too slow if more is left at the end."""
+_TAKES_PART = 0.2
+
+
+def undetermined(
+    names: Sequence[str],
+    parts: Bool[np.ndarray, "direction free"],
+    alone: Bool[np.ndarray, " free"],
+) -> tuple[str, ...]:
+    """Parameters that the data do not determine.
+
+    Args:
+        names: Names of the fitted parameters.
+        parts: Which of them take part in each direction along which nothing is determined.
+        alone: Which of them have an error far wider than their bounds.
+    """
+    about, every = "the data do not determine", np.asarray(names)
+    found = [
+        f"{about} {every[part][0]}"
+        if part.sum() == 1
+        else f"{about} one combination of {', '.join(every[part])}; fix one of them"
+        for part in parts[parts.any(axis=1)]
+    ]
+    if alone.any():
+        found.append(f"{about} {', '.join(every[alone])} within the bounds")
+    return tuple(found)
+
+
+def combined(
+    names: Sequence[str],
+    values: Float[np.ndarray, " direction"],
+    vectors: Float[np.ndarray, "direction free"],
+) -> tuple[str, ...]:
+    """Combinations of parameters that the data determine poorly.
+
+    Args:
+        names: Names of the fitted parameters.
+        values: Eigenvalues of the Gauss-Newton matrix scaled to unit diagonal.
+        vectors: Their eigenvectors.
+    """
+    every = np.asarray(names)
+    return tuple(
+        f"one combination of {', '.join(every[np.abs(vector) > _TAKES_PART])} is poorly "
+        f"determined: its error is {value**-0.5:.0f} times that of each with the others fixed"
+        for value, vector in zip(values, vectors, strict=True)
+    )
 
 
 def aliases(
