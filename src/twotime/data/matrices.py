@@ -1,6 +1,7 @@
 """Matrices as stored to matrices as fitted: triangles completed, unusable points masked."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ LARGEST = 1e15
 """Size from which a number is no correlation but damage."""
 
 Matrix = Float[np.ndarray, "time time"]
+Part = Float[np.ndarray, "row column"]
 Mask = Bool[np.ndarray, "time time"]
 Masks = Bool[np.ndarray, "angle time time"]
 Sigma = Float[np.ndarray, ""] | Float[np.ndarray, "angle time time"] | None
@@ -187,20 +189,16 @@ def _sigma(array: Array, cuts: list[np.ndarray] | None, sides: list[Side], mask:
 
 def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
     """Which half to read: the stored one, or the mean of two halves that differ."""
-    largest, scale, has_above, has_below = 0.0, 0.0, False, False
-    for rows in _strips(len(matrix)):
-        is_above = np.arange(rows.start, rows.stop)[:, None] < np.arange(len(matrix))
-        above, below = (np.where(is_above, x, 0) for x in (matrix[rows], matrix[:, rows].T))
-        has_above |= _holds_numbers(above)
-        has_below |= _holds_numbers(below)
+    if not any(_holds_numbers(below) for _, below in _halves(matrix)):
+        return "upper"
+    if not any(_holds_numbers(above) for above, _ in _halves(matrix)):
+        return "lower"
+    largest = scale = 0.0
+    for above, below in _halves(matrix):
         with np.errstate(all="ignore"):  # infinite on both sides, or damaged
             difference = np.abs(above - below)
         largest = max(largest, float(np.max(difference[np.isfinite(difference)], initial=0.0)))
         scale = max(scale, float(np.max(np.abs(above[np.isfinite(above)]), initial=0.0)))
-    if not has_below:
-        return "upper"
-    if not has_above:
-        return "lower"
     if largest <= ASYMMETRY * scale:
         return "upper"
     turned, slack = matrix[::-1], ASYMMETRY * scale
@@ -217,7 +215,15 @@ def _side(b: Bin, matrix: Matrix, average_triangles: bool) -> Side:
     return "mean"
 
 
-def _holds_numbers(half: Matrix) -> bool:
+def _halves(matrix: Matrix) -> Iterator[tuple[Part, Part]]:
+    """Parts of the matrix above its diagonal, with their mirror images below."""
+    for rows in _strips(len(matrix)):
+        block = matrix[rows, rows]
+        yield np.triu(block, 1), np.triu(block.T, 1)
+        yield matrix[rows, rows.stop :], matrix[rows.stop :, rows].T
+
+
+def _holds_numbers(half: Part) -> bool:
     return bool(np.any(np.isfinite(half) & (half != 0)))
 
 
