@@ -25,15 +25,16 @@ def undetermined(
         parts: Which of them take part in each direction along which nothing is determined.
         alone: Which of them have an error far wider than their bounds.
     """
-    about, every = "the data do not determine", np.asarray(names)
+    every = np.asarray(names)
     found = [
-        f"{about} {every[part][0]}"
+        f"the data do not determine {every[part][0]}"
         if part.sum() == 1
-        else f"{about} one combination of {', '.join(every[part])}; fix one of them"
+        else f"the data do not determine one combination of {', '.join(every[part])}; fix one of "
+        "them"
         for part in parts[parts.any(axis=1)]
     ]
     if alone.any():
-        found.append(f"{about} {', '.join(every[alone])} within the bounds")
+        found.append(f"the data do not determine {', '.join(every[alone])} within the bounds")
     return tuple(found)
 
 
