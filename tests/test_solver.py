@@ -150,6 +150,15 @@ def test_what_cannot_matter_inside_its_bounds_does_not_keep_a_fit_from_convergin
     np.testing.assert_allclose(got.value[0], 1.0, atol=1e-2)
 
 
+def test_idle_is_what_neither_gains_nor_matters_across_the_box():
+    """A tolerance of 0.1 lets c2 move by 0.1 deviations, and half the cost change by 0.005."""
+    box = BoxDescent(jnp.zeros(4), jnp.full(4, 10.0))
+    hessian = jnp.diag(jnp.asarray([0.0099, 0.0101, 0.0099, 0.0]) ** 2)
+    grad = jnp.asarray([4.9e-4, 0.0, -5.1e-4, 0.0])
+    local = Quadratic(grad, hessian, jnp.asarray(1.0), jnp.asarray(0.0), None)
+    np.testing.assert_array_equal(box.idle(local, 0.1), [True, False, False, True])
+
+
 def test_the_limit_may_be_an_array_and_a_new_one_does_not_compile_again():
     @jax.jit
     def run(max_steps, tolerance):
